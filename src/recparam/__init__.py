@@ -1,0 +1,95 @@
+"""Recognition-parameterised models in PyTorch.
+
+Top-level names load on first use, so that `import recparam` is quick and has no side effect.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+try:
+    __version__ = version("recparam")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+if TYPE_CHECKING:
+    from recparam import ops
+    from recparam.bounds import Bound, Decomposition, MutualInformation, infonce
+    from recparam.couplings import Bilinear, Cosine, CouplingSum, GaussianRBF, OnDimensions
+    from recparam.marginals import BatchMarginal, DatasetMarginal, RecognitionJoint
+    from recparam.model import RPM
+    from recparam.networks import MLP, CentreOfMassCNN
+    from recparam.priors import InfoNCEPrior, JointGaussianPrior, OptimalPrior
+    from recparam.recognition import Categorical, Deterministic, Dirac, EpsilonGaussian, Gaussian
+
+# The home of every top-level name; a subpackage is its own home. Must agree with the imports above.
+_HOMES = {
+    "RPM": "recparam.model",
+    "Deterministic": "recparam.recognition",
+    "Gaussian": "recparam.recognition",
+    "EpsilonGaussian": "recparam.recognition",
+    "Categorical": "recparam.recognition",
+    "Dirac": "recparam.recognition",
+    "Bilinear": "recparam.couplings",
+    "GaussianRBF": "recparam.couplings",
+    "Cosine": "recparam.couplings",
+    "CouplingSum": "recparam.couplings",
+    "OnDimensions": "recparam.couplings",
+    "InfoNCEPrior": "recparam.priors",
+    "OptimalPrior": "recparam.priors",
+    "JointGaussianPrior": "recparam.priors",
+    "BatchMarginal": "recparam.marginals",
+    "DatasetMarginal": "recparam.marginals",
+    "RecognitionJoint": "recparam.marginals",
+    "Bound": "recparam.bounds",
+    "MutualInformation": "recparam.bounds",
+    "Decomposition": "recparam.bounds",
+    "infonce": "recparam.bounds",
+    "CentreOfMassCNN": "recparam.networks",
+    "MLP": "recparam.networks",
+    "ops": "recparam.ops",
+}
+
+__all__ = [
+    "MLP",
+    "RPM",
+    "BatchMarginal",
+    "Bilinear",
+    "Bound",
+    "Categorical",
+    "CentreOfMassCNN",
+    "Cosine",
+    "CouplingSum",
+    "DatasetMarginal",
+    "Decomposition",
+    "Deterministic",
+    "Dirac",
+    "EpsilonGaussian",
+    "Gaussian",
+    "GaussianRBF",
+    "InfoNCEPrior",
+    "JointGaussianPrior",
+    "MutualInformation",
+    "OnDimensions",
+    "OptimalPrior",
+    "RecognitionJoint",
+    "__version__",
+    "infonce",
+    "ops",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the home of a top-level name on first use."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'recparam' has no attribute {name!r}; it offers {', '.join(sorted(_HOMES))}")
+    module = import_module(home)
+    value = module if home == f"recparam.{name}" else getattr(module, name)
+    globals()[name] = value  # the next access is an ordinary one
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the lazily loaded names beside those already present."""
+    return sorted({*globals(), *_HOMES})

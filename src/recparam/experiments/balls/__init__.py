@@ -1,0 +1,1 @@
+"""The moving-balls experiment (App. D, Figs. 1 and 2)."""
