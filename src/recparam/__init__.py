@@ -83,7 +83,7 @@ def __getattr__(name: str) -> Any:
     """Import the home of a top-level name on first use."""
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'recparam' has no attribute {name!r}; it offers {', '.join(sorted(_HOMES))}")
+        raise AttributeError(f"module 'recparam' has no attribute {name!r}. It offers {', '.join(_HOMES)}.")
     module = import_module(home)
     value = module if home == f"recparam.{name}" else getattr(module, name)
     globals()[name] = value  # the next access is an ordinary one

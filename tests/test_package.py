@@ -1,0 +1,108 @@
+"""The package as a whole: what importing it does, what it offers, who may import whom."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+import recparam as rp
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_python(code: str) -> Any:
+    """Run code in a fresh interpreter and return the JSON that it prints on its last line."""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT / "src")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_import_is_light() -> None:
+    loaded = run_python("import sys, json, recparam; dir(recparam); print(json.dumps(sorted(sys.modules)))")
+    heavy = {"torch", "lightning", "matplotlib", "numpy", "scipy", "sklearn", "rich", "tyro", "safetensors"}
+    assert not heavy & set(loaded)
+    assert [name for name in loaded if name.startswith("recparam.")] == []
+
+
+SNAPSHOT = """
+import importlib, json, logging, os, pkgutil, signal, sys, warnings
+import lightning.pytorch, matplotlib, matplotlib.pyplot, numpy, rich, scipy, sklearn, torch, tyro
+
+def snapshot():
+    return {
+        "dtype": str(torch.get_default_dtype()),
+        "device": str(torch.get_default_device()),
+        "threads": torch.get_num_threads(),
+        "grad": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "validate": torch.distributions.Distribution._validate_args,
+        "torch generator": torch.get_rng_state().sum().item(),
+        "numpy generator": numpy.random.get_state()[1].tolist(),
+        "numpy errors": numpy.geterr(),
+        "backend": matplotlib.get_backend(),
+        "rc": str(matplotlib.rcParams),
+        "environment": dict(os.environ),
+        "warnings": [str(entry) for entry in warnings.filters],
+        "root logger": [logging.root.level, str(logging.root.handlers)],
+        "lightning logger": logging.getLogger("lightning.pytorch").level,
+        "signals": [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)],
+        "folder": os.getcwd(),
+    }
+
+before = snapshot()
+import recparam
+names = [module.name for module in pkgutil.walk_packages(recparam.__path__, "recparam.")]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+after = snapshot()
+print(json.dumps([key for key in before if before[key] != after[key]]))
+"""
+
+
+def test_import_of_every_module_changes_no_global_state() -> None:
+    assert run_python(SNAPSHOT) == []
+
+
+@pytest.mark.parametrize("name", rp.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(rp, name) is not None
+    assert name in dir(rp)
+
+
+def test_public_names_are_the_lazy_ones() -> None:
+    assert set(rp.__all__) == {*rp._HOMES, "__version__"}
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'RPN'.*RPM"):
+        _ = rp.RPN
+
+
+def test_version_is_the_installed_one() -> None:
+    assert rp.__version__ == version("recparam")
+
+
+def test_types_are_shipped() -> None:
+    assert files("recparam").joinpath("py.typed").is_file()
+
+
+def test_floors_hold() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint, "--no-cache"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    assert "1 kept, 0 broken" in done.stdout
+
+
+def test_shape_checks_are_on_in_tests() -> None:
+    with pytest.raises(TypeCheckError):
+        rp.ops.pairwise_logsumexp(rp.ops.DotProduct(), torch.zeros(3), torch.zeros(4, 2))
