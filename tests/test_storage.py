@@ -1,0 +1,219 @@
+"""States come back as they were, are replaced whole, hold no pickle and fail with words that help."""
+
+import enum
+import json
+import math
+import os
+import random
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from recparam import storage
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+def example_tree() -> dict[Any, Any]:
+    return {
+        "state": {
+            0: {"momentum_buffer": torch.randn(3, 2), "step": torch.tensor(7.0)},
+            1: {"empty": torch.empty(0, 4)},
+        },
+        "1": torch.arange(3),
+        1: torch.tensor([True, False]),
+        "a/b": torch.ones(2, dtype=torch.bfloat16),
+        "a": {"b": torch.zeros(2, dtype=torch.float64)},
+        "rng": torch.get_rng_state(),
+        "python": random.Random(0).getstate(),
+        "numpy": np.random.RandomState(0).get_state()[1],
+        "scalars": [np.float32(0.1), np.int64(2**62), np.bool_(True), np.float64(math.inf)],
+        "limits": (math.inf, -math.inf, 1e-300, -0.0, 0.1, 1.0),
+        "others": [None, True, 1, "text ü", [], {}, (), {"$type": "tuple", "value": 1}],
+    }
+
+
+def same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, float):
+        return math.copysign(1, a) == math.copysign(1, b) and a == b
+    return bool(a == b)
+
+
+def test_a_tree_round_trips(tmp_path: Path) -> None:
+    tree = example_tree()
+    storage.save_tree(tmp_path / "deep" / "state.safetensors", tree)
+    assert same(storage.load_tree(tmp_path / "deep" / "state.safetensors"), tree)
+
+
+def test_nan_round_trips(tmp_path: Path) -> None:
+    storage.save_state(
+        tmp_path / "s",
+        tensors={"x": torch.tensor([math.nan])},
+        meta={"loss": math.nan, "n": np.float32("nan")},
+    )
+    tensors, meta = storage.load_state(tmp_path / "s")
+    assert math.isnan(meta["loss"])
+    assert isinstance(meta["n"], np.float32)
+    assert np.isnan(meta["n"])
+    assert torch.isnan(tensors["x"]).all()
+
+
+def test_an_optimiser_continues_from_its_stored_state(tmp_path: Path) -> None:
+    def build() -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        net = torch.nn.Linear(3, 2)
+        return net, torch.optim.Adam(net.parameters(), lr=0.1, amsgrad=True)
+
+    def step(net: torch.nn.Linear, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.zero_grad()
+        net(torch.ones(4, 3)).square().sum().backward()
+        optimiser.step()
+
+    net, optimiser = build()
+    step(net, optimiser)
+    storage.save_tree(tmp_path / "s", {"net": net.state_dict(), "optimiser": optimiser.state_dict()})
+    step(net, optimiser)
+    again, its_optimiser = build()
+    state = storage.load_tree(tmp_path / "s")
+    again.load_state_dict(state["net"])
+    its_optimiser.load_state_dict(state["optimiser"])
+    step(again, its_optimiser)
+    assert torch.equal(net.weight, again.weight)
+
+
+def test_a_state_is_a_plain_safetensors_file(tmp_path: Path) -> None:
+    weight = torch.randn(4, 4)
+    tensors = {
+        "tied": weight,
+        "weight": weight,
+        "transposed": weight.T,
+        "row": weight[1],
+        "p": torch.nn.Parameter(weight),
+    }
+    storage.save_state(tmp_path / "s", tensors=tensors, meta={"epoch": 3})
+    with safe_open(tmp_path / "s", framework="pt") as file:
+        assert set(file.keys()) == set(tensors)
+        assert torch.equal(file.get_tensor("transposed"), weight.T)
+        assert json.loads(file.metadata()["meta"]) == {"epoch": 3}
+    loaded, _ = storage.load_state(tmp_path / "s")
+    loaded["row"].zero_()
+    assert torch.equal(loaded["weight"], weight)
+
+
+def test_a_failed_write_leaves_the_former_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "s"
+    storage.save_state(path, tensors={"x": torch.zeros(2)}, meta={"epoch": 1})
+
+    def full_disk(tensors: object, filename: Path, metadata: object) -> None:
+        filename.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "save_file", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            storage.save_state(path, tensors={"x": torch.ones(2)}, meta={"epoch": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            storage.save_state(path, tensors={"x": torch.ones(2)}, meta={"epoch": 2})
+    assert storage.load_state(path)[1] == {"epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".s.0a1b2c3d.tmp").write_bytes(b"half")
+    (tmp_path / "s").write_bytes(b"whole")
+    storage.remove_leftovers(tmp_path)
+    storage.remove_leftovers(tmp_path / "missing")
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
+
+
+def test_every_truncation_and_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    storage.save_state(path, tensors={"x": torch.randn(5)}, meta={"epoch": 1})
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(storage.StorageError, match="truncated"):
+            storage.load_state(path)
+    for position in range(len(whole) - 20, len(whole)):  # the numbers themselves
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(storage.StorageError, match="checksum"):
+            storage.load_state(path)
+
+
+def test_reading_the_wrong_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        storage.load_state(tmp_path / "missing")
+    torch.save({"x": torch.zeros(1)}, tmp_path / "pickled")
+    with pytest.raises(storage.StorageError, match="not a recparam state"):
+        storage.load_state(tmp_path / "pickled")
+    storage.save_file({"x": torch.zeros(1)}, tmp_path / "foreign")
+    with pytest.raises(storage.StorageError, match="expected the format"):
+        storage.load_state(tmp_path / "foreign")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "FORMAT_VERSION", 2)
+        storage.save_state(tmp_path / "newer", tensors={}, meta={})
+    with pytest.raises(storage.StorageError, match="got 2. Update recparam"):
+        storage.load_state(tmp_path / "newer")
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"a": [1, Colour.RED]}, "a/1: .*got Colour"),
+        ({"f": print}, "f: .*got builtin_function"),
+        ({Colour.RED: 1}, "got Colour"),
+        ({(1, 2): 1}, "got tuple"),
+        ({"c": np.complex64(1)}, "c: .*got complex64"),
+        ({"s": torch.eye(2).to_sparse()}, "expected a dense tensor"),
+    ],
+)
+def test_what_cannot_be_stored_is_named(tree: dict[Any, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        storage.save_tree(tmp_path / "s", tree)
+    assert not list(tmp_path.iterdir())
+
+
+def test_meta_takes_no_tensors_and_folders_are_no_files(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="meta: expected no tensors"):
+        storage.save_state(tmp_path / "s", tensors={}, meta={"x": torch.zeros(1)})
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        storage.save_state(tmp_path, tensors={}, meta={})
+
+
+def test_ordered_dicts_come_back_as_dicts() -> None:
+    tensors, skeleton = storage.flatten(OrderedDict(a=torch.ones(1)))
+    assert type(storage.unflatten(tensors, json.loads(json.dumps(skeleton)))) is dict
+
+
+def test_write_json_is_strict_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    storage.write_json(path, {"old": 1})
+    storage.write_json(
+        path, {"error": np.float32(0.5), "list": (1, np.arange(2)), "bad": math.nan, "where": Path("a")}
+    )
+    result = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert result == {"error": 0.5, "list": [1, [0, 1]], "bad": "nan", "where": "a"}
+    with pytest.raises(ValueError, match=r"obj\['a'\]\[1\]: .*Tensor"):
+        storage.write_json(path, {"a": [0, torch.zeros(1)]})
+    with pytest.raises(ValueError, match="text as keys"):
+        storage.write_json(path, {1: 2})
+    assert json.loads(path.read_text()) == result
