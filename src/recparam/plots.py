@@ -1,0 +1,532 @@
+"""Figure 1 of the moving-balls experiment and its training curves, drawn without global matplotlib state."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Real, UInt8
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import t as student_t
+
+from recparam.storage import replacing
+
+ARM_ORDER: tuple[str, ...] = ("supervised", "recipe", "gaussian", "linear", "untrained", "constant")
+"""The order in which the arms of the experiment are drawn and tabulated."""
+
+# Okabe & Ito's palette, which stays distinct under the common colour-vision deficiencies. Arms that
+# learn have a hue, the two controls are grey.
+ARM_COLOURS: dict[str, str] = {
+    "supervised": "#0072B2",
+    "recipe": "#009E73",
+    "gaussian": "#E69F00",
+    "linear": "#D55E00",
+    "untrained": "#8C8C8C",
+    "constant": "#BDBDBD",
+}
+"""One colour per arm, the same in every panel."""
+
+_ARM_TITLES = {"gaussian": "Gaussian"}
+_OTHER_COLOUR = "#CC79A7"
+_INK = "#222222"
+_MUTED = "#666666"
+_EDGE: list[AbstractPathEffect] = [withStroke(linewidth=3.4, foreground="black")]
+_NOW_MARK: dict[str, Any] = {
+    "ls": "none",
+    "marker": "o",
+    "ms": 6.5,
+    "mfc": "none",
+    "mec": "white",
+    "mew": 1.6,
+}
+_NEXT_MARK: dict[str, Any] = {
+    "ls": "none",
+    "marker": "X",
+    "ms": 8,
+    "mfc": "#56B4E9",
+    "mec": "black",
+    "mew": 0.7,
+}
+_DENSITY_MAP = "inferno"
+_BASES = (("uniform", "uniform base"), ("marginal", "base R(z′)"))
+_POINTS = 40  # frames in panel B: enough to fill the arena, few enough to follow a single error
+_DPI = 200
+
+_STYLE: dict[Any, Any] = {
+    "text.usetex": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 9.0,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.grid": False,
+    "axes.facecolor": "white",
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 9.0,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,  # TrueType: the text of the PDF stays text
+}
+
+_WIDTH, _HEIGHT = 10.0, 8.35  # inches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure1Data:
+    """What Figure 1 shows for one video; positions are pixels, origin top left, y downwards.
+
+    Args:
+        video: name of the video, e.g. ``"clutter"``.
+        label: what was run, e.g. the preset, the size and the number of seeds.
+        frames: consecutive frames of panel A.
+        frame_centres: centres of the balls in these frames, px.
+        true: centres of the balls over the held-out video, px.
+        decoded: for each arm, the decoded centres over the same frames, px.
+        errors: for each arm, the mean distance of each seed, px.
+        current_frame: the frame from which panels D and E predict.
+        current_centre: centre of the ball of panels D and E in that frame, px.
+        next_centre: centre of the same ball one frame later, px.
+        predicted: for each arm, the mass of the next place under the bases ``"uniform"`` and
+            ``"marginal"``, on a grid from the first to the last pixel of the frame.
+        size_px: side of the square frame, px.
+    """
+
+    video: str
+    label: str
+    frames: UInt8[np.ndarray, "frames height width 3"]
+    frame_centres: Real[np.ndarray, "frames balls 2"]
+    true: Real[np.ndarray, "time balls 2"]
+    decoded: Mapping[str, Real[np.ndarray, "time balls 2"]]
+    errors: Mapping[str, Sequence[float]]
+    current_frame: UInt8[np.ndarray, "height width 3"]
+    current_centre: Real[np.ndarray, "2"]
+    next_centre: Real[np.ndarray, "2"]
+    predicted: Mapping[str, Mapping[str, Real[np.ndarray, "_ _"]]]
+    size_px: int
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def arm_title(arm: str) -> str:
+    """Return the name of an arm as figures and tables print it."""
+    return _ARM_TITLES.get(arm, arm)
+
+
+def order_arms(arms: Sequence[str] | Mapping[str, object]) -> list[str]:
+    """Return the arms in the order of the figure, unknown ones last in the order given."""
+    known = [arm for arm in ARM_ORDER if arm in arms]
+    return known + [arm for arm in arms if arm not in ARM_ORDER]
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Return the mean over seeds and its 95% interval of Student's t.
+
+    mean -+ t_{0.975, n - 1} s / sqrt(n), with s the sample standard deviation.
+
+    Args:
+        values: one number per seed, at least one.
+
+    Returns:
+        Mean, lower and upper end in the unit of ``values``; both ends are None for a single seed.
+
+    Raises:
+        ValueError: if there is no value, or one is not finite.
+    """
+    array = np.asarray(values, dtype=float)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(
+            f"values: expected at least one finite number, got {list(values)}; leave out arms without results"
+        )
+    mean = float(array.mean())
+    if array.size == 1:
+        return mean, None, None
+    half = float(student_t.ppf(0.975, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
+    return mean, mean - half, mean + half
+
+
+def _colour(arm: str) -> str:
+    return ARM_COLOURS.get(arm, _OTHER_COLOUR)
+
+
+def _check(data: Figure1Data) -> None:
+    if data.size_px <= 0:
+        raise ValueError(f"size_px: expected a positive number of pixels, got {data.size_px}")
+    if len(data.frames) == 0 or len(data.frames) != len(data.frame_centres):
+        raise ValueError(
+            "frames: expected at least one frame and as many frames as frame_centres, "
+            f"got {len(data.frames)} and {len(data.frame_centres)}"
+        )
+    for arm, centres in data.decoded.items():
+        if centres.shape != data.true.shape:
+            raise ValueError(
+                f"decoded[{arm!r}]: expected the shape of true, {data.true.shape}, got {centres.shape}; "
+                "decode the same frames of the held-out video"
+            )
+    for arm, masses in data.predicted.items():
+        for base, mass in masses.items():
+            if not np.isfinite(mass).all() or mass.min() < 0 or mass.sum() <= 0:
+                raise ValueError(
+                    f"predicted[{arm!r}][{base!r}]: expected finite masses >= 0 with a positive sum; "
+                    "normalise in log space before taking the exponential"
+                )
+
+
+def _place(fig: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Add axes placed in inches from the top left corner."""
+    return fig.add_axes((left / _WIDTH, 1 - (top + height) / _HEIGHT, width / _WIDTH, height / _HEIGHT))
+
+
+def _heading(fig: Figure, left: float, top: float, letter: str, text: str) -> None:
+    y = 1 - top / _HEIGHT
+    fig.text(left / _WIDTH, y, letter, fontsize=13, fontweight="bold", va="baseline")
+    fig.text((left + 0.24) / _WIDTH, y, text, fontsize=10, va="baseline")
+
+
+def _bare(ax: Axes) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def _missing(ax: Axes) -> None:
+    """Say in an empty panel that its arm was not run, instead of leaving a hole."""
+    _bare(ax)
+    ax.set_facecolor("#F4F4F4")
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.text(0.5, 0.5, "not in this run", transform=ax.transAxes, ha="center", va="center", color=_MUTED)
+
+
+def _draw_frames(axes: Sequence[Axes], data: Figure1Data) -> None:
+    last = len(data.frames) - 1
+    for index, ax in enumerate(axes):
+        _bare(ax)
+        ax.imshow(data.frames[index], interpolation="nearest")
+        # A white arrow on a dark edge is seen on black, on clutter and on the balls themselves.
+        for ball in range(data.frame_centres.shape[1]):
+            path = data.frame_centres[: index + 1, ball]
+            if index > 0:
+                (trail,) = ax.plot(path[:, 0], path[:, 1], color="white", lw=1.0, ls=(0, (1, 1.5)))
+                trail.set_path_effects([withStroke(linewidth=2.2, foreground="black")])
+            if index < last:
+                arrow = ax.annotate(
+                    "",
+                    xy=tuple(data.frame_centres[index + 1, ball]),
+                    xytext=tuple(data.frame_centres[index, ball]),
+                    arrowprops={
+                        "arrowstyle": "-|>,head_length=0.35,head_width=0.2",
+                        "color": "white",
+                        "lw": 1.4,
+                        "shrinkA": 0,
+                        "shrinkB": 0,
+                        "path_effects": _EDGE,
+                    },
+                )
+                arrow.set_clip_on(True)
+        ax.set_xlim(-0.5, data.frames.shape[2] - 0.5)
+        ax.set_ylim(data.frames.shape[1] - 0.5, -0.5)
+        ax.set_title("t" if index == 0 else f"t + {index}", pad=3, fontsize=8.5, color=_MUTED)
+
+
+def _draw_decoded(ax: Axes, arm: str, data: Figure1Data) -> None:
+    ax.set_title(arm_title(arm), pad=4, color=_colour(arm), fontweight="bold")
+    if arm not in data.decoded:
+        _missing(ax)
+        return
+    rows = np.unique(np.linspace(0, len(data.true) - 1, _POINTS).round().astype(int))
+    true = data.true[rows].reshape(-1, 2)
+    decoded = data.decoded[arm][rows].reshape(-1, 2)
+    errors = np.stack([true, decoded], axis=1)  # (points, ends, 2)
+    ax.add_collection(LineCollection(list(errors), colors=_colour(arm), linewidths=0.5, alpha=0.6, zorder=1))
+    ring = {"facecolors": "none", "edgecolors": "#555555", "linewidths": 0.7}
+    ax.scatter(true[:, 0], true[:, 1], s=16, zorder=2, **ring)
+    ax.scatter(decoded[:, 0], decoded[:, 1], s=7, color=_colour(arm), linewidths=0, zorder=3)
+    ax.set_xlim(-0.5, data.size_px - 0.5)
+    ax.set_ylim(data.size_px - 0.5, -0.5)
+    ax.set_aspect("equal")
+    _bare(ax)
+
+
+def _draw_bars(ax: Axes, data: Figure1Data) -> None:
+    arms = [arm for arm in order_arms(data.errors) if len(data.errors[arm]) > 0]
+    if not arms:
+        _missing(ax)
+        return
+    reach = 0.0
+    ends: list[tuple[float, float]] = []
+    for row, arm in enumerate(arms):
+        mean, low, high = mean_interval(data.errors[arm])
+        ax.barh(row, mean, height=0.62, color=_colour(arm), zorder=1)
+        seeds = np.asarray(data.errors[arm], dtype=float)
+        end = max(mean, float(seeds.max()))
+        if low is not None and high is not None:
+            # A distance is not negative; the t interval of a few seeds may be.
+            whiskers = [[mean - max(low, 0.0)], [high - mean]]
+            ax.errorbar(mean, row, xerr=whiskers, color=_INK, lw=1.1, capsize=3.5, capthick=1.1, zorder=2)
+            end = max(end, high)
+            ax.scatter(
+                seeds,
+                row + np.linspace(-0.17, 0.17, seeds.size),
+                s=11,
+                color="white",
+                edgecolors=_INK,
+                linewidths=0.7,
+                zorder=3,
+            )
+        ends.append((mean, end))
+        reach = max(reach, end)
+    reach = reach or 1.0
+    for row, (mean, end) in enumerate(ends):
+        ax.text(end + 0.04 * reach, row, _number(mean), va="center", ha="left", fontsize=9)
+    ax.set_xlim(0, 1.26 * reach)
+    ax.set_ylim(max(len(arms), 5) - 0.4, -0.6)  # a lone arm keeps a bar's usual width
+    ax.set_yticks(range(len(arms)), [arm_title(arm) for arm in arms])
+    ax.tick_params(axis="y", length=0)
+    ax.locator_params(axis="x", nbins=5)
+    ax.set_xlabel(f"mean distance from true centre\n(px; the frame is {data.size_px} px wide)")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _draw_density(ax: Axes, mass: np.ndarray | None, title: str, data: Figure1Data) -> None:
+    ax.set_title(title, pad=4)
+    if mass is None:
+        _missing(ax)
+        return
+    _bare(ax)
+    relative = np.asarray(mass, dtype=float) / float(mass.max())
+    height, width = data.current_frame.shape[:2]
+    # Cell centres lie on the first and the last pixel, so the cells reach half a cell beyond.
+    x_half = 0.5 * (width - 1) / max(relative.shape[1] - 1, 1)
+    y_half = 0.5 * (height - 1) / max(relative.shape[0] - 1, 1)
+    extent = (-x_half, width - 1 + x_half, height - 1 + y_half, -y_half)
+    ax.imshow(relative, extent=extent, cmap=_DENSITY_MAP, vmin=0, vmax=1, interpolation="bilinear")
+    # The frame shows through faintly as a grey veil, so that its colours are not read as density.
+    light = data.current_frame.astype(float).max(axis=-1) / 255
+    veil = np.ones((height, width, 4))
+    veil[..., 3] = 0.4 * light
+    ax.imshow(veil, interpolation="nearest")
+    (now,) = ax.plot([data.current_centre[0]], [data.current_centre[1]], **_NOW_MARK)
+    now.set_path_effects(_EDGE)
+    ax.plot([data.next_centre[0]], [data.next_centre[1]], **_NEXT_MARK)
+    ax.set_xlim(-0.5, width - 0.5)
+    ax.set_ylim(height - 0.5, -0.5)
+
+
+def _legend(fig: Figure, left: float, top: float, handles: Sequence[Line2D], columns: int) -> None:
+    fig.legend(
+        handles=list(handles),
+        loc="center left",
+        bbox_to_anchor=(left / _WIDTH, 1 - top / _HEIGHT),
+        ncols=columns,
+        borderaxespad=0,
+        borderpad=0,
+        handletextpad=0.5,
+        columnspacing=1.6,
+    )
+
+
+def draw_figure1(data: Figure1Data) -> Figure:
+    """Draw the five panels of Figure 1 for one video.
+
+    Arms that are absent from ``data`` leave a labelled empty panel or no bar.
+
+    Args:
+        data: what to draw, positions and distances in pixels.
+
+    Returns:
+        A figure of 10 x 8.35 inches with an Agg canvas, unknown to pyplot.
+
+    Raises:
+        ValueError: if shapes disagree, a mass is negative or not finite, or an error is not finite.
+    """
+    _check(data)
+    with _style():
+        fig = Figure(figsize=(_WIDTH, _HEIGHT))
+        FigureCanvasAgg(fig)
+        left = 0.3
+        fig.text(
+            left / _WIDTH,
+            1 - 0.3 / _HEIGHT,
+            f"Moving balls, video “{data.video}”",
+            fontsize=12,
+            fontweight="bold",
+            parse_math=False,
+        )
+        fig.text(left / _WIDTH, 1 - 0.52 / _HEIGHT, data.label, fontsize=9, color=_MUTED, parse_math=False)
+
+        _heading(fig, left, 0.9, "A", "Consecutive frames, with the step to the next one")
+        count = len(data.frames)
+        gap, span = 0.08, 6.16
+        side = min((span - gap * (count - 1)) / count, 1.48)
+        _draw_frames([_place(fig, left + i * (side + gap), 1.18, side, side) for i in range(count)], data)
+
+        _heading(fig, left, 3.02, "B", "Decoded centres in the held-out video")
+        for i, arm in enumerate(("supervised", "gaussian", "linear")):
+            _draw_decoded(_place(fig, left + i * 2.08, 3.32, 2.0, 2.0), arm, data)
+        _legend(
+            fig,
+            left,
+            5.46,
+            [
+                Line2D([], [], ls="none", marker="o", ms=4.5, mfc="none", mec="#555555", label="true"),
+                Line2D([], [], ls="none", marker="o", ms=3, color=_MUTED, label="decoded"),
+                Line2D([], [], color=_MUTED, lw=0.7, label="error"),
+            ],
+            3,
+        )
+
+        _heading(fig, 6.75, 0.9, "C", "Error of every arm")
+        _draw_bars(_place(fig, 7.62, 1.1, 2.2, 3.72), data)
+
+        top, side = 6.12, 1.98
+        for letter, arm, start in (("D", "gaussian", left), ("E", "linear", 4.95)):
+            name = arm_title(arm)
+            _heading(fig, start, top - 0.32, letter, f"Predicted place in the next frame, {name}")
+            for i, (base, title) in enumerate(_BASES):
+                mass = data.predicted.get(arm, {}).get(base)
+                _draw_density(_place(fig, start + i * (side + 0.1), top, side, side), mass, title, data)
+        scale = _place(fig, 4.95 + 2 * side + 0.2, top, 0.1, side)
+        bar = fig.colorbar(ScalarMappable(Normalize(0, 1), _DENSITY_MAP), cax=scale, ticks=[0, 0.5, 1])
+        bar.ax.tick_params(labelsize=8, length=2)
+        bar.set_label("density / its maximum", fontsize=8.5, labelpad=3)
+        _legend(
+            fig,
+            left,
+            top + side + 0.14,
+            [
+                Line2D([], [], label="ball now", path_effects=_EDGE, **_NOW_MARK),
+                Line2D([], [], label="ball in the next frame", **_NEXT_MARK),
+            ],
+            2,
+        )
+    return fig
+
+
+def draw_curves(histories: Mapping[str, Sequence[tuple[int, float | None, float | None]]]) -> Figure:
+    """Draw the training curves: the bound of each arm over the epochs, its ceiling dashed.
+
+    Args:
+        histories: for each arm, tuples of epoch, bound (nats) and ceiling (nats); None and non-finite
+            numbers are left out of the line.
+
+    Returns:
+        A figure of 7 x 3.2 inches with an Agg canvas, unknown to pyplot.
+    """
+    with _style():
+        fig = Figure(figsize=(7.0, 3.2), layout="constrained")
+        FigureCanvasAgg(fig)
+        ax = fig.add_subplot()
+        ceilings: dict[tuple[float, ...], list[str]] = {}
+        epochs_of: dict[tuple[float, ...], np.ndarray] = {}
+        for arm in order_arms(histories):
+            # None becomes nan, which matplotlib leaves out of a line.
+            table = np.array(
+                [[np.nan if v is None else v for v in row] for row in histories[arm]], dtype=float
+            )
+            if table.size == 0 or not np.isfinite(table[:, 1]).any():
+                continue
+            single = "o" if len(table) == 1 else None
+            ax.plot(table[:, 0], table[:, 1], color=_colour(arm), lw=1.8, marker=single, label=arm_title(arm))
+            if np.isfinite(table[:, 2]).any():
+                key = tuple(np.unique(table[np.isfinite(table[:, 2]), 2].round(9)))
+                ceilings.setdefault(key, []).append(arm)
+                if key not in epochs_of or len(epochs_of[key]) < len(table):
+                    epochs_of[key] = table[:, [0, 2]]
+        if not ax.lines:
+            _missing(ax)
+            return fig
+        for key, arms in ceilings.items():
+            # One line for a ceiling that all arms share, else each in the colour of its arms.
+            shared = len(ceilings) == 1
+            label = "ceiling" if shared else "ceiling, " + ", ".join(arm_title(arm) for arm in arms)
+            colour = _INK if shared else _colour(arms[0])
+            rows = epochs_of[key]
+            ax.plot(rows[:, 0], rows[:, 1], color=colour, lw=1.1, ls=(0, (4, 3)), label=label)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("bound (nats)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.margins(x=0.02)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0)
+    return fig
+
+
+def figure1_caption(data: Figure1Data) -> str:
+    """Return the caption of Figure 1 as plain text.
+
+    Args:
+        data: what the figure was drawn from.
+
+    Returns:
+        One paragraph that says what each panel shows and how it was made.
+    """
+    counts = {len(values) for values in data.errors.values() if len(values) > 0}
+    most = max(counts, default=0)
+    seeds = "1 seed" if most == 1 else f"{most} seeds"
+    if len(counts) > 1:
+        seeds = f"{min(counts)} to {most} seeds"
+    spread = (
+        "a single seed has no interval"
+        if most <= 1
+        else "dots are seeds, whiskers the 95% interval of the mean (Student's t)"
+    )
+    balls = data.true.shape[1]
+    return (
+        f"Figure 1, video “{data.video}” ({data.label}). "
+        "A: consecutive frames; arrows lead to the next centre of each ball, dotted lines show its path. "
+        f"B: centres of all {balls} balls after linear decoding, in frames spread evenly over a held-out "
+        "video of another seed; lines join each decoded centre to the true one. "
+        f"C: mean distance between decoded and true centres on the held-out video, {seeds}; {spread}. "
+        "D, E: predicted density of the place of one ball in the next frame, for the Gaussian and the linear "
+        "coupling. “Uniform base” is f / Z, normalised on the grid under a uniform base (as in Eq. 26); "
+        "“base R(z′)” is the same times an estimate of R(z′). Densities are drawn over the image through the "
+        "linear decoder, with the other coordinates held at their values in the current frame; each panel is "
+        "scaled to its own maximum, and the current frame shows through as a grey veil."
+    )
+
+
+def save_figure(fig: Figure, stem: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Save a figure as PNG (200 dpi) and PDF, each written atomically.
+
+    Args:
+        fig: the figure.
+        stem: path without extension; its folder is made if missing.
+
+    Returns:
+        The paths of the PNG and of the PDF.
+    """
+    base = Path(stem)
+    png, pdf = base.with_name(base.name + ".png"), base.with_name(base.name + ".pdf")
+    # Without dates and program names the same data gives the same bytes.
+    with _style(), replacing(png) as file:
+        fig.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
+    with _style(), replacing(pdf) as file:
+        fig.savefig(file, format="pdf", dpi=_DPI, metadata={"CreationDate": None})
+    return png, pdf
