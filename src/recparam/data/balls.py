@@ -79,8 +79,8 @@ def moving_balls(
     the *new* centres of the balls that have moved before it in this frame; paths between frames are not
     checked, and a ball may step to where a ball that is still to move has been. An invalid step is drawn
     again with the range doubled, up to +-180 degrees. A ball that finds no step in the full circle is a dead
-    end: the video goes back by 1, 2, 1, 4, 1, 2, 1, 8, ... frames (until it gets beyond the dead end), perhaps
-    to new first places, and goes on with fresh random numbers.
+    end: the video goes back by 1, 2, 1, 4, 1, 2, 1, 8, ... frames (until it gets beyond it), perhaps to
+    new first places, and goes on with fresh random numbers.
 
     Edges are anti-aliased by the approximate coverage ``clip(radius + 1/2 - distance, 0, 1)`` of each pixel,
     so that the centre of mass of a drawn ball is its true centre to well below a pixel. ``"clutter"`` draws,
