@@ -1,0 +1,547 @@
+/* Fused block: convolution, batch norm, ReLU, convolution, batch norm, sigmoid, centre of mass.
+ *
+ * Plain C with GCC/Clang vector extensions, loaded through ctypes; docs/fused-step.md derives the algebra.
+ * Kernels are 3x3 with one ring of zeros around the image. Every row buffer holds PAD zeros, `wide` floats
+ * (the width rounded up to BLOCK) and PAD zeros, so that shifted reads need no branches. Floats are summed over
+ * at most FLUSH rows; beyond that sums are double, one set for each image, so that results do not depend on the
+ * number of threads.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef float v8 __attribute__((vector_size(32)));
+typedef int32_t i8 __attribute__((vector_size(32)));
+typedef float v8u __attribute__((vector_size(32), aligned(4), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+enum { PAD = 8, BLOCK = 32, FLUSH = 8, MAX_THREADS = 64 };
+
+INLINE v8 load(const float *p) { return *(const v8u *)p; }
+INLINE void store(float *p, v8 x) { *(v8u *)p = x; }
+INLINE v8 splat(float x) { return (v8){x, x, x, x, x, x, x, x}; }
+INLINE double total(v8 x) {
+    return (((double)x[0] + x[1]) + ((double)x[2] + x[3])) + (((double)x[4] + x[5]) + ((double)x[6] + x[7]));
+}
+INLINE v8 keep(i8 mask, v8 x) { return (v8)(mask & (i8)x); }
+INLINE v8 pick(i8 mask, v8 yes, v8 no) { return (v8)((mask & (i8)yes) | (~mask & (i8)no)); }
+
+/* exp(x) to 1 ulp or so on [-87, 87]; NaN stays NaN because no comparison with it holds. */
+INLINE v8 vexp(v8 x) {
+    x = pick(x > splat(87.f), splat(87.f), x);
+    x = pick(x < splat(-87.f), splat(-87.f), x);
+    v8 n = (x * 1.44269504f + 12582912.f) - 12582912.f;
+    v8 r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    v8 p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.f;
+    i8 power = (__builtin_convertvector(n, i8) + 127) << 23;
+    return p * (v8)power;
+}
+
+/* ---- the two row kernels ------------------------------------------------------------------------------- */
+
+/* out[o][x] = bias[o] + sum_{j,s} weight[(3 j + s) stride + o] rows[j][x + s - 1], rectified if asked. */
+INLINE void convolve_block(const int outs, const int vectors, const float *const *rows, int count,
+                           const float *weight, int stride, const float *bias, float *const *out, int wide,
+                           const int rectify) {
+    for (int x = 0; x < wide; x += 8 * vectors) {
+        v8 sum[6][4];
+        UNROLL for (int o = 0; o < outs; o++)
+            UNROLL for (int v = 0; v < vectors; v++) sum[o][v] = splat(bias ? bias[o] : 0.f);
+        const float *w = weight;
+        for (int j = 0; j < count; j++) {
+            const float *row = rows[j] + x - 1;
+            UNROLL for (int s = 0; s < 3; s++) {
+                v8 in[4];
+                UNROLL for (int v = 0; v < vectors; v++) in[v] = load(row + s + 8 * v);
+                UNROLL for (int o = 0; o < outs; o++) {
+                    v8 k = splat(w[o]);
+                    UNROLL for (int v = 0; v < vectors; v++) sum[o][v] += k * in[v];
+                }
+                w += stride;
+            }
+        }
+        UNROLL for (int o = 0; o < outs; o++)
+            UNROLL for (int v = 0; v < vectors; v++) {
+                v8 y = sum[o][v];
+                store(out[o] + x + 8 * v, rectify ? keep(~(y < 0.f), y) : y);
+            }
+    }
+}
+
+INLINE void convolve(int outs, const float *const *rows, int count, const float *weight, const float *bias,
+                     float *const *out, int wide, const int rectify) {
+    int o = 0;
+    for (; o + 6 <= outs; o += 6)
+        convolve_block(6, 2, rows, count, weight + o, outs, bias ? bias + o : 0, out + o, wide, rectify);
+    for (; o + 3 <= outs; o += 3)
+        convolve_block(3, 4, rows, count, weight + o, outs, bias ? bias + o : 0, out + o, wide, rectify);
+    for (; o < outs; o++)
+        convolve_block(1, 4, rows, count, weight + o, outs, bias ? bias + o : 0, out + o, wide, rectify);
+}
+
+/* sum[i stride + s] += sum_x a[i][x] b[x + first + s], lane by lane. */
+INLINE void correlate_block(const int many, const int shifts, float *const *a, const float *b, int first,
+                            v8 *sum, int stride, int wide) {
+    v8 part[3][3];
+    UNROLL for (int i = 0; i < many; i++)
+        UNROLL for (int s = 0; s < shifts; s++) part[i][s] = sum[i * stride + s];
+    b += first;
+    for (int x = 0; x < wide; x += 8) {
+        v8 shifted[3];
+        UNROLL for (int s = 0; s < shifts; s++) shifted[s] = load(b + x + s);
+        UNROLL for (int i = 0; i < many; i++) {
+            v8 left = load(a[i] + x);
+            UNROLL for (int s = 0; s < shifts; s++) part[i][s] += left * shifted[s];
+        }
+    }
+    UNROLL for (int i = 0; i < many; i++)
+        UNROLL for (int s = 0; s < shifts; s++) sum[i * stride + s] = part[i][s];
+}
+
+INLINE void correlate(int many, const int shifts, float *const *a, const float *b, int first, v8 *sum, int stride,
+                      int wide) {
+    int i = 0;
+    for (; i + 3 <= many; i += 3) correlate_block(3, shifts, a + i, b, first, sum + i * stride, stride, wide);
+    for (; i < many; i++) correlate_block(1, shifts, a + i, b, first, sum + i * stride, stride, wide);
+}
+
+static void flush(v8 *sum, double *into, int count) {
+    for (int i = 0; i < count; i++) {
+        into[i] += total(sum[i]);
+        sum[i] = splat(0.f);
+    }
+}
+
+/* ---- images over threads -------------------------------------------------------------------------------- */
+
+typedef struct job {
+    const void *frames;
+    int bytes; /* frames are uint8, meaning value / 255 */
+    int batch, in, mid, maps, height, width, wide, stride;
+    const float *weight1, *bias1, *weight2, *weight2_back; /* folded; [taps][channels] */
+    const float *shift;                                    /* [in], subtracted before moments */
+    float *planes;                                         /* [batch][maps][height][wide] before batch norm */
+    const float *affine;  /* [maps][4]: mean, 1/std, gamma, beta of the second batch norm */
+    const float *slopes;  /* [batch][maps][3]: dL/dmap = s0 + s1 (column - middle) + s2 (row - middle) */
+    const float *means;   /* [maps][2]: means of the gradient g and of g * normalised */
+    double *out;          /* [batch][out_size] */
+    int out_size;
+    size_t scratch;       /* floats for each thread */
+    void (*one)(struct job *, int image, float *scratch);
+    int next, failed;
+} job;
+
+static void *worker(void *argument) {
+    job *j = argument;
+    float *scratch = 0;
+    if (posix_memalign((void **)&scratch, 64, j->scratch * sizeof(float))) {
+        __atomic_store_n(&j->failed, 1, __ATOMIC_RELAXED);
+        return 0;
+    }
+    memset(scratch, 0, j->scratch * sizeof(float));
+    int image;
+    while ((image = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < j->batch) j->one(j, image, scratch);
+    free(scratch);
+    return 0;
+}
+
+static int run(job *j, int threads) {
+    pthread_t id[MAX_THREADS];
+    int started = 0;
+    if (threads > MAX_THREADS) threads = MAX_THREADS;
+    if (threads > j->batch) threads = j->batch;
+    j->next = j->failed = 0;
+    while (started < threads - 1 && !pthread_create(&id[started], 0, worker, j)) started++;
+    worker(j);
+    for (int i = 0; i < started; i++) pthread_join(id[i], 0);
+    return j->failed;
+}
+
+static void set_width(job *j, int width) {
+    j->width = width;
+    j->wide = (width + BLOCK - 1) / BLOCK * BLOCK;
+    j->stride = j->wide + 2 * PAD;
+}
+
+static void read_row(const job *j, int image, int channel, int row, float shift, float *to) {
+    size_t at = (((size_t)image * j->in + channel) * j->height + row) * j->width;
+    if (j->bytes) {
+        const uint8_t *from = (const uint8_t *)j->frames + at;
+        for (int x = 0; x < j->width; x++) to[x] = (float)from[x] / 255.f - shift;
+    } else {
+        const float *from = (const float *)j->frames + at;
+        for (int x = 0; x < j->width; x++) to[x] = from[x] - shift;
+    }
+}
+
+/* Row `row` of channel c in a ring of three rows for each channel; `ring` starts at the first buffer. */
+INLINE float *slot(const job *j, float *ring, int channel, int row) {
+    return ring + (size_t)(3 * channel + (row + 3) % 3) * j->stride + PAD;
+}
+
+/* The three rows around `row` of every channel, zeros outside the image. */
+INLINE void around(const job *j, float *ring, int channels, int row, const float *zeros, const float **rows) {
+    for (int c = 0; c < channels; c++)
+        for (int i = -1; i < 2; i++) {
+            int r = row + i;
+            *rows++ = r < 0 || r >= j->height ? zeros + PAD : slot(j, ring, c, r);
+        }
+}
+
+/* ---- second moments of the frames' patches -------------------------------------------------------------- */
+
+/* Offsets into one image's sums, for C channels: products of rows dy apart at column lags -2..2 (T), the same
+ * within the first and the last row (R), within the first and the last column (K), the four corners (Q) and sums
+ * over the image less 0..2 rows and columns at either end (S). */
+#define T_(dy, d, c, dx) ((((dy) * C + (d)) * C + (c)) * 5 + (dx) + 2)
+#define R_(last, c, d, dx) (15 * C * C + (((last) * C + (c)) * C + (d)) * 5 + (dx) + 2)
+#define K_(last, dy, c, d) (25 * C * C + (((last) * 3 + (dy)) * C + (c)) * C + (d))
+#define Q_(below, right, c, d) (31 * C * C + (((below) * 2 + (right)) * C + (c)) * C + (d))
+#define S_(c, top, bottom, left, right) (35 * C * C + (((c) * 3 + (top)) * 3 + (bottom)) * 9 + (left) * 3 + (right))
+#define MOMENTS(C) (35 * (C) * (C) + 81 * (C))
+
+static double trimmed(double sum, const double *edge, int stride, int size, int low, int high) {
+    if (low + high >= size) return 0;
+    for (int i = 0; i < low; i++) sum -= edge[(size_t)i * stride];
+    for (int i = 0; i < high; i++) sum -= edge[(size_t)(size - 1 - i) * stride];
+    return sum;
+}
+
+static void moments_one(job *j, int image, float *scratch) {
+    const int C = j->in, H = j->height, W = j->width, wide8 = (W + 7) / 8 * 8;
+    double *out = j->out + (size_t)image * j->out_size;
+    float *ring = scratch;
+    v8 *sum = (v8 *)(ring + (size_t)3 * C * j->stride);
+    double *windows = (double *)(sum + 15 * C * C); /* [C][H][9] */
+    float **a = (float **)(windows + (size_t)9 * C * H);
+    double edge[4];
+    memset(out, 0, j->out_size * sizeof(double));
+    for (int i = 0; i < 15 * C * C; i++) sum[i] = splat(0.f);
+    for (int h = 0; h < H; h++) {
+        for (int r = h ? h + 2 : 0; r <= h + 2 && r < H; r++)
+            for (int c = 0; c < C; c++) read_row(j, image, c, r, j->shift[c], slot(j, ring, c, r));
+        for (int c = 0; c < C; c++) a[c] = slot(j, ring, c, h);
+        for (int dy = 0; dy < 3 && h + dy < H; dy++)
+            for (int d = 0; d < C; d++) {
+                const float *b = slot(j, ring, d, h + dy);
+                correlate(C, 3, a, b, -2, sum + T_(dy, d, 0, -2), 5, wide8);
+                correlate(C, 2, a, b, 1, sum + T_(dy, d, 0, 1), 5, wide8);
+                for (int c = 0; c < C; c++) {
+                    out[K_(0, dy, c, d)] += (double)a[c][0] * b[0];
+                    out[K_(1, dy, c, d)] += (double)a[c][W - 1] * b[W - 1];
+                }
+            }
+        if (h % FLUSH == FLUSH - 1 || h == H - 1) flush(sum, out, 15 * C * C);
+        for (int c = 0; c < C; c++) {
+            v8 row = splat(0.f);
+            for (int x = 0; x < wide8; x += 8) row += load(a[c] + x);
+            /* one row's sum less its ends; with a width of 1 or 2 both ends may be the same column */
+            edge[0] = a[c][0];
+            edge[1] = W > 1 ? a[c][1] : 0;
+            edge[2] = W > 1 ? a[c][W - 2] : 0;
+            edge[3] = a[c][W - 1];
+            for (int low = 0; low < 3; low++)
+                for (int high = 0; high < 3; high++) {
+                    double t = low + high >= W ? 0 : total(row);
+                    if (low + high < W)
+                        t -= (low > 0 ? edge[0] : 0) + (low > 1 ? edge[1] : 0) + (high > 0 ? edge[3] : 0) +
+                             (high > 1 ? edge[2] : 0);
+                    windows[((size_t)c * H + h) * 9 + 3 * low + high] = t;
+                }
+        }
+        if (h == 0 || h == H - 1)
+            for (int c = 0; c < C; c++)
+                for (int d = 0; d < C; d++) {
+                    const float *b = slot(j, ring, d, h);
+                    for (int dx = -2; dx < 3; dx++) {
+                        double t = 0;
+                        for (int x = 0; x < W; x++) t += (double)a[c][x] * b[x + dx];
+                        if (h == 0) out[R_(0, c, d, dx)] = t;
+                        if (h == H - 1) out[R_(1, c, d, dx)] = t;
+                    }
+                    for (int below = 0; below < 2; below++)
+                        if (h == (below ? H - 1 : 0)) {
+                            out[Q_(below, 0, c, d)] = (double)a[c][0] * b[0];
+                            out[Q_(below, 1, c, d)] = (double)a[c][W - 1] * b[W - 1];
+                        }
+                }
+    }
+    for (int c = 0; c < C; c++)
+        for (int k = 0; k < 9; k++) {
+            const double *of = windows + (size_t)c * H * 9 + k;
+            double all = 0;
+            for (int h = 0; h < H; h++) all += of[(size_t)9 * h];
+            for (int top = 0; top < 3; top++)
+                for (int bottom = 0; bottom < 3; bottom++)
+                    out[S_(c, top, bottom, k / 3, k % 3)] = trimmed(all, of, 9, H, top, bottom);
+        }
+}
+
+static int most(int a, int b, int c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
+
+static double extent(int size, int low, int high) { return size > low + high ? size - low - high : 0; }
+
+/* Mean (K) and covariance (K, K) of the frames' zero-padded 3x3 patches, K = 9 in. Returns 1 if out of memory. */
+int recparam_patch_moments(const void *frames, int bytes, int batch, int in, int height, int width, int threads,
+                           double *mean, double *covariance) {
+    job j = {.frames = frames, .bytes = bytes, .batch = batch, .in = in, .height = height};
+    const int C = in, taps = 9 * in;
+    set_width(&j, width);
+    float *row = calloc(width, sizeof(float)), *shift = calloc(in, sizeof(float));
+    double *sums = malloc((size_t)batch * MOMENTS(C) * sizeof(double));
+    int failed = !row || !shift || !sums;
+    if (!failed) {
+        /* Any shift is exact; one near the mean keeps the float products free of cancellation. */
+        for (int c = 0; c < in; c++) {
+            double sum = 0, count = 0;
+            for (int b = 0; b < batch; b++)
+                for (int h = height / 32; h < height; h += 16) {
+                    read_row(&j, b, c, h, 0.f, row);
+                    float part = 0;
+                    for (int x = 0; x < width; x += 4) part += row[x], count++;
+                    sum += part;
+                }
+            shift[c] = (float)(sum / count);
+        }
+        j.shift = shift;
+        j.out = sums;
+        j.out_size = MOMENTS(C);
+        j.scratch = (size_t)3 * C * j.stride + 15 * C * C * 8 + (size_t)18 * C * height + 2 * C + 16;
+        j.one = moments_one;
+        failed = run(&j, threads);
+    }
+    if (!failed) {
+        for (int b = 1; b < batch; b++)
+            for (int i = 0; i < MOMENTS(C); i++) sums[i] += sums[(size_t)b * MOMENTS(C) + i];
+        const double n = (double)batch * height * width;
+        for (int i = 0; i < taps; i++) {
+            int c = i / 9, y = i / 3 % 3 - 1, x = i % 3 - 1;
+            mean[i] = (sums[S_(c, y > 0, y < 0, x > 0, x < 0)] +
+                       shift[c] * batch * extent(height, y > 0, y < 0) * extent(width, x > 0, x < 0)) / n;
+        }
+        for (int i = 0; i < taps; i++)
+            for (int k = 0; k < taps; k++) {
+                int c = i / 9, y = i / 3 % 3 - 1, x = i % 3 - 1, d = k / 9, v = k / 3 % 3 - 1, u = k % 3 - 1;
+                if (v < y) continue; /* the transposed entry */
+                int dy = v - y, dx = u - x;
+                double t = sums[T_(dy, d, c, dx)];
+                if (!dy && y) t -= sums[R_(y < 0, c, d, dx)];
+                if (!dx && x) t -= sums[K_(x < 0, dy, c, d)];
+                if (!dy && !dx && y && x) t += sums[Q_(y < 0, x < 0, c, d)];
+                /* where both taps lie within the image: rows and columns left out at either end, for each tap */
+                int top = most(0, y, y - v), bottom = most(0, -y, v - y), left = most(0, x, x - u),
+                    right = most(0, -x, u - x);
+                int top2 = most(0, v, v - y), bottom2 = most(0, -v, y - v), left2 = most(0, u, u - x),
+                    right2 = most(0, -u, x - u);
+                t += shift[d] * sums[S_(c, top, bottom, left, right)];
+                t += shift[c] * sums[S_(d, top2, bottom2, left2, right2)];
+                t += (double)shift[c] * shift[d] * batch * extent(height, top, bottom) * extent(width, left, right);
+                covariance[i * taps + k] = covariance[k * taps + i] = t / n - mean[i] * mean[k];
+            }
+    }
+    free(row);
+    free(shift);
+    free(sums);
+    return failed;
+}
+
+/* ---- forward: both convolutions, and the sums behind the second batch norm -------------------------------- */
+
+static void planes_one(job *j, int image, float *scratch) {
+    const int H = j->height, W = j->width, maps = j->maps, mid = j->mid;
+    double *out = j->out + (size_t)image * j->out_size;
+    float *zeros = scratch, *ring = zeros + j->stride, *hidden = ring + (size_t)3 * j->in * j->stride,
+          *ones = hidden + (size_t)3 * mid * j->stride;
+    const float **rows = (const float **)(ones + j->wide);
+    float **to = (float **)(rows + 3 * (j->in > mid ? j->in : mid));
+    float *middle = (float *)(to + (mid > maps ? mid : maps));
+    memset(out, 0, j->out_size * sizeof(double));
+    for (int x = 0; x < W; x++) ones[x] = 1.f;
+    for (int q = 0; q <= H; q++) {
+        if (q < H) {
+            for (int r = q ? q + 1 : 0; r <= q + 1 && r < H; r++)
+                for (int c = 0; c < j->in; c++) read_row(j, image, c, r, 0.f, slot(j, ring, c, r));
+            around(j, ring, j->in, q, zeros, rows);
+            for (int c = 0; c < mid; c++) to[c] = slot(j, hidden, c, q);
+            convolve(mid, rows, 3 * j->in, j->weight1, j->bias1, to, j->wide, 1);
+            for (int c = 0; c < mid; c++) memset(to[c] + W, 0, (j->wide - W) * sizeof(float));
+        }
+        if (!q) continue;
+        around(j, hidden, mid, q - 1, zeros, rows);
+        for (int k = 0; k < maps; k++)
+            to[k] = j->planes + (((size_t)image * maps + k) * H + q - 1) * j->wide;
+        convolve(maps, rows, 3 * mid, j->weight2, 0, to, j->wide, 0);
+        for (int k = 0; k < maps; k++) {
+            /* about the last row's mean, so that squares do not cancel */
+            float about = q == 1 ? to[k][W / 2] : middle[k];
+            v8 first = splat(0.f), second = splat(0.f);
+            for (int x = 0; x < j->wide; x += 8) {
+                v8 z = (load(to[k] + x) - about) * load(ones + x);
+                first += z;
+                second += z * z;
+            }
+            double s = total(first);
+            middle[k] = (float)(about + s / W);
+            out[2 * k] += s + (double)W * about;
+            out[2 * k + 1] += total(second) + 2. * about * s + (double)W * about * about;
+        }
+    }
+}
+
+/* Fills planes (batch, maps, height, wide) and sums (batch, maps, 2): each map's sum and sum of squares. */
+int recparam_planes(const void *frames, int bytes, int batch, int in, int mid, int maps, int height, int width,
+                    int threads, const float *weight1, const float *bias1, const float *weight2, float *planes,
+                    double *sums) {
+    job j = {.frames = frames, .bytes = bytes, .batch = batch, .in = in, .mid = mid, .maps = maps,
+             .height = height, .weight1 = weight1, .bias1 = bias1, .weight2 = weight2, .planes = planes,
+             .out = sums, .out_size = 2 * maps, .one = planes_one};
+    set_width(&j, width);
+    j.scratch = (size_t)(1 + 3 * in + 3 * mid) * j.stride + j.wide + 8 * (in + mid) + 4 * (mid + maps) + maps + 16;
+    return run(&j, threads);
+}
+
+/* ---- sigmoid and its sums --------------------------------------------------------------------------------- */
+
+INLINE v8 normalise(v8 z, const float *affine) { return (z - affine[0]) * affine[1]; }
+
+INLINE void sigmoid(v8 normalised, const float *affine, v8 *m, v8 *slope) {
+    v8 e = vexp(-(normalised * affine[2] + affine[3]));
+    *m = 1.f / (1.f + e);
+    *slope = *m * (*m * e); /* m (1 - m) without cancellation */
+}
+
+static void coordinates(const job *j, float *ones, float *columns) {
+    for (int x = 0; x < j->width; x++) {
+        ones[x] = 1.f;
+        columns[x] = x - .5f * (j->width - 1);
+    }
+}
+
+static void sums_one(job *j, int image, float *scratch) {
+    const int H = j->height;
+    float *ones = scratch, *columns = ones + j->wide;
+    coordinates(j, ones, columns);
+    for (int k = 0; k < j->maps; k++) {
+        const float *affine = j->affine + 4 * k;
+        double *out = j->out + ((size_t)image * j->maps + k) * 9;
+        memset(out, 0, 9 * sizeof(double));
+        for (int h = 0; h < H; h++) {
+            const float *z = j->planes + (((size_t)image * j->maps + k) * H + h) * j->wide;
+            v8 s[6];
+            UNROLL for (int i = 0; i < 6; i++) s[i] = splat(0.f);
+            for (int x = 0; x < j->wide; x += 8) {
+                v8 n = normalise(load(z + x), affine), one = load(ones + x), column = load(columns + x), m, slope;
+                sigmoid(n, affine, &m, &slope);
+                v8 both = slope * n;
+                s[0] += one * m;
+                s[1] += column * m;
+                s[2] += one * slope;
+                s[3] += column * slope;
+                s[4] += one * both;
+                s[5] += column * both;
+            }
+            double y = h - .5 * (H - 1);
+            for (int i = 0; i < 3; i++) {
+                double t = total(s[2 * i]);
+                out[3 * i] += t;
+                out[3 * i + 1] += total(s[2 * i + 1]);
+                out[3 * i + 2] += y * t;
+            }
+        }
+    }
+}
+
+/* sums (batch, maps, 3, 3): of m, m (1 - m) and m (1 - m) normalised, each times 1, column and row (centred). */
+int recparam_sums(int batch, int maps, int height, int width, int threads, float *planes, const float *affine,
+                  double *sums) {
+    job j = {.batch = batch, .maps = maps, .height = height, .planes = planes, .affine = affine, .out = sums,
+             .out_size = 9 * maps, .one = sums_one};
+    set_width(&j, width);
+    j.scratch = 2 * j.wide + 16;
+    return run(&j, threads);
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------- */
+
+/* Gradient of the loss by one row of the second convolution's output. */
+static void plane_gradient(const job *j, int image, int map, int row, const float *columns, float *to) {
+    const float *affine = j->affine + 4 * map, *means = j->means + 2 * map,
+                *slopes = j->slopes + ((size_t)image * j->maps + map) * 3,
+                *z = j->planes + (((size_t)image * j->maps + map) * j->height + row) * j->wide;
+    const float factor = affine[1] * affine[2], base = slopes[0] + slopes[2] * (row - .5f * (j->height - 1));
+    for (int x = 0; x < j->width; x += 8) {
+        v8 n = normalise(load(z + x), affine), m, slope;
+        sigmoid(n, affine, &m, &slope);
+        v8 g = slope * (base + slopes[1] * load(columns + x));
+        store(to + x, factor * (g - means[0] - n * means[1]));
+    }
+    memset(to + j->width, 0, (j->wide - j->width) * sizeof(float));
+}
+
+static void gradients_one(job *j, int image, float *scratch) {
+    const int H = j->height, W = j->width, in = j->in, mid = j->mid, maps = j->maps, wide8 = (W + 7) / 8 * 8,
+              taps1 = 9 * in, taps2 = 9 * maps, count = mid * (taps1 + taps2 + 1);
+    double *out = j->out + (size_t)image * j->out_size;
+    v8 *sum = (v8 *)scratch;
+    float *zeros = scratch + 8 * count, *ring = zeros + j->stride, *above = ring + (size_t)3 * in * j->stride,
+          *hidden = above + (size_t)3 * maps * j->stride, *slope = hidden + (size_t)mid * j->stride,
+          *ones = slope + (size_t)mid * j->stride, *columns = ones + j->wide;
+    const float **rows1 = (const float **)(columns + j->wide), **rows2 = rows1 + 3 * in;
+    float **h = (float **)(rows2 + 3 * maps), **g = h + mid;
+    memset(out, 0, j->out_size * sizeof(double));
+    memset(sum, 0, count * sizeof(v8));
+    coordinates(j, ones, columns);
+    for (int c = 0; c < mid; c++) {
+        h[c] = hidden + (size_t)c * j->stride + PAD;
+        g[c] = slope + (size_t)c * j->stride + PAD;
+    }
+    for (int r = 0; r < H; r++) {
+        for (int q = r ? r + 1 : 0; q <= r + 1 && q < H; q++) {
+            for (int c = 0; c < in; c++) read_row(j, image, c, q, 0.f, slot(j, ring, c, q));
+            for (int k = 0; k < maps; k++) plane_gradient(j, image, k, q, columns, slot(j, above, k, q));
+        }
+        around(j, ring, in, r, zeros, rows1);
+        around(j, above, maps, r, zeros, rows2);
+        convolve(mid, rows1, 3 * in, j->weight1, j->bias1, h, j->wide, 1);
+        convolve(mid, rows2, 3 * maps, j->weight2_back, 0, g, j->wide, 0);
+        for (int c = 0; c < mid; c++) {
+            memset(h[c] + W, 0, (j->wide - W) * sizeof(float));
+            v8 t = splat(0.f);
+            for (int x = 0; x < j->wide; x += 8) {
+                v8 masked = keep(load(h[c] + x) > 0.f, load(g[c] + x));
+                store(g[c] + x, masked);
+                t += masked;
+            }
+            sum[mid * (taps1 + taps2) + c] += t;
+        }
+        for (int i = 0; i < 3 * in; i++) correlate(mid, 3, g, rows1[i], -1, sum + 3 * i, taps1, wide8);
+        for (int i = 0; i < 3 * maps; i++)
+            correlate(mid, 3, h, rows2[i], -1, sum + mid * taps1 + 3 * i, taps2, wide8);
+        if (r % FLUSH == FLUSH - 1 || r == H - 1) flush(sum, out, count);
+    }
+}
+
+/* sums (batch, mid (9 in + 9 maps + 1)): of g patch, of hidden times the planes' gradient, and of g, where g is
+ * the gradient by the first batch norm's output. */
+int recparam_gradients(const void *frames, int bytes, int batch, int in, int mid, int maps, int height, int width,
+                       int threads, const float *weight1, const float *bias1, const float *weight2_back,
+                       float *planes, const float *affine, const float *slopes, const float *means, double *sums) {
+    job j = {.frames = frames, .bytes = bytes, .batch = batch, .in = in, .mid = mid, .maps = maps,
+             .height = height, .weight1 = weight1, .bias1 = bias1, .weight2_back = weight2_back, .planes = planes,
+             .affine = affine, .slopes = slopes, .means = means, .out = sums,
+             .out_size = mid * (9 * in + 9 * maps + 1), .one = gradients_one};
+    set_width(&j, width);
+    j.scratch = 8 * (size_t)j.out_size + (size_t)(1 + 3 * in + 3 * maps + 2 * mid) * j.stride + 2 * j.wide +
+                6 * (in + maps) + 4 * mid + 16;
+    return run(&j, threads);
+}
