@@ -1,0 +1,292 @@
+"""Objectives as expectations of log-ratios, each returned with what it is: of what, which kind, which ceiling.
+
+All values are in nats and leave out const = log R_base(x) R_base(x') (Eq. 13), which no parameter touches.
+Directions hold in expectation, with parameters that do not depend on the scored data and batch norm in
+evaluation mode; while training on the same batch the value is a training objective.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recparam.couplings import Coupling
+from recparam.marginals import Recognised
+from recparam.ops import pairwise_logsumexp
+from recparam.ops.checks import check_finite, check_matrix
+from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, Prior, Side
+
+Of = Literal["elbo", "mi", "log_marginal", "kl"]
+_NAMES = {"elbo": "ELBO - const", "mi": "MI", "log_marginal": "log P(x, x') - const", "kl": "KL"}
+_SIGNS = {"lower": ">=", "upper": "<=", "exact": "=", "estimate": "~"}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A number in nats that says what it is.
+
+    Args:
+        value: Mean over the scored rows, a scalar; differentiable.
+        per_observation: Value of each scored row, shape (B,).
+        of: "elbo", "mi", "log_marginal" or "kl".
+        kind: "lower" or "upper" bound, "exact", or "estimate" (no side holds).
+        ceiling: The largest mean value the bank allows, in nats; None where there is no such limit.
+        terms: Named means that add up to the value, where it is a sum.
+    """
+
+    value: Tensor
+    per_observation: Tensor
+    of: Of
+    kind: Kind
+    ceiling: float | None = None
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean over independent rows, in nats; NaN for one row."""
+        count = self.per_observation.numel()
+        return float(self.per_observation.detach().std()) / math.sqrt(count) if count > 1 else math.nan
+
+    def __float__(self) -> float:
+        """The value in nats."""
+        return float(self.value.detach())
+
+    def __str__(self) -> str:
+        """One line: quantity, relation, value, kind, ceiling."""
+        limit = "" if self.ceiling is None else f", ceiling {self.ceiling:.3f}"
+        return f"{_NAMES[self.of]} {_SIGNS[self.kind]} {float(self):.3f} nats ({self.kind}{limit})"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class MutualInformation:
+    """Bounds on the mutual information of the latents, in nats.
+
+    Args:
+        lower: A lower bound.
+        estimate: The best available number without a side.
+        upper: An upper bound, or None: from raw pairs alone, without a known conditional, there is none.
+    """
+
+    lower: Bound
+    estimate: Bound
+    upper: Bound | None
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """The ELBO as mutual information less a divergence; elbo = mi - kl holds between the three values.
+
+    Args:
+        elbo: ELBO - const: exact, or an upper bound.
+        mi: Mutual information: exact, or a lower bound.
+        kl: D_KL(R(z, z') || P(z, z')): exact, or a lower bound (lower MI less upper ELBO).
+    """
+
+    elbo: Bound
+    mi: Bound
+    kl: Bound
+
+
+def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
+    """The ELBO of a recognition-parameterised model with Q = R, less its constant.
+
+    Equation: 15, 16
+
+        L(x, x') - const = E_{R(z|x) R(z'|x')}[ l(z, z') ],    L = E_{R_base}[ L(x, x') ]
+
+    Args:
+        prior: Gives the log-ratio l.
+        recognised: Latents of the scored rows, and R.
+        side: None for the training objective; "upper" or "lower" for a bound on the ELBO.
+
+    Returns:
+        Bound of the ELBO; its kind follows from prior, bank and side (docs/design.md).
+    """
+    terms_SB = prior.terms(recognised, side=side)
+    mass_SB = recognised.particles.log_weights.exp()
+    weights_B = recognised.weights
+    means = {name: (mass_SB * term).sum(0) for name, term in terms_SB.items()}
+    per_observation = torch.stack(list(means.values())).sum(0)
+    return Bound(
+        value=(weights_B * per_observation).sum(),
+        per_observation=per_observation,
+        of="elbo",
+        kind=prior.kind(side, recognised.joint.situation),
+        ceiling=_ceiling(prior, recognised, side),
+        terms={name: (weights_B * term).sum() for name, term in means.items()},
+    )
+
+
+def log_marginal(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
+    """The log marginal likelihood, less its constant.
+
+    Equation: 50, 51
+
+        log P(x, x') - const = log E_{R(z|x) R(z'|x')}[ exp l(z, z') ]
+
+    and with deterministic recognition models simply l(g(x), g(x')), which is the ELBO.
+
+    With sampled latents it is a lower bound if R(z) and R(z') are exact, and an estimate otherwise.
+    """
+    terms_SB = prior.terms(recognised, side=side)
+    log_ratio_SB = torch.stack(list(terms_SB.values())).sum(0)
+    per_observation = torch.logsumexp(recognised.particles.log_weights + log_ratio_SB, dim=0)
+    situation = recognised.joint.situation
+    deterministic = recognised.particles.exact and log_ratio_SB.shape[0] == 1
+    kind: Kind
+    if deterministic or situation == "exact":
+        kind = prior.kind(side, situation)
+    elif situation == "exact_sampled" and prior.kind(side, situation) == "exact":
+        kind = "lower"
+    else:
+        kind = "estimate"
+    ceiling = _ceiling(prior, recognised, side) if deterministic else None
+    return Bound((recognised.weights * per_observation).sum(), per_observation, "log_marginal", kind, ceiling)
+
+
+def infonce(
+    coupling: Coupling,
+    z: Float[Tensor, "B D"],
+    z_prime: Float[Tensor, "B D2"],
+    *,
+    negatives: Float[Tensor, "N D2"] | None = None,
+    constant: float | Literal["tight", "paper"] = "tight",
+) -> Bound:
+    """The finite-sample InfoNCE bound on the mutual information.
+
+    Equation: 6
+
+        I_N = E[ log f(z, z') / (f(z, z') + sum_{j=1}^N f(z, z'_j)) ] + constant
+
+    The paper prints the constant log N; the tight one that keeps the bound valid is log(N + 1), since the
+    positive is in the denominator too. A lower bound on the MI for every f, and never above its constant.
+    Of the ELBO it is an estimate only: an overconfident f is flattered.
+
+    Args:
+        coupling: log f_theta.
+        z: Shape (B, D).
+        z_prime: The positives, shape (B, D').
+        negatives: Independent draws from R(z'), shape (N, D'), shared by all rows. None uses the other rows
+            of the batch: N = B - 1.
+        constant: "tight" log(N + 1), "paper" log N, or a number of nats.
+
+    Returns:
+        Bound of the MI: "lower" if the constant is at most log(N + 1), else "estimate".
+
+    Raises:
+        ValueError: Shapes do not fit, no negative is left, inputs are not finite, or an unknown constant.
+    """
+    check_matrix("z", z)
+    check_matrix("z_prime", z_prime, rows=z.shape[0])
+    for name, value in (("z", z), ("z_prime", z_prime)):
+        check_finite(name, value)
+    log_f = coupling(z, z_prime)
+    if negatives is None:
+        if z.shape[0] < 2:
+            raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
+        count = z.shape[0] - 1
+        log_denominator = pairwise_logsumexp(coupling.score(), z, z_prime)
+    else:
+        check_matrix("negatives", negatives, width=z_prime.shape[1])
+        check_finite("negatives", negatives)
+        count = negatives.shape[0]
+        log_denominator = torch.logaddexp(log_f, pairwise_logsumexp(coupling.score(), z, negatives))
+    tight = math.log(count + 1)
+    if isinstance(constant, str):
+        if constant not in ("tight", "paper"):
+            raise ValueError(f"Expected constant 'tight', 'paper' or a number of nats; got {constant!r}.")
+        nats = tight if constant == "tight" else math.log(count)
+    else:
+        nats = float(constant)
+    per_observation = log_f - log_denominator + nats
+    kind: Kind = "lower" if nats <= tight + 1e-12 else "estimate"
+    terms = {
+        "log_f": log_f.mean(),
+        "minus_log_denominator": -log_denominator.mean(),
+        "constant": z.new_tensor(nats),
+    }
+    return Bound(per_observation.mean(), per_observation, "mi", kind, nats, terms)
+
+
+def infinite_infonce(coupling: Coupling, recognised: Recognised) -> Bound:
+    """The infinite-sample InfoNCE objective: the ELBO under the InfoNCE prior, read as a bound on the MI.
+
+    Equation: 7, 23, 24, 25
+
+        MI >= I_inf = L_InfoNCE - const = E_{R(z,z')}[log f(z, z')] - E_{R(z)}[log E_{R(z')}[f(z, z')]]
+
+    I_N <= MI and I_inf <= MI hold for every f; I_N <= I_inf, and growth of I_N with N, only for the optimal f.
+
+    Args:
+        coupling: log f_theta.
+        recognised: Latents and R. Only with the whole data set as bank is the inner expectation exact.
+
+    Returns:
+        Bound of the MI: "lower" with an exact bank, or with the own row kept in the batch; a bank that leaves
+        it out gives an "estimate", since an upper bound on I_inf is no bound on the MI.
+    """
+    value = elbo(InfoNCEPrior(coupling), recognised)
+    kind: Kind = "estimate" if value.kind == "upper" else "lower"
+    return Bound(value.value, value.per_observation, "mi", kind, value.ceiling, value.terms)
+
+
+def mutual_information(recognised: Recognised, *, side: Side = None) -> Bound:
+    """The mutual information between the latents of the recognition joint (total correlation for J > 2).
+
+    Equation: 5, 20
+
+        MI = E_{R(z,z')}[ log R(z, z') / (R(z) R(z')) ] = L_MI - const
+
+    It is the ELBO under the optimal prior, so both are computed by the same lines.
+
+    Raises:
+        DensityError: A recognition model is a Dirac.
+    """
+    value = elbo(OptimalPrior(), recognised, side=side)
+    return Bound(value.value, value.per_observation, "mi", value.kind, value.ceiling, value.terms)
+
+
+def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
+    """Split the ELBO into mutual information and divergence.
+
+    Equation: 17, 18
+
+        L - const = E_R[log R(z,z') / (R(z) R(z'))] + E_R[log P(z,z') / R(z,z')] = MI - D_KL(R(z,z') || P(z,z'))
+
+    Args:
+        elbo_bound: ELBO - const, exact or an upper bound.
+        mi_bound: The MI, exact or a lower bound.
+
+    Returns:
+        The three; kl = mi - elbo is exact if both are, a lower bound if each is exact or on its side above,
+        and an estimate otherwise.
+    """
+    kind: Kind
+    if elbo_bound.kind == mi_bound.kind == "exact":
+        kind = "exact"
+    elif elbo_bound.kind in ("exact", "upper") and mi_bound.kind in ("exact", "lower"):
+        kind = "lower"
+    else:
+        kind = "estimate"
+    kl = Bound(
+        mi_bound.value - elbo_bound.value,
+        mi_bound.per_observation - elbo_bound.per_observation,
+        "kl",
+        kind,
+        terms={"mi": mi_bound.value, "minus_elbo": -elbo_bound.value},
+    )
+    return Decomposition(elbo_bound, mi_bound, kl)
+
+
+def _ceiling(prior: Prior, recognised: Recognised, side: Side) -> float | None:
+    joint = recognised.joint
+    if not prior.bounded_by_bank(side, joint.situation):
+        return None
+    return (len(recognised.particles.latents) - 1) * joint.entropy

@@ -1,0 +1,321 @@
+"""The recognition-parameterised model: recognition, prior and marginal in one object that users call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from recparam import bounds
+from recparam.bounds import Bound, Decomposition, MutualInformation
+from recparam.marginals import BatchMarginal, Marginal, Recognised, normalised_weights
+from recparam.ops.checks import check_finite
+from recparam.posteriors import RecognitionPosterior
+from recparam.priors import InfoNCEPrior, Prior, Side
+from recparam.recognition import DensityError, Dirac, RecognitionModel
+
+
+class RPM(nn.Module):
+    """A latent-variable model with an encoder and a prior but no decoder.
+
+    Its likelihood is the recognition model turned round by Bayes' rule, P(x|z) = R(x|z), so that every
+    objective is an expectation of the log-ratio l = log P_theta(z, z') - log R(z) - log R(z').
+
+    Args:
+        recognition: R_phi(z|x), shared by all observations, or a sequence with one per observation.
+        prior: P_theta(z, z').
+        posterior: Q; None means the recognition model itself (Eq. 14).
+        marginal: Where R(z) and R(z') come from; None means the batch.
+
+    Raises:
+        ValueError: An argument of the wrong type, or no recognition model.
+
+    Example:
+        >>> import torch
+        >>> import recparam as rp
+        >>> model = rp.RPM(rp.Deterministic(torch.nn.Identity()), rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.0)))
+        >>> x = torch.tensor([[0.0], [10.0]])
+        >>> model.elbo(x, x)
+        ELBO - const ~ 0.693 nats (estimate, ceiling 0.693)
+    """
+
+    def __init__(
+        self,
+        recognition: RecognitionModel | Sequence[RecognitionModel],
+        prior: Prior,
+        *,
+        posterior: RecognitionPosterior | None = None,
+        marginal: Marginal | None = None,
+    ) -> None:
+        super().__init__()
+        models = [recognition] if isinstance(recognition, RecognitionModel) else list(recognition)
+        if not models or not all(isinstance(m, RecognitionModel) for m in models):
+            raise ValueError(
+                f"Expected recognition as a recognition model such as rp.Deterministic(net), or one per observation; "
+                f"got {recognition!r}."
+            )
+        if not isinstance(prior, Prior):
+            raise ValueError(f"Expected prior as a recparam prior, such as rp.InfoNCEPrior(...); got {prior!r}.")
+        self.shared = isinstance(recognition, RecognitionModel)
+        self.recognition = nn.ModuleList(models)
+        self.prior = prior
+        self.posterior = RecognitionPosterior() if posterior is None else posterior
+        self.marginal: Marginal = BatchMarginal() if marginal is None else marginal
+
+    def encode(self, x: Tensor, *, index: int = 0) -> Distribution:
+        """R_phi(z|x) for a batch.
+
+        Args:
+            x: Observations, batch first.
+            index: Which observation's recognition model, if each has its own.
+
+        Returns:
+            Distribution with batch shape (B,) and event shape (D,); `.mean` are the latents of a Dirac.
+
+        Raises:
+            NonFiniteError: x holds NaN or infinity.
+            ValueError: index names no recognition model, or the network's output has the wrong shape.
+        """
+        count = len(self.recognition)
+        if not self.shared and not 0 <= index < count:
+            raise ValueError(f"Expected index from 0 to {count - 1}, one recognition model each; got {index}.")
+        check_finite(_name(index), x)
+        return self.recognition[0 if self.shared else index](x)
+
+    @torch.no_grad()
+    def initialise(self, *observations: Tensor) -> None:
+        """Set data-driven starting values (median heuristic) from a batch, once; training calls this.
+
+        Args:
+            observations: One tensor (B, ...) per observation, B >= 2.
+        """
+        self._check(observations)
+        modes = [(module, module.training) for module in self.recognition.modules()]
+        self.recognition.eval()  # running statistics are not to be touched
+        try:
+            means = [d.mean for d in self._encode(*observations)]
+        finally:
+            for module, training in modes:
+                module.training = training
+        self.prior.initialise(*means)
+
+    def elbo(
+        self,
+        *observations: Tensor,
+        side: Side = None,
+        weights: Float[Tensor, " B"] | None = None,
+        rows: Int[Tensor, " B"] | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """The ELBO less its constant, in nats. See also: Eqs. 15, 16 (`recparam.bounds.elbo`).
+
+        Args:
+            observations: x, x', ...: one tensor (B, ...) per observation, rows in correspondence.
+            side: None keeps a row's own latents in the bank (the training objective); "upper" and "lower" ask
+                for a bound on the ELBO, and the bank is treated as that bound needs.
+            weights: Weight of each row in averages, shape (B,); None means equal.
+            rows: With a DatasetMarginal, the data set's index of each scored row, shape (B,).
+            num_samples: Draws of z per row where z is not enumerable.
+            generator: Source of those draws.
+
+        Returns:
+            A `Bound` whose `of`, `kind` and `ceiling` say what the number is.
+
+        Raises:
+            DensityError: The prior needs densities and a recognition model is deterministic.
+            ValueError: Shapes or widths do not fit, a batch of one, NaN or infinity (named).
+        """
+        return bounds.elbo(
+            self.prior, self._recognised(observations, weights, rows, num_samples, generator), side=side
+        )
+
+    def log_marginal(
+        self,
+        *observations: Tensor,
+        side: Side = None,
+        weights: Float[Tensor, " B"] | None = None,
+        rows: Int[Tensor, " B"] | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """log P(x, x') less its constant, in nats. See also: Eqs. 50, 51. Arguments as in `elbo`."""
+        recognised = self._recognised(observations, weights, rows, num_samples, generator)
+        return bounds.log_marginal(self.prior, recognised, side=side)
+
+    def mutual_information(
+        self,
+        *observations: Tensor,
+        weights: Float[Tensor, " B"] | None = None,
+        rows: Int[Tensor, " B"] | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> MutualInformation:
+        """Bounds on the mutual information of the latents, in nats. See also: Eqs. 5, 20.
+
+        With densities (Gaussian, categorical) both sides follow from R itself, whatever the prior. With a
+        deterministic recognition model and an InfoNCE prior the lower bound is InfoNCE, the estimate leaves
+        the row's own latent out of the bank, and there is no upper bound.
+
+        Raises:
+            DensityError: A deterministic recognition model without an InfoNCE prior.
+        """
+        recognised = self._recognised(observations, weights, rows, num_samples, generator)
+        if recognised.joint.situation == "independent":
+            # A bank without the scored rows bounds neither side of the MI; the scored pairs are a bank themselves.
+            recognised = self._recognised(observations, weights, None, num_samples, generator, BatchMarginal())
+        if not any(isinstance(d, Dirac) for d in recognised.joint.distributions):
+            sides: tuple[Side, Side, Side] = ("lower", None, "upper")
+            lower, estimate, upper = (bounds.mutual_information(recognised, side=side) for side in sides)
+            return MutualInformation(lower, estimate, upper)
+        if not isinstance(self.prior, InfoNCEPrior):
+            raise DensityError(
+                f"The mutual information of deterministic latents (Eq. 38) has no density ratio to evaluate; "
+                f"{type(self.prior).__name__} cannot bound it. Use rp.InfoNCEPrior(...) for a lower bound, or "
+                f"rp.EpsilonGaussian(net, epsilon=...) (Eq. 46)."
+            )
+        lower = bounds.infinite_infonce(self.prior.coupling, recognised)
+        if recognised.joint.situation == "exact":
+            return MutualInformation(lower, lower, None)
+        left_out = bounds.elbo(self.prior, recognised, side="upper")
+        estimate = Bound(left_out.value, left_out.per_observation, "mi", "estimate", None, left_out.terms)
+        return MutualInformation(lower, estimate, None)
+
+    def decompose(
+        self,
+        *observations: Tensor,
+        weights: Float[Tensor, " B"] | None = None,
+        rows: Int[Tensor, " B"] | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Decomposition:
+        """The ELBO as MI - KL. See also: Eqs. 17, 18.
+
+        Exact over a data set under the empirical base; from a batch, an upper bound on the ELBO, a lower one
+        on the MI, and so a lower one on the KL.
+
+        Raises:
+            DensityError: A recognition model is deterministic; the KL is then not defined by densities.
+        """
+        recognised = self._recognised(observations, weights, rows, num_samples, generator)
+        exact = recognised.joint.situation in ("exact", "exact_sampled")
+        if recognised.joint.situation == "independent":
+            recognised = self._recognised(observations, weights, None, num_samples, generator, BatchMarginal())
+        elbo = bounds.elbo(self.prior, recognised, side=None if exact else "upper")
+        mi = bounds.mutual_information(recognised, side=None if exact else "lower")
+        return bounds.decompose(elbo, mi)
+
+    def infonce(self, *observations: Tensor, constant: float | Literal["tight", "paper"] = "tight") -> Bound:
+        """The finite-sample InfoNCE bound on the MI of a pair, negatives from the batch. See also: Eq. 6.
+
+        Raises:
+            ValueError: The prior is not an InfoNCE prior, the latents are stochastic, or there are not two
+                observations.
+        """
+        if not isinstance(self.prior, InfoNCEPrior) or len(observations) != 2:
+            raise ValueError(
+                f"Expected an InfoNCE prior and two observations; got {type(self.prior).__name__} and "
+                f"{len(observations)}."
+            )
+        self._check(observations)
+        z, z_prime = (particles[0] for particles in self.posterior(self._encode(*observations)).latents)
+        self.prior.initialise(z.detach(), z_prime.detach())
+        return bounds.infonce(self.prior.coupling, z, z_prime, constant=constant)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        z: Float[Tensor, "A D"],
+        grid: Float[Tensor, "G E"],
+        *,
+        base: Literal["uniform"] | Float[Tensor, " G"] | Callable[[Tensor], Tensor] = "uniform",
+    ) -> Float[Tensor, "A G"]:
+        """P(z'|z) on a grid of equal cells, as probabilities that sum to one over the grid.
+
+        Equation: 26
+
+            P(z'|z) = R(z') f(z, z') / Z(z)
+
+        Args:
+            z: Latents to predict from, shape (A, D).
+            grid: Grid points z', shape (G, D').
+            base: log R(z') on the grid, shape (G,), or a callable that returns it; "uniform" takes R(z') to be
+                constant, as the paper does to build intuition. A prior with a density of its own ignores it.
+
+        Returns:
+            Shape (A, G).
+
+        Raises:
+            ValueError: Shapes or widths do not fit, or the prior has no conditional to draw.
+        """
+        log_conditional = getattr(self.prior, "log_conditional", None)
+        if log_conditional is None:
+            raise ValueError(
+                f"Expected a prior with a conditional P(z'|z), as rp.InfoNCEPrior; got {type(self.prior).__name__}."
+            )
+        check_finite("z", z)
+        check_finite("grid", grid)
+        logits_AG: Tensor = log_conditional(z, grid)
+        if getattr(self.prior, "conditional_has_base", False) and not isinstance(base, str):
+            log_base = base(grid) if callable(base) else base
+            if log_base.shape != grid.shape[:1]:
+                raise ValueError(
+                    f"Expected base of shape ({grid.shape[0]},), one per grid point; got {tuple(log_base.shape)}."
+                )
+            logits_AG = logits_AG + log_base
+        elif isinstance(base, str) and base != "uniform":
+            raise ValueError(f"Expected base='uniform', a tensor or a callable; got {base!r}.")
+        return logits_AG.softmax(-1)
+
+    def _recognised(
+        self,
+        observations: Sequence[Tensor],
+        weights: Tensor | None,
+        rows: Tensor | None,
+        num_samples: int,
+        generator: torch.Generator | None,
+        marginal: Marginal | None = None,
+    ) -> Recognised:
+        self._check(observations)
+        distributions = self._encode(*observations)
+        self.prior.check_densities(distributions)
+        self.prior.initialise(*(d.mean.detach() for d in distributions))
+        particles = self.posterior(distributions, num_samples=num_samples, generator=generator)
+        size = observations[0].shape[0]
+        reference = particles.log_weights
+        equal = reference.new_full((size,), 1 / size)
+        return (self.marginal if marginal is None else marginal).recognised(
+            observations,
+            distributions,
+            particles,
+            encode=self._encode,
+            weights=equal if weights is None else normalised_weights(weights.to(reference), size),
+            rows=rows,
+            generator=generator,
+        )
+
+    def _encode(self, *observations: Tensor) -> list[Distribution]:
+        for j, x in enumerate(observations):
+            check_finite(_name(j), x)
+        if self.shared:
+            return self.recognition[0].encode_many(*observations)
+        return [model(x) for model, x in zip(self.recognition, observations, strict=True)]
+
+    def _check(self, observations: Sequence[Tensor]) -> None:
+        if len(observations) < 2:
+            raise ValueError(f"Expected at least two observations (x, x_prime); got {len(observations)}.")
+        if not self.shared and len(observations) != len(self.recognition):
+            raise ValueError(
+                f"Expected {len(self.recognition)} observations, one per recognition model; got {len(observations)}."
+            )
+        sizes = [x.shape[0] if x.ndim else 0 for x in observations]
+        if len(set(sizes)) > 1 or sizes[0] < 1:
+            raise ValueError(f"Expected observations with the same number of rows, at least one; got {sizes}.")
+
+
+def _name(index: int) -> str:
+    return ("x", "x_prime")[index] if index < 2 else f"observation {index}"

@@ -1,0 +1,348 @@
+"""Priors P_theta(z_1, ..., z_J): objects with one essential method, the log-ratio l in nats.
+
+l(z_1, ..., z_J) = log P_theta(z_1, ..., z_J) - sum_j log R(z_j)
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from recparam.couplings import Coupling
+from recparam.marginals import RecognitionJoint, Recognised, Situation
+from recparam.recognition import DensityError, Dirac, Particles
+
+Side = Literal["upper", "lower"] | None
+Kind = Literal["lower", "upper", "exact", "estimate"]
+
+
+class Prior(nn.Module, ABC):
+    """P_theta over J latents, seen through its log-ratio with the marginals."""
+
+    needs_density: ClassVar[bool] = True
+    order: ClassVar[int] = 1
+
+    @abstractmethod
+    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> dict[str, Tensor]:
+        """Named terms (S, B) whose sum is the log-ratio."""
+
+    @abstractmethod
+    def kind(self, side: Side, situation: Situation) -> Kind:
+        """What the mean log-ratio is to the ELBO - const, for that side and bank.
+
+        Raises:
+            ValueError: No such bound exists with that bank.
+        """
+
+    def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
+        """Whether the value cannot exceed (J - 1) times the entropy of the bank's weights."""
+        return False
+
+    def initialise(self, *latents: Float[Tensor, "B _D"]) -> None:
+        """Set data-driven starting values from a batch of latents, once."""
+
+    def check_widths(self, widths: Sequence[int]) -> None:
+        """Raise ValueError if latents of these widths do not fit the prior."""
+
+    def check_densities(self, distributions: Sequence[Distribution]) -> None:
+        """Raise DensityError if the prior needs densities and a recognition model is a Dirac."""
+        if self.needs_density and any(isinstance(d, Dirac) for d in distributions):
+            raise DensityError(self._density_message())
+
+    def _density_message(self) -> str:
+        return (
+            f"{type(self).__name__} needs the densities R(z) of Eq. 11, and a deterministic recognition model (Eq. 38) "
+            f"has none. Use rp.EpsilonGaussian(net, epsilon=...) (Eq. 46), rp.Gaussian(net), or rp.InfoNCEPrior, "
+            f"where R(z) R(z') cancels."
+        )
+
+    def terms(self, recognised: Recognised, *, side: Side = None) -> dict[str, Tensor]:
+        """Named terms of the log-ratio, each (S, B) in nats.
+
+        Raises:
+            DensityError: The prior needs densities that a Dirac lacks.
+            ValueError: Latent widths do not fit.
+        """
+        self.check_densities(recognised.joint.distributions)
+        self.check_widths([z.shape[-1] for z in recognised.particles.latents])
+        return self._terms(recognised.particles.latents, recognised, side)
+
+    def log_ratio(self, *latents: Float[Tensor, "B _D"], side: Side = None) -> Float[Tensor, " B"]:
+        """l for a batch of latents that are their own bank (deterministic recognition).
+
+        Args:
+            latents: One (B, D_j) per observation, B >= 2.
+            side: None keeps a row's own latent in the bank; "upper" and "lower" as in docs/design.md.
+
+        Returns:
+            Shape (B,), in nats.
+
+        Raises:
+            DensityError: The prior needs densities; latents alone have none.
+            ValueError: Fewer than two latents or rows, different numbers of rows, or widths that do not fit.
+        """
+        if len(latents) < 2 or len({len(z) for z in latents}) > 1 or len(latents[0]) < 2:
+            raise ValueError(
+                f"Expected at least two latents with the same number of rows >= 2; got {[tuple(z.shape) for z in latents]}."
+            )
+        diracs = [Dirac(z) for z in latents]
+        self.check_densities(diracs)
+        self.check_widths([z.shape[-1] for z in latents])
+        self.initialise(*latents)
+        zero = latents[0].new_zeros(1, len(latents[0]))
+        particles = Particles(tuple(z[None] for z in latents), zero, exact=True)
+        own = torch.arange(len(latents[0]), device=zero.device)
+        weights = latents[0].new_full((len(own),), 1 / len(own))
+        recognised = Recognised(particles, RecognitionJoint(diracs, particles), own, weights)
+        return torch.stack(list(self.terms(recognised, side=side).values())).sum(0)[0]
+
+
+class InfoNCEPrior(Prior):
+    """The energy-based prior under which the ELBO is the infinite-sample InfoNCE objective.
+
+    Equation: 21, 22
+
+        P(z) = R(z),   P(z'|z) = R(z') f(z, z') / Z(z),   Z(z) = E_{R(z')}[f(z, z')]
+        l(z, z') = log f(z, z') - log Z(z)
+
+    R(z) R(z') cancels, so no density is ever asked for. For J > 2 the latents form a chain and l is the sum
+    of its steps.
+
+    Args:
+        coupling: log f_theta.
+
+    Example:
+        >>> import torch
+        >>> import recparam as rp
+        >>> prior = rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.0))
+        >>> prior.log_ratio(torch.zeros(2, 3), torch.zeros(2, 3))
+        tensor([0., 0.], grad_fn=<SelectBackward0>)
+    """
+
+    needs_density: ClassVar[bool] = False
+
+    def __init__(self, coupling: Coupling) -> None:
+        super().__init__()
+        if not isinstance(coupling, Coupling):
+            raise ValueError(
+                f"Expected coupling to be a recparam Coupling, as rp.GaussianRBF(); got {coupling!r}."
+            )
+        self.coupling = coupling
+
+    def initialise(self, *latents: Float[Tensor, "B _D"]) -> None:
+        """Set the coupling's data-driven starting values from consecutive latents, once."""
+        if not self.coupling.initialised:
+            self.check_widths([z.shape[-1] for z in latents])
+            self.coupling.initialise(torch.cat(latents[:-1]), torch.cat(latents[1:]))
+
+    def check_widths(self, widths: Sequence[int]) -> None:
+        """Raise ValueError if consecutive latents do not fit the coupling."""
+        for width, width_prime in zip(widths[:-1], widths[1:], strict=True):
+            self.coupling.check_widths(width, width_prime)
+
+    def kind(self, side: Side, situation: Situation) -> Kind:
+        """Exact over the data set; self-included an estimate; leave-one-out or an independent bank an upper bound."""
+        if situation == "exact":
+            return "exact"
+        if side == "lower":
+            return "lower"
+        return "estimate" if situation == "batch" and side is None else "upper"
+
+    def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
+        """The self-included value and the exact one are."""
+        return situation == "exact" or (situation == "batch" and side is None)
+
+    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> dict[str, Tensor]:
+        steps = range(1, len(latents))
+        log_f = [self.coupling(latents[t - 1], latents[t]) for t in steps]
+        minus_log_z = [self._minus_log_z(t, latents[t - 1], recognised, side) for t in steps]
+        return {"log_f": torch.stack(log_f).sum(0), "minus_log_Z": torch.stack(minus_log_z).sum(0)}
+
+    def _minus_log_z(self, index: int, z: Tensor, recognised: Recognised, side: Side) -> Tensor:
+        joint, own, score = recognised.joint, recognised.own, self.coupling.score()
+        if joint.situation == "exact" or side is None:
+            return -joint.log_expectation(index, score, z, own=own, keep_own=True)
+        if joint.situation == "exact_sampled":  # fresh draws of every row, the row's own included, are unbiased
+            own = None
+        if side == "upper":
+            return -joint.log_expectation(index, score, z, own=own, keep_own=False)
+        # -log Z >= 1 - log a - Z / a for any a > 0, and Zhat is unbiased and independent of a
+        if joint.situation == "exact_sampled" and recognised.redraw is not None:
+            log_a = recognised.redraw.log_expectation(index, score, z)
+            log_zhat = joint.log_expectation(index, score, z)
+        else:
+            log_a = joint.log_expectation(index, score, z, own=own, keep_own=False, half=0)
+            log_zhat = joint.log_expectation(index, score, z, own=own, keep_own=False, half=1)
+        return 1 - log_a - (log_zhat - log_a).exp()
+
+    def log_conditional(self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"]) -> Float[Tensor, "A G"]:
+        """log f(z, grid), to which log R(z') is to be added before normalising."""
+        self.coupling.check_widths(z.shape[-1], grid.shape[-1])
+        return self.coupling.score()(z, grid)
+
+    conditional_has_base: ClassVar[bool] = True
+
+
+class OptimalPrior(Prior):
+    """The prior that matches the recognition joint, under which ELBO - const is the mutual information.
+
+    Equation: 19
+
+        P*(z, z') = R(z, z'),   l = log R(z, z') - log R(z) - log R(z')
+    """
+
+    def kind(self, side: Side, situation: Situation) -> Kind:
+        """Exact over the data set; in a batch the side says which mixtures keep their own row."""
+        if situation in ("exact", "exact_sampled"):
+            return "exact"
+        if situation == "independent" and side is not None:
+            raise ValueError(
+                f"Expected side=None for the optimal prior with a bank that does not hold the scored rows; got {side!r}. "
+                f"Use marginal=rp.BatchMarginal() for a bound."
+            )
+        return "estimate" if side is None else side
+
+    def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
+        """The mean over the bank's own rows, self-included, is a mutual information of the bank's index."""
+        return situation in ("exact", "exact_sampled") or (situation == "batch" and side is None)
+
+    def _density_message(self) -> str:
+        return super()._density_message() + (
+            " The mutual information itself exists (Eqs. 43-44): model.mutual_information with an InfoNCE prior "
+            "bounds it from below."
+        )
+
+    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> dict[str, Tensor]:
+        joint, own = recognised.joint, recognised.own
+        in_sample = joint.situation == "batch"
+        keep_joint, keep_marginals = not (in_sample and side == "lower"), not (in_sample and side == "upper")
+        log_joint = joint.log_joint(latents, own=own, keep_own=keep_joint)
+        marginals = [joint.log_marginal(j, z, own=own, keep_own=keep_marginals) for j, z in enumerate(latents)]
+        return {"log_joint": log_joint, "minus_log_marginals": -torch.stack(marginals).sum(0)}
+
+
+class ParametricPrior(Prior):
+    """A prior with a density of its own: l is that density over mixture estimates of the marginals."""
+
+    order: ClassVar[int] = 0
+
+    @abstractmethod
+    def log_prob(self, *latents: Tensor) -> Tensor:
+        """log P_theta(z_1, ..., z_J) of latents (..., D_j), shape (...), in nats."""
+
+    def kind(self, side: Side, situation: Situation) -> Kind:
+        """Exact marginals are exact; self-included mixtures lower; leave-one-out and independent ones upper."""
+        if situation in ("exact", "exact_sampled"):
+            return "exact"
+        if situation == "independent":
+            if side == "lower":
+                raise ValueError(
+                    "Expected side='upper' or None with a bank that does not hold the scored rows; got 'lower'. "
+                    "Use marginal=rp.BatchMarginal(), whose self-included mixtures bound from below."
+                )
+            return "upper"
+        return "upper" if side == "upper" else "lower"
+
+    def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
+        """Self-included and exact values are (the prior is normalised)."""
+        return situation in ("exact", "exact_sampled") or (situation == "batch" and side != "upper")
+
+    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> dict[str, Tensor]:
+        joint, own = recognised.joint, recognised.own
+        keep_own = not (joint.situation == "batch" and side == "upper")
+        marginals = [joint.log_marginal(j, z, own=own, keep_own=keep_own) for j, z in enumerate(latents)]
+        return {"log_prior": self.log_prob(*latents), "minus_log_marginals": -torch.stack(marginals).sum(0)}
+
+
+class JointGaussianPrior(ParametricPrior):
+    """Standard normal latents with a learned correlation between neighbours, per dimension.
+
+        P(z_1) = N(0, I),   P(z_{t+1}|z_t) = N(diag(rho) z_t, I - diag(rho)^2)
+
+    Args:
+        dim: Width D of every latent.
+        correlation: Starting rho for every dimension, between -1 and 1; learned through its inverse tanh.
+
+    Raises:
+        ValueError: dim < 1, or |correlation| >= 1.
+    """
+
+    def __init__(self, dim: int, *, correlation: float = 0.5) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"Expected dim >= 1; got {dim}.")
+        if not -1 < correlation < 1:
+            raise ValueError(f"Expected a correlation between -1 and 1, exclusive; got {correlation}.")
+        self.raw_correlation = nn.Parameter(torch.full((dim,), math.atanh(correlation)))
+
+    @property
+    def correlation(self) -> Tensor:
+        """rho, shape (D,)."""
+        return self.raw_correlation.tanh()
+
+    def check_widths(self, widths: Sequence[int]) -> None:
+        """Raise ValueError if a latent's width is not dim."""
+        if any(width != len(self.raw_correlation) for width in widths):
+            raise ValueError(f"Expected latents of width {len(self.raw_correlation)}; got {list(widths)}.")
+
+    def log_prob(self, *latents: Tensor) -> Tensor:
+        """Log-density of a chain of latents (..., D), shape (...), in nats."""
+        rho = self.correlation
+        # 1 - tanh^2 = 1 / cosh^2 keeps its digits where rho is near one
+        log_scale = -(
+            self.raw_correlation.abs() + nn.functional.softplus(-2 * self.raw_correlation.abs()) - math.log(2)
+        )
+        total = _standard_normal(latents[0])
+        for z, z_prime in zip(latents[:-1], latents[1:], strict=True):
+            total = total + _standard_normal((z_prime - rho * z) * (-log_scale).exp()) - log_scale.sum()
+        return total
+
+    def log_conditional(self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"]) -> Float[Tensor, "A G"]:
+        """log P(z, grid) for every pair."""
+        self.check_widths([z.shape[-1], grid.shape[-1]])
+        return self.log_prob(z[:, None, :], grid[None, :, :])
+
+    conditional_has_base: ClassVar[bool] = False
+
+
+class JointCategoricalPrior(ParametricPrior):
+    """A table of probabilities over categorical (one-hot) latents.
+
+        P(z_1 = k_1, ..., z_J = k_J) = softmax(logits)_{k_1 ... k_J}
+
+    Args:
+        sizes: Number of values K_j of each latent, at least two latents.
+
+    Raises:
+        ValueError: Fewer than two sizes, or a size below one.
+    """
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ValueError(f"Expected at least two sizes >= 1; got {sizes}.")
+        self.logits = nn.Parameter(torch.zeros(sizes))
+
+    def check_widths(self, widths: Sequence[int]) -> None:
+        """Raise ValueError if the latents' widths are not the table's."""
+        if tuple(widths) != tuple(self.logits.shape):
+            raise ValueError(f"Expected latents of widths {tuple(self.logits.shape)}; got {tuple(widths)}.")
+
+    def log_prob(self, *latents: Tensor) -> Tensor:
+        """Log-probability of one-hot latents (..., K_j), shape (...), in nats."""
+        table = (self.logits - self.logits.logsumexp(tuple(range(self.logits.ndim)))).flatten()
+        index = torch.zeros_like(latents[0][..., 0], dtype=torch.long)
+        for z in latents:
+            index = index * z.shape[-1] + z.argmax(-1)
+        return table[index]
+
+
+def _standard_normal(z: Tensor) -> Tensor:
+    return (-0.5 * z.square() - 0.5 * math.log(2 * math.pi)).sum(-1)

@@ -1,0 +1,303 @@
+"""Recognition models R_phi(z|x): a network's output read as the parameters of a distribution over latents.
+
+Every latent is a vector, categorical ones included (one-hot), so that a coupling never needs to ask what
+kind of latent it is given.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, OneHotCategorical, constraints
+
+from recparam.ops import BlockScore, DotProduct, GaussianDensity, Score
+from recparam.ops.checks import check_finite
+
+
+class DensityError(ValueError):
+    """A density was asked of a recognition model that has none (a Dirac)."""
+
+
+class Dirac(Distribution):
+    """A point mass: all probability at `loc`, of shape (B, D). It can be sampled but has no density."""
+
+    arg_constraints = {"loc": constraints.real_vector}
+    has_rsample = True
+
+    def __init__(self, loc: Float[Tensor, "*batch D"]) -> None:
+        self.loc = loc
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The point, shape (B, D)."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """Zero, shape (B, D)."""
+        return torch.zeros_like(self.loc)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """The point, repeated."""
+        return self.loc.expand(torch.Size(sample_shape) + self.loc.shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Always an error: a point mass has no density."""
+        raise DensityError(
+            "A deterministic recognition model R(z|x) = delta(z - g(x)) has no density (Eq. 38). "
+            "Use rp.EpsilonGaussian(net, epsilon=...), Eq. 46, where a density is needed."
+        )
+
+
+class RecognitionModel(nn.Module, ABC):
+    """R_phi(z|x): wraps a network and returns a distribution for each row of a batch.
+
+    Args:
+        net: Module that maps a batch of observations to a matrix of parameters (B, P).
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    @abstractmethod
+    def _distribution(self, parameters: Float[Tensor, "B P"]) -> Distribution:
+        """Read a row of network output as a distribution over z."""
+
+    def forward(self, x: Tensor) -> Distribution:
+        """Encode a batch.
+
+        Args:
+            x: Observations, any shape with the batch first.
+
+        Returns:
+            Distribution with batch shape (B,) and event shape (D,).
+
+        Raises:
+            ValueError: The network's output is not a matrix with one row per observation, or not finite.
+        """
+        return self._distribution(self._output(x))
+
+    def encode_many(self, *observations: Tensor) -> list[Distribution]:
+        """Encode several batches of the same kind in one pass of the network.
+
+        One pass is quicker, and gives batch norm the statistics of all batches together, as one sample of R_base.
+        Batches that cannot be joined (other shapes or dtypes) are encoded one by one.
+        """
+        first = observations[0]
+        if any(x.shape[1:] != first.shape[1:] or x.dtype != first.dtype for x in observations):
+            return [self(x) for x in observations]
+        parameters = self._output(torch.cat(observations))
+        return [self._distribution(part) for part in parameters.split([len(x) for x in observations])]
+
+    def _output(self, x: Tensor) -> Float[Tensor, "B P"]:
+        parameters = self.net(x)
+        if not isinstance(parameters, Tensor) or parameters.ndim != 2 or parameters.shape[0] != x.shape[0]:
+            got = tuple(parameters.shape) if isinstance(parameters, Tensor) else type(parameters).__name__
+            raise ValueError(
+                f"Expected net(x) of shape ({x.shape[0]}, width), one row per observation; got {got}."
+            )
+        check_finite("the output of the recognition network", parameters)
+        return parameters
+
+
+class Deterministic(RecognitionModel):
+    """A Dirac recognition model: z = g(x), exactly.
+
+    Equation: 38, 39
+
+        R_phi(z|x) = delta(z - g_phi(x))
+
+    It has no density, so it goes with the InfoNCE prior, where R(z) R(z') cancels.
+
+    Example:
+        >>> import torch
+        >>> import recparam as rp
+        >>> rp.Deterministic(torch.nn.Identity())(torch.ones(3, 2)).mean.shape
+        torch.Size([3, 2])
+    """
+
+    def _distribution(self, parameters: Float[Tensor, "B P"]) -> Distribution:
+        return Dirac(parameters)
+
+
+class EpsilonGaussian(RecognitionModel):
+    """A Gaussian of small fixed variance around the network's output: the cure where a Dirac has no density.
+
+    Equation: 46, 47
+
+        R_phi(z|x) = N(z; g_phi(x), epsilon I)
+
+    Args:
+        net: Maps (B, ...) to means (B, D).
+        epsilon: The variance, in squared units of z; positive.
+
+    Raises:
+        ValueError: epsilon is not positive and finite.
+    """
+
+    def __init__(self, net: nn.Module, *, epsilon: float) -> None:
+        super().__init__(net)
+        if not 0 < epsilon < float("inf"):
+            raise ValueError(f"Expected epsilon > 0 (a variance); got {epsilon}.")
+        self.epsilon = float(epsilon)
+
+    def _distribution(self, parameters: Float[Tensor, "B P"]) -> Distribution:
+        return Independent(
+            Normal(parameters, torch.full_like(parameters, self.epsilon**0.5), validate_args=False),
+            1,
+            validate_args=False,
+        )
+
+
+class Gaussian(RecognitionModel):
+    """A diagonal Gaussian whose mean and log-variance both come from the network.
+
+        R_phi(z|x) = N(z; mu(x), diag exp(v(x))),   net(x) = [mu(x), v(x)]
+
+    Args:
+        net: Maps (B, ...) to (B, 2 D): D means, then D log-variances.
+
+    Raises:
+        ValueError: The network's output has an odd width.
+    """
+
+    def _distribution(self, parameters: Float[Tensor, "B P"]) -> Distribution:
+        if parameters.shape[1] % 2:
+            raise ValueError(
+                f"Expected net(x) of even width (means, then log-variances); got width {parameters.shape[1]}."
+            )
+        mean, log_variance = parameters.chunk(2, dim=-1)
+        return Independent(Normal(mean, (0.5 * log_variance).exp(), validate_args=False), 1, validate_args=False)
+
+
+class Categorical(RecognitionModel):
+    """A categorical latent of K values, represented one-hot; expectations over it are finite sums.
+
+        R_phi(z = e_k|x) = softmax(net(x))_k
+
+    Args:
+        net: Maps (B, ...) to logits (B, K).
+    """
+
+    def _distribution(self, parameters: Float[Tensor, "B P"]) -> Distribution:
+        return OneHotCategorical(logits=parameters, validate_args=False)
+
+
+def enumerable(distributions: Sequence[Distribution]) -> bool:
+    """Whether every latent takes finitely many values, so that expectations can be summed."""
+    return all(isinstance(d, Dirac) or d.has_enumerate_support for d in distributions)
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Weighted latents that stand for the expectation under R(z_1|x_1) ... R(z_J|x_J), row by row.
+
+    Args:
+        latents: One tensor (S, B, D_j) per observation.
+        log_weights: Log-weights (S, B); exp sums to one over S.
+        exact: Whether the particles enumerate every value, so that the expectation is exact.
+    """
+
+    latents: tuple[Tensor, ...]
+    log_weights: Tensor
+    exact: bool
+
+
+def recognise(
+    distributions: Sequence[Distribution],
+    *,
+    num_samples: int = 1,
+    generator: torch.Generator | None = None,
+) -> Particles:
+    """Latents of the recognition joint for observed tuples: enumerated where possible, else sampled.
+
+    Equation: 3
+
+        R(x, x', z, z') = R_phi(z|x) R_phi(z'|x') R_base(x, x')
+
+    Args:
+        distributions: R_phi(z_j|x_j) for each of J observations, batch shape (B,).
+        num_samples: Draws per row where latents are sampled; at least one. Ignored where they are enumerated.
+        generator: Source of randomness; None uses torch's global one.
+
+    Returns:
+        Particles with S = product of the numbers of values (enumerated) or `num_samples`.
+
+    Raises:
+        ValueError: num_samples < 1.
+    """
+    if num_samples < 1:
+        raise ValueError(f"Expected num_samples >= 1; got {num_samples}.")
+    if enumerable(distributions):
+        supports = [_support(d) for d in distributions]  # (K_j, B, D_j) each
+        index = list(itertools.product(*(range(len(s)) for s in supports)))
+        latents = tuple(torch.stack([s[i[j]] for i in index]) for j, s in enumerate(supports))
+        log_weights = torch.stack([_log_mass(d, z) for d, z in zip(distributions, latents, strict=True)]).sum(0)
+        return Particles(latents, log_weights, exact=True)
+    latents = tuple(_draw(d, num_samples, generator) for d in distributions)
+    log_weights = torch.full_like(latents[0][..., 0], -torch.log(torch.tensor(float(num_samples))).item())
+    return Particles(latents, log_weights, exact=False)
+
+
+def density_score(distribution: Distribution) -> tuple[Score, Tensor]:
+    """Describe log R_phi(z|x_m), m = 1..M, to the kernel as a score and its bank.
+
+    Returns:
+        The score and the bank (M, E) that it reads; together they give log-densities (A, M) in nats.
+
+    Raises:
+        DensityError: The distribution is a Dirac.
+    """
+    if isinstance(distribution, Dirac):
+        distribution.log_prob(distribution.loc)
+    if isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal):
+        base = distribution.base_dist
+        return GaussianDensity(), torch.cat([base.loc, base.scale], dim=-1)
+    if isinstance(distribution, OneHotCategorical):
+        return DotProduct(), distribution.logits
+    rows = torch.arange(distribution.batch_shape[0], dtype=torch.get_default_dtype())[:, None]
+    return BlockScore(lambda z, bank: distribution.log_prob(z[:, None, :])), rows
+
+
+def _support(distribution: Distribution) -> Tensor:
+    """All values a latent can take, shape (K, B, D)."""
+    if isinstance(distribution, Dirac):
+        return distribution.loc[None]
+    return distribution.enumerate_support().to(distribution.mean.dtype)
+
+
+def _log_mass(distribution: Distribution, z: Float[Tensor, "S B D"]) -> Float[Tensor, "S B"]:
+    """Log-probability of enumerated values; zero for a Dirac's only one."""
+    if isinstance(distribution, Dirac):
+        return torch.zeros_like(z[..., 0])
+    return distribution.log_prob(z)
+
+
+def _draw(distribution: Distribution, num_samples: int, generator: torch.Generator | None) -> Tensor:
+    """Sample (S, B, D), reparameterised where the distribution allows it."""
+    if isinstance(distribution, Dirac):
+        return distribution.rsample((num_samples,))
+    if isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal):
+        base = distribution.base_dist
+        noise = torch.randn(
+            (num_samples, *base.loc.shape), generator=generator, dtype=base.loc.dtype, device=base.loc.device
+        )
+        return base.loc + base.scale * noise
+    if isinstance(distribution, OneHotCategorical):
+        index = torch.multinomial(distribution.probs, num_samples, replacement=True, generator=generator)  # (B, S)
+        return nn.functional.one_hot(index.T, distribution.probs.shape[-1]).to(distribution.probs.dtype)
+    if generator is not None:
+        raise ValueError(
+            f"Expected generator=None for {type(distribution).__name__}, which draws from torch's global generator; "
+            f"use torch.manual_seed instead."
+        )
+    size = torch.Size((num_samples,))
+    return distribution.rsample(size) if distribution.has_rsample else distribution.sample(size)
