@@ -1,0 +1,144 @@
+"""The command line: it parses, calls and prints."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from recparam.experiments.balls.run import Outcome
+
+BAD_INPUT = 2
+INCOMPLETE = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def balls(
+    *,
+    preset: Literal["quick", "paper"] = "quick",
+    arms: tuple[str, ...] = ("supervised", "gaussian", "linear", "recipe", "untrained", "constant"),
+    videos: tuple[str, ...] = ("black", "clutter"),
+    seeds: int = 1,
+    seed: int = 0,
+    size: int | None = None,
+    diameter: float | None = None,
+    frames: int | None = None,
+    epochs: int | None = None,
+    batch_size: int = 30,
+    out: Path | None = None,
+    jobs: int | None = None,
+) -> int:
+    """Run the paper's moving-balls experiment: data, training, Figure 1 and a report.
+
+    Interrupted, it goes on where it was when the same command is given again.
+
+    Args:
+        preset: quick is the small version (64x64 frames, minutes); paper is the paper's size (256x256).
+        arms: Which arms to run.
+        videos: Which backgrounds to run.
+        seeds: Number of seeds.
+        seed: The first seed.
+        size: Width of the frames in pixels; the balls keep their proportion unless a diameter is given.
+        diameter: Diameter of the balls in pixels.
+        frames: Frames per video.
+        epochs: Passes over the training video.
+        batch_size: Pairs of consecutive frames per step.
+        out: Output folder; runs/balls-PRESET if not given.
+        jobs: Parallel processes; one per core, or a single one on a GPU, if not given. 0 starts none.
+    """
+    from rich.console import Console
+
+    from recparam.experiments.balls.settings import make_settings
+
+    console = Console()
+    settings = make_settings(
+        preset,
+        size=size,
+        diameter=diameter,
+        frames=frames,
+        epochs=epochs,
+        batch_size=batch_size,
+        videos=_split(videos),
+        arms=_split(arms),
+        seeds=seeds,
+        seed=seed,
+    )
+    from recparam.experiments.balls.run import run_experiment
+
+    outcome = run_experiment(settings, out or Path("runs") / f"balls-{preset}", jobs=jobs, console=console)
+    _print_outcome(console, outcome)
+    return INCOMPLETE if outcome.failed else 0
+
+
+def version() -> int:
+    """Print the version."""
+    import recparam
+
+    print(recparam.__version__)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: the words after the program's name; by default those of this process.
+
+    Returns:
+        0; 1 if a run failed and the others are complete; 2 for input that cannot be used; 130 after Ctrl-C.
+    """
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            {"balls": balls, "version": version},
+            prog="recparam",
+            description="Recognition-parameterised models.",
+            args=list(sys.argv[1:] if argv is None else argv),
+        )
+    except ValueError as error:
+        print(f"recparam: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nInterrupted. Run the same command to resume.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _split(names: Sequence[str]) -> list[str]:
+    """Accept `a b` and `a,b`."""
+    return [part for name in names for part in name.split(",") if part]
+
+
+def _print_outcome(console: "Console", outcome: "Outcome") -> None:
+    from rich.table import Table
+
+    results: dict[str, Any] = outcome.results
+    table = Table(title="Mean error on a fresh video", title_justify="left")
+    table.add_column("arm")
+    for video in results["videos"]:
+        table.add_column(f"{video}, px", justify="right")
+        table.add_column("scaled to 256 px", justify="right")
+    for arm in results["arms"]:
+        cells: list[str] = []
+        for video in results["videos"]:
+            entry = results["summary"][video].get(arm)
+            cells += ["-", "-"] if entry is None else [_interval(entry), f"{entry['mean_256_px']:.1f}"]
+        table.add_row(arm, *cells)
+    console.print(table)
+    console.print(results["label"], highlight=False)
+    for path in outcome.files:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    for run, message in outcome.failed.items():
+        console.print(f"failed: {run}: {message}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _interval(entry: dict[str, Any]) -> str:
+    if entry["low_px"] is None:
+        return f"{entry['mean_px']:.2f}"
+    return f"{entry['mean_px']:.2f} ({entry['low_px']:.2f} to {entry['high_px']:.2f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Figure 1 and the report, drawn from the files of finished runs alone."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from recparam.data.balls import moving_balls
+from recparam.experiments.balls.arms import COUPLED_ARMS
+from recparam.experiments.balls.settings import TEST_SEED_OFFSET, Run, Settings
+from recparam.plots import Figure1Data, draw_curves, draw_figure1, figure1_caption, save_figure
+from recparam.report import write_report
+
+CONSECUTIVE = 4
+"""Frames of panel A."""
+
+
+def draw_all(settings: Settings, results: dict[str, Any], out: Path) -> list[Path]:
+    """Draw Figure 1 of each video and write the report.
+
+    Args:
+        settings: of the experiment.
+        results: content of `results.json`.
+        out: folder of the experiment.
+
+    Returns:
+        The files written.
+    """
+    files: list[Path] = []
+    figures: dict[str, Path] = {}
+    captions: dict[str, str] = {}
+    curves: dict[str, bytes] = {}
+    for video in results["videos"]:
+        data = figure_data(settings, results, out, video)
+        png, pdf = save_figure(draw_figure1(data), out / f"figure1-{video}")
+        figures[video], captions[video] = png, figure1_caption(data)
+        files += [png, pdf]
+        curves[video] = _png(draw_curves(histories(results, out, video)))
+    page = write_report(
+        out / "report.html",
+        title="Moving balls",
+        results=results,
+        figures=figures,
+        captions=captions,
+        curves=curves,
+    )
+    return [*files, page]
+
+
+def histories(
+    results: dict[str, Any], out: Path, video: str
+) -> dict[str, list[tuple[int, float | None, float | None]]]:
+    """Read the training curves of the arms that have a bound in nats, for the seed that Figure 1 shows."""
+    seed = shown_seed(results, video)
+    arms = [run["arm"] for run in results["runs"] if (run["video"], run["seed"]) == (video, seed)]
+    return {arm: read_history(out / Run(video, seed, arm).folder) for arm in arms if arm in COUPLED_ARMS}
+
+
+def shown_seed(results: dict[str, Any], video: str) -> int:
+    """Return the first of the seeds with the most arms: one seed for all panels."""
+    seeds = [run["seed"] for run in results["runs"] if run["video"] == video]
+    return min(seeds, key=lambda seed: (-seeds.count(seed), seed))
+
+
+def figure_data(settings: Settings, results: dict[str, Any], out: Path, video: str) -> Figure1Data:
+    """Gather what Figure 1 of one video shows; all panels but C from one seed."""
+    runs = [run for run in results["runs"] if run["video"] == video]
+    seed = shown_seed(results, video)
+    arrays = {run["arm"]: read_arrays(out / Run(video, seed, run["arm"]).folder) for run in runs if run["seed"] == seed}
+    fresh = moving_balls(
+        settings.frames,
+        size=settings.size,
+        diameter=settings.diameter,
+        background=video,
+        seed=seed + TEST_SEED_OFFSET,
+    )
+    centres = np.asarray(fresh.centres)
+    frame = next((int(found["density_frame"]) for found in arrays.values() if "density_frame" in found), 0)
+    first = min(frame, len(centres) - CONSECUTIVE)
+    return Figure1Data(
+        video=video,
+        label=f"{settings.label}; panels A, B, D and E: seed {seed}",
+        frames=fresh.frames[first : first + CONSECUTIVE],
+        frame_centres=centres[first : first + CONSECUTIVE],
+        true=centres,
+        decoded={arm: found["decoded"] for arm, found in arrays.items()},
+        errors={
+            arm: [run["error_px"] for run in runs if run["arm"] == arm]
+            for arm in dict.fromkeys(run["arm"] for run in runs)
+        },
+        current_frame=fresh.frames[frame],
+        current_centre=centres[frame, 0],
+        next_centre=centres[frame + 1, 0],
+        predicted={
+            arm: {"uniform": found["density_uniform"], "marginal": found["density_marginal"]}
+            for arm, found in arrays.items()
+            if "density_uniform" in found
+        },
+        size_px=settings.size,
+    )
+
+
+def read_arrays(folder: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a finished run."""
+    with np.load(folder / "arrays.npz") as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def read_history(folder: Path) -> list[tuple[int, float | None, float | None]]:
+    """Read epoch, bound and ceiling in nats from the history of a run; empty if it was not trained."""
+    path = folder / "history.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            (int(row["epoch"]), _number(row.get("bound_nats")), _number(row.get("ceiling_nats")))
+            for row in csv.DictReader(file)
+        ]
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text else None
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()

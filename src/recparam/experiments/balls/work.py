@@ -1,0 +1,118 @@
+"""One run from start to files, and the processes that do many."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import asdict
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recparam.experiments.balls.arms import run_arm
+from recparam.experiments.balls.settings import TRAINED_ARMS, Run, Settings, training_of
+from recparam.ops.checks import NonFiniteError
+from recparam.storage import replacing, write_json
+from recparam.training import Epoch, TrainingDiverged
+
+Message = tuple[str, int, Any]
+"""What a process tells the parent: kind, index of the run, and the kind's content."""
+
+
+class Stopped(Exception):
+    """The parent asked this process to stop."""
+
+
+def best_device() -> torch.device:
+    """Return the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run_settings(settings: Settings, run: Run) -> dict[str, Any]:
+    """Return what a finished run must have been made with to count as this one."""
+    training = asdict(training_of(run.arm)) if run.arm in TRAINED_ARMS else None
+    shared = {k: v for k, v in settings.identity().items() if k not in ("paper_training", "recipe")}
+    return {**shared, "video": run.video, "seed": run.seed, "arm": run.arm, "training": training}
+
+
+def finished(settings: Settings, run: Run, out: Path) -> dict[str, Any] | None:
+    """Return the result of a run that is complete and was made with equal settings, else None."""
+    folder = out / run.folder
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(result, dict) or not (folder / "arrays.npz").is_file():
+        return None
+    return result if result.get("settings") == run_settings(settings, run) else None
+
+
+def execute(settings: Settings, run: Run, out: Path, *, report: Callable[[Epoch], None]) -> None:
+    """Do one run and write its files; `result.json` comes last and says that the run is complete.
+
+    Raises:
+        TrainingDiverged: if the training turned NaN.
+    """
+    folder = out / run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers, arrays = run_arm(settings, run, folder, device=best_device(), report=report)
+    with replacing(folder / "arrays.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    write_json(folder / "result.json", {**numbers, "settings": run_settings(settings, run)})
+
+
+def attempt(settings: Settings, index: int, run: Run, out: Path, send: Callable[[Message], None]) -> None:
+    """Do one run and tell the parent how it ends; a run that fails does not stop the others."""
+    send(("start", index, None))
+    try:
+        execute(settings, run, out, report=lambda progress: send(("progress", index, progress)))
+    except (TrainingDiverged, NonFiniteError) as error:
+        send(("failed", index, str(error)))
+    except OSError as error:
+        send(
+            (
+                "failed",
+                index,
+                f"{run}: could not be written or read: {error}. Free space or fix access, run again.",
+            )
+        )
+    else:
+        send(("done", index, None))
+
+
+def work(
+    settings: Settings,
+    out: str,
+    threads: int,
+    tasks: "Queue[tuple[int, Run] | None]",
+    messages: Any,
+    stop: Event,
+) -> None:
+    """Body of a process: take runs from the queue until it is empty.
+
+    The parent alone handles Ctrl-C, which a terminal sends to all processes at once.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    parent = os.getppid()
+
+    def send(message: Message) -> None:
+        # An orphan would train on for an hour for nobody.
+        if stop.is_set() or os.getppid() != parent:
+            raise Stopped
+        messages.put(message)
+
+    while (task := tasks.get()) is not None and not stop.is_set():
+        index, run = task
+        try:
+            attempt(settings, index, run, Path(out), send)
+        except Stopped:
+            return
+        except Exception as error:  # a defect: the parent reports it with its run, the others go on
+            import traceback
+
+            messages.put(("crashed", index, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))

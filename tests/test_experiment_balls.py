@@ -1,0 +1,206 @@
+"""The moving-balls experiment, whole, at a tiny size."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recparam.evaluation import LinearDecoder
+from rich.console import Console
+from scipy.stats import gaussian_kde
+
+import recparam.experiments.balls.arms as arms
+from recparam.cli import main
+from recparam.experiments.balls.run import OutputFolderError, prepare_folder, run_experiment
+from recparam.experiments.balls.settings import ARMS, Run, Settings, Training, make_settings
+
+TINY = Settings(size=20, diameter=3.0, frames=41, epochs=2, batch_size=8, videos=("black",))
+
+
+def run(settings: Settings, out: Path, **options: Any) -> tuple[dict[str, Any], str, dict[Run, str]]:
+    """Run in this process; return the results, what was printed, and the failures."""
+    text = io.StringIO()
+    outcome = run_experiment(
+        settings, out, jobs=options.pop("jobs", 0), console=Console(file=text, width=200)
+    )
+    assert all(path.stat().st_size > 0 for path in outcome.files)
+    assert json.loads((out / "results.json").read_text())["runs"] == outcome.results["runs"]
+    return outcome.results, text.getvalue(), outcome.failed
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    out = tmp_path_factory.mktemp("balls") / "out"
+    results, text, failed = run(TINY, out)
+    assert not failed
+    return out, results, text
+
+
+def test_every_arm_is_measured_and_drawn(whole: tuple[Path, dict[str, Any], str]) -> None:
+    out, results, text = whole
+    assert [entry["arm"] for entry in results["runs"]] == list(ARMS) == results["arms"]
+    for entry in results["runs"]:
+        folder = out / Run("black", 0, entry["arm"]).folder
+        assert entry["error_px"] == pytest.approx(np.mean(entry["error_per_ball_px"]), rel=1e-5)
+        with np.load(folder / "arrays.npz") as stored:
+            distances = np.linalg.norm(stored["decoded"] - stored["centres"], axis=-1)
+        assert entry["error_px"] == pytest.approx(distances.mean(), rel=1e-4)
+        assert (entry["matched_error_px"] is None) == (entry["arm"] == "constant")
+    for name in ("figure1-black.png", "figure1-black.pdf", "report.html"):
+        assert (out / name).stat().st_size > 1000
+    assert "epoch   1 of 2" in text and "nats" in text
+    assert "small version" in results["label"]
+
+
+def test_bounds_of_the_models_have_kind_and_ceiling(whole: tuple[Path, dict[str, Any], str]) -> None:
+    _, results, _ = whole
+    for entry in results["runs"]:
+        contrastive = entry["arm"] in ("gaussian", "linear", "recipe")
+        assert (entry["heldout_bound_nats"] is not None) == contrastive
+        if contrastive:
+            assert entry["bound_of"] == "elbo"
+            assert entry["heldout_ceiling_nats"] == pytest.approx(np.log(TINY.batch_size))
+            assert entry["heldout_bound_nats"] <= entry["heldout_ceiling_nats"]
+            assert entry["bound_nats"] <= entry["ceiling_nats"]
+
+
+def test_the_constant_is_the_mean_of_the_training_centres(whole: tuple[Path, dict[str, Any], str]) -> None:
+    out, _, _ = whole
+    videos = arms.make_videos(TINY, Run("black", 0, "constant"))
+    with np.load(out / "runs/black/seed0/constant/arrays.npz") as stored:
+        np.testing.assert_allclose(stored["decoded"][0], videos.train.centres.mean(0), rtol=1e-5)
+    assert not np.array_equal(videos.train.centres, videos.fresh.centres)
+
+
+def test_finished_runs_are_kept_and_a_folder_can_grow(
+    whole: tuple[Path, dict[str, Any], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, first, _ = whole
+    times = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/*/result.json")}
+    second, text, _ = run(replace(TINY, arms=("constant",), seeds=(0, 1)), out)
+    assert "1 of 2 runs are finished" in text
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert [entry for entry in second["runs"] if entry["seed"] == 0] == first["runs"]
+    assert second["seeds"] == [0, 1]
+    summary = second["summary"]["black"]["constant"]
+    assert summary["low_px"] < summary["mean_px"] < summary["high_px"]
+    assert summary["mean_256_px"] == pytest.approx(summary["mean_px"] * 256 / 20)
+
+
+def test_the_same_seed_gives_the_same_numbers(
+    whole: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    _, first, _ = whole
+    torch.manual_seed(12345)  # no run may depend on what happened before it
+    again, _, _ = run(replace(TINY, arms=("gaussian",)), tmp_path / "again")
+    (entry,) = again["runs"]
+    (before,) = [old for old in first["runs"] if old["arm"] == "gaussian"]
+    assert {**entry, "seconds": 0} == {**before, "seconds": 0}
+
+
+def test_a_diverging_arm_is_reported_and_the_others_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(arms, "training_of", lambda arm: Training(lr=1e30))
+    words = ["--size", "20", "--diameter", "3", "--frames", "41", "--epochs", "1", "--batch-size", "8"]
+    out = tmp_path / "out"
+    code = main(
+        [
+            "balls",
+            *words,
+            "--videos",
+            "black",
+            "--arms",
+            "gaussian,constant",
+            "--out",
+            str(out),
+            "--jobs",
+            "0",
+        ]
+    )
+    assert code == 1
+    assert "failed: black seed 0 gaussian" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    assert [entry["arm"] for entry in results["failed"]] == ["gaussian"]
+    assert results["failed"][0]["message"]
+    assert results["arms"] == ["constant"]
+
+
+def test_processes_give_what_one_process_gives(
+    whole: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    _, first, _ = whole
+    results, _, failed = run(replace(TINY, arms=("untrained", "constant")), tmp_path / "out", jobs=1)
+    assert not failed
+    for entry in results["runs"]:
+        (before,) = [old for old in first["runs"] if (old["arm"], old["seed"]) == (entry["arm"], 0)]
+        assert entry["error_px"] == pytest.approx(before["error_px"], rel=1e-4)
+
+
+@pytest.mark.parametrize("content", ["unrelated", "other settings", "unreadable", "other experiment"])
+def test_a_folder_of_something_else_is_refused_untouched(content: str, tmp_path: Path) -> None:
+    if content == "unrelated":
+        (tmp_path / "thesis.tex").write_text("mine")
+    else:
+        identity = replace(TINY, epochs=3).identity()
+        text = {"other settings": json.dumps(identity), "unreadable": "{", "other experiment": "[]"}[content]
+        (tmp_path / "settings.json").write_text(text)
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+    with pytest.raises(OutputFolderError, match="Choose another --out"):
+        prepare_folder(TINY, tmp_path)
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputFolderError, match="must be writable"):
+        prepare_folder(TINY, tmp_path / "file" / "out")
+
+
+def test_all_arms_of_a_seed_start_from_the_same_encoder() -> None:
+    frames = torch.randint(0, 256, (4, 20, 20, 3), dtype=torch.uint8)
+    torch.manual_seed(1)
+    first = arms.initial_encoder(TINY, 0)
+    torch.manual_seed(2)
+    assert torch.equal(first(frames), arms.initial_encoder(TINY, 0)(frames))
+    assert not torch.equal(first(frames), arms.initial_encoder(TINY, 1)(frames))
+
+
+def test_only_the_papers_size_is_labelled_so() -> None:
+    assert make_settings("paper").label.startswith("paper's size")
+    assert make_settings("paper", epochs=29).label.startswith("small version")
+    assert make_settings("quick").label.startswith("small version (64x64")
+    # Balls keep the paper's proportion, and the unit of the latents the paper's frame.
+    assert make_settings(size=128).diameter == 16 and make_settings(size=128).scale == 2
+
+
+def test_kernel_density_agrees_with_scipy() -> None:
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3))
+    points = rng.normal(size=(50, 3))
+    expected = gaussian_kde(data.T).logpdf(points.T)
+    found = arms.log_density(data, points)
+    # The constant is dropped.
+    np.testing.assert_allclose(found - found[0], expected - expected[0], atol=1e-8)
+
+
+def test_predicted_density_follows_the_linear_decoder() -> None:
+    # With latents that are a known linear map of the centres, the Gaussian prior, base uniform, peaks at
+    # the current place of ball 0, which the map would move if it were not undone.
+    generator = torch.Generator().manual_seed(0)
+    true = torch.rand(200, 3, 2, generator=generator) * 60
+    mixing = torch.randn(6, 6, generator=generator) / 20 + torch.eye(6)
+    z = true.flatten(1) @ mixing.T
+    decoder = LinearDecoder().fit(z, true.flatten(1))
+    model = arms.rpm(torch.nn.Identity(), "gaussian")
+    density = arms.predicted_density(model, decoder, z, z, true, true, size=64)
+    assert density["density_uniform"].shape == (arms.GRID, arms.GRID)
+    assert density["density_uniform"].sum() == pytest.approx(1, abs=1e-4)
+    assert density["density_marginal"].sum() == pytest.approx(1, abs=1e-4)
+    row, column = np.unravel_index(density["density_uniform"].argmax(), (arms.GRID, arms.GRID))
+    place = true[int(density["density_frame"]), 0].numpy()
+    assert np.abs(density["density_axis"][[column, row]] - place).max() < 1.0
