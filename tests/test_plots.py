@@ -81,7 +81,7 @@ def test_panels_of_absent_arms_say_so() -> None:
 
 
 def test_no_text_overlaps_another() -> None:
-    fig = draw_figure1(figure1_data())
+    fig = draw_figure1(replace(figure1_data(), label="a long label of many words " * 20))
     fig.canvas.draw()
     boxes = [
         (item.get_text(), item.get_window_extent())

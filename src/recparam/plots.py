@@ -1,6 +1,7 @@
 """Figure 1 of the moving-balls experiment and its training curves, drawn without global matplotlib state."""
 
 import os
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -373,13 +374,23 @@ def draw_figure1(data: Figure1Data) -> Figure:
         left = 0.3
         fig.text(
             left / _WIDTH,
-            1 - 0.3 / _HEIGHT,
+            1 - 0.27 / _HEIGHT,
             f"Moving balls, video “{data.video}”",
             fontsize=12,
             fontweight="bold",
             parse_math=False,
         )
-        fig.text(left / _WIDTH, 1 - 0.52 / _HEIGHT, data.label, fontsize=9, color=_MUTED, parse_math=False)
+        label = textwrap.shorten(data.label, 280, placeholder=" …")
+        fig.text(
+            left / _WIDTH,
+            1 - 0.36 / _HEIGHT,
+            textwrap.fill(label, 150),
+            fontsize=8.5,
+            va="top",
+            linespacing=1.25,
+            color=_MUTED,
+            parse_math=False,
+        )
 
         _heading(fig, left, 0.9, "A", "Consecutive frames, with the step to the next one")
         count = len(data.frames)
