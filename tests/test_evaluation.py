@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import r2_score
 
@@ -19,6 +20,10 @@ def test_linear_decoder_recovers_a_linear_map(rng):
     decoder = LinearDecoder().fit(z[:40], y[:40])
     assert decoder.predict(z[40:]).shape == (20, 3, 2)
     np.testing.assert_allclose(decoder.predict(z[40:]), y[40:], atol=1e-8)
+    np.testing.assert_allclose(z @ decoder.weight.T + decoder.bias, y.reshape(60, 6), atol=1e-8)
+    # Tensors are arrays enough.
+    tensors = LinearDecoder().fit(torch.from_numpy(z), torch.from_numpy(y))
+    np.testing.assert_allclose(tensors.predict(torch.from_numpy(z)), y, atol=1e-8)
     one = LinearDecoder().fit(z, y[:, 0, 0]).predict(z)
     assert one.shape == (60,)
     np.testing.assert_allclose(one, y[:, 0, 0], atol=1e-8)

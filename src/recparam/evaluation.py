@@ -29,8 +29,8 @@ class LinearDecoder:
     Latents that are constant or linear in one another are allowed: the solution of least norm is taken.
 
     Attributes:
-        coef: ``W``, ``(P, D)``, with y flattened to ``P`` columns; set by `fit`.
-        intercept: ``b``, ``(P,)``; set by `fit`.
+        weight: ``W``, ``(P, D)``, with y flattened to ``P`` columns; set by `fit`.
+        bias: ``b``, ``(P,)``; set by `fit`.
 
     Example:
         >>> z = np.random.default_rng(0).normal(size=(50, 2))
@@ -38,8 +38,8 @@ class LinearDecoder:
         True
     """
 
-    coef: Float[np.ndarray, "P D"]
-    intercept: Float[np.ndarray, " P"]
+    weight: Float[np.ndarray, "P D"]
+    bias: Float[np.ndarray, " P"]
 
     def __init__(self) -> None:
         self._shape: tuple[int, ...] | None = None
@@ -62,7 +62,7 @@ class LinearDecoder:
         if y.ndim == 0 or len(y) != len(z):
             raise ValueError(f"Expected y of shape ({len(z)}, ...), one row per row of z; got {y.shape}.")
         fitted = LinearRegression().fit(z, y.reshape(len(y), -1))
-        self.coef, self.intercept = np.asarray(fitted.coef_), np.asarray(fitted.intercept_)
+        self.weight, self.bias = np.asarray(fitted.coef_), np.asarray(fitted.intercept_)
         self._shape = y.shape[1:]
         return self
 
@@ -80,8 +80,8 @@ class LinearDecoder:
         """
         if self._shape is None:
             raise ValueError("Expected a fitted decoder; got one without weights. Call fit(z, y) first.")
-        z = _matrix("z", z, width=self.coef.shape[1])
-        return (z @ self.coef.T + self.intercept).reshape(len(z), *self._shape)
+        z = _matrix("z", z, width=self.weight.shape[1])
+        return (z @ self.weight.T + self.bias).reshape(len(z), *self._shape)
 
 
 def distance_error(predicted: ArrayLike, true: ArrayLike) -> Float[np.ndarray, " K"]:
