@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import t as student_t
 
+from recparam.evaluation import mean_interval
 from recparam.storage import replacing
 
 ARM_ORDER: tuple[str, ...] = ("supervised", "recipe", "gaussian", "linear", "untrained", "constant")
@@ -143,32 +143,6 @@ def order_arms(arms: Sequence[str] | Mapping[str, object]) -> list[str]:
     return known + [arm for arm in arms if arm not in ARM_ORDER]
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Return the mean over seeds and its 95% interval of Student's t.
-
-    mean -+ t_{0.975, n - 1} s / sqrt(n), with s the sample standard deviation.
-
-    Args:
-        values: one number per seed, at least one.
-
-    Returns:
-        Mean, lower and upper end in the unit of ``values``; both ends are None for a single seed.
-
-    Raises:
-        ValueError: if there is no value, or one is not finite.
-    """
-    array = np.asarray(values, dtype=float)
-    if array.size == 0 or not np.isfinite(array).all():
-        raise ValueError(
-            f"values: expected at least one finite number, got {list(values)}; leave out arms without results"
-        )
-    mean = float(array.mean())
-    if array.size == 1:
-        return mean, None, None
-    half = float(student_t.ppf(0.975, array.size - 1) * array.std(ddof=1) / np.sqrt(array.size))
-    return mean, mean - half, mean + half
-
-
 def _colour(arm: str) -> str:
     return ARM_COLOURS.get(arm, _OTHER_COLOUR)
 
@@ -186,6 +160,11 @@ def _check(data: Figure1Data) -> None:
             raise ValueError(
                 f"decoded[{arm!r}]: expected the shape of true, {data.true.shape}, got {centres.shape}; "
                 "decode the same frames of the held-out video"
+            )
+    for arm, distances in data.errors.items():
+        if not np.isfinite(np.asarray(distances, dtype=float)).all():
+            raise ValueError(
+                f"errors[{arm!r}]: expected finite distances in px, got {list(distances)}; leave out failed seeds"
             )
     for arm, masses in data.predicted.items():
         for base, mass in masses.items():
@@ -458,9 +437,7 @@ def draw_curves(histories: Mapping[str, Sequence[tuple[int, float | None, float 
         epochs_of: dict[tuple[float, ...], np.ndarray] = {}
         for arm in order_arms(histories):
             # None becomes nan, which matplotlib leaves out of a line.
-            table = np.array(
-                [[np.nan if v is None else v for v in row] for row in histories[arm]], dtype=float
-            )
+            table = np.array([[np.nan if v is None else v for v in row] for row in histories[arm]], dtype=float)
             if table.size == 0 or not np.isfinite(table[:, 1]).any():
                 continue
             single = "o" if len(table) == 1 else None
