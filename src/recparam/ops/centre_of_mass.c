@@ -6,11 +6,14 @@
  * at most FLUSH rows; beyond that sums are double, one set for each image, so that results do not depend on the
  * number of threads.
  */
-#include <math.h>
+#define _DEFAULT_SOURCE
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 typedef float v8 __attribute__((vector_size(32)));
 typedef int32_t i8 __attribute__((vector_size(32)));
@@ -20,6 +23,13 @@ typedef float v8u __attribute__((vector_size(32), aligned(4), may_alias));
 #define UNROLL _Pragma("GCC unroll 8")
 enum { PAD = 8, BLOCK = 32, FLUSH = 8, MAX_THREADS = 64 };
 
+/* Keeps a vector in a register: without it GCC loads it again for each product. */
+#if defined(__GNUC__) && defined(__AVX__)
+#define HOLD(x) __asm__("" : "+x"(x))
+#else
+#define HOLD(x) (void)0
+#endif
+
 INLINE v8 load(const float *p) { return *(const v8u *)p; }
 INLINE void store(float *p, v8 x) { *(v8u *)p = x; }
 INLINE v8 splat(float x) { return (v8){x, x, x, x, x, x, x, x}; }
@@ -27,32 +37,49 @@ INLINE double total(v8 x) {
     return (((double)x[0] + x[1]) + ((double)x[2] + x[3])) + (((double)x[4] + x[5]) + ((double)x[6] + x[7]));
 }
 INLINE v8 keep(i8 mask, v8 x) { return (v8)(mask & (i8)x); }
-INLINE v8 pick(i8 mask, v8 yes, v8 no) { return (v8)((mask & (i8)yes) | (~mask & (i8)no)); }
 
-/* exp(x) to 1 ulp or so on [-87, 87]; NaN stays NaN because no comparison with it holds. */
+/* To [-limit, limit]; NaN stays NaN, which decides the order of the operands. */
+INLINE v8 clamp(v8 x, float limit) {
+#ifdef __AVX__
+    return __builtin_ia32_maxps256(splat(-limit), __builtin_ia32_minps256(splat(limit), x));
+#else
+    i8 above = x > limit, below = x < -limit;
+    x = (v8)((above & (i8)splat(limit)) | (~above & (i8)x));
+    return (v8)((below & (i8)splat(-limit)) | (~below & (i8)x));
+#endif
+}
+
+/* 1 / x to about 1 ulp. */
+INLINE v8 reciprocal(v8 x) {
+#ifdef __AVX__
+    v8 y = __builtin_ia32_rcpps256(x); /* 12 bits, and a step of Newton's */
+    return y * (2.f - x * y);
+#else
+    return 1.f / x;
+#endif
+}
+
+/* exp(x) to about 1 ulp on [-87, 87], constant beyond: 2^n times the Taylor series of exp on [-ln2/2, ln2/2],
+ * whose remainder after r^6 is 1e-7 at most; the sum is arranged to keep its chain of operations short. */
 INLINE v8 vexp(v8 x) {
-    x = pick(x > splat(87.f), splat(87.f), x);
-    x = pick(x < splat(-87.f), splat(-87.f), x);
-    v8 n = (x * 1.44269504f + 12582912.f) - 12582912.f;
+    x = clamp(x, 87.f);
+    v8 shifted = x * 1.44269504f + 12582912.f; /* 1.5 2^23: the last bits hold the rounded integer */
+    v8 n = shifted - 12582912.f;
     v8 r = x - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;
-    v8 p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.f;
-    i8 power = (__builtin_convertvector(n, i8) + 127) << 23;
-    return p * (v8)power;
+    v8 r2 = r * r, low = r + 1.f, middle = r * (1.f / 6) + .5f, high = r * (1.f / 120) + 1.f / 24;
+    high = r2 * (1.f / 720) + high;
+    v8 p = r2 * (r2 * high + middle) + low;
+    return (v8)((i8)p + ((i8)shifted << 23));
 }
 
 /* ---- the two row kernels ------------------------------------------------------------------------------- */
 
-/* out[o][x] = bias[o] + sum_{j,s} weight[(3 j + s) stride + o] rows[j][x + s - 1], rectified if asked. */
+/* out[o][x] = bias[o] + sum_{j,s} weight[(3 j + s) stride + o] rows[j][x + s - 1], rectified if asked, and zero
+ * where mask[o][x] <= 0 if there is a mask. */
 INLINE void convolve_block(const int outs, const int vectors, const float *const *rows, int count,
                            const float *weight, int stride, const float *bias, float *const *out, int wide,
-                           const int rectify) {
+                           const float *const *mask, int rectify) {
     for (int x = 0; x < wide; x += 8 * vectors) {
         v8 sum[6][4];
         UNROLL for (int o = 0; o < outs; o++)
@@ -61,11 +88,21 @@ INLINE void convolve_block(const int outs, const int vectors, const float *const
         for (int j = 0; j < count; j++) {
             const float *row = rows[j] + x - 1;
             UNROLL for (int s = 0; s < 3; s++) {
-                v8 in[4];
-                UNROLL for (int v = 0; v < vectors; v++) in[v] = load(row + s + 8 * v);
-                UNROLL for (int o = 0; o < outs; o++) {
-                    v8 k = splat(w[o]);
-                    UNROLL for (int v = 0; v < vectors; v++) sum[o][v] += k * in[v];
+                if (outs > vectors) {
+                    v8 in[4];
+                    UNROLL for (int v = 0; v < vectors; v++) in[v] = load(row + s + 8 * v);
+                    UNROLL for (int o = 0; o < outs; o++) {
+                        v8 k = splat(w[o]);
+                        UNROLL for (int v = 0; v < vectors; v++) sum[o][v] += k * in[v];
+                    }
+                } else {
+                    v8 k[6];
+                    UNROLL for (int o = 0; o < outs; o++) k[o] = splat(w[o]);
+                    UNROLL for (int v = 0; v < vectors; v++) {
+                        v8 in = load(row + s + 8 * v);
+                        HOLD(in);
+                        UNROLL for (int o = 0; o < outs; o++) sum[o][v] += k[o] * in;
+                    }
                 }
                 w += stride;
             }
@@ -73,20 +110,32 @@ INLINE void convolve_block(const int outs, const int vectors, const float *const
         UNROLL for (int o = 0; o < outs; o++)
             UNROLL for (int v = 0; v < vectors; v++) {
                 v8 y = sum[o][v];
-                store(out[o] + x + 8 * v, rectify ? keep(~(y < 0.f), y) : y);
+                if (rectify) y = keep(~(y < 0.f), y);
+                if (mask) y = keep(load(mask[o] + x + 8 * v) > 0.f, y);
+                store(out[o] + x + 8 * v, y);
             }
     }
 }
 
-INLINE void convolve(int outs, const float *const *rows, int count, const float *weight, const float *bias,
-                     float *const *out, int wide, const int rectify) {
-    int o = 0;
-    for (; o + 6 <= outs; o += 6)
-        convolve_block(6, 2, rows, count, weight + o, outs, bias ? bias + o : 0, out + o, wide, rectify);
-    for (; o + 3 <= outs; o += 3)
-        convolve_block(3, 4, rows, count, weight + o, outs, bias ? bias + o : 0, out + o, wide, rectify);
-    for (; o < outs; o++)
-        convolve_block(1, 4, rows, count, weight + o, outs, bias ? bias + o : 0, out + o, wide, rectify);
+typedef void convolver(const float *const *rows, int count, const float *weight, int stride, const float *bias,
+                       float *const *out, int wide, const float *const *mask, int rectify);
+#define CONVOLVE(outs, vectors)                                                                                  \
+    static __attribute__((noinline)) void convolve##outs(                                                        \
+        const float *const *rows, int count, const float *weight, int stride, const float *bias,                 \
+        float *const *out, int wide, const float *const *mask, int rectify) {                                    \
+        convolve_block(outs, vectors, rows, count, weight, stride, bias, out, wide, mask, rectify);              \
+    }
+CONVOLVE(6, 2)
+CONVOLVE(3, 4)
+CONVOLVE(1, 4)
+
+static void convolve(int outs, const float *const *rows, int count, const float *weight, const float *bias,
+                     float *const *out, int wide, const float *const *mask, int rectify) {
+    for (int o = 0, n; o < outs; o += n) {
+        n = outs - o >= 6 ? 6 : outs - o >= 3 ? 3 : 1;
+        convolver *block = n == 6 ? convolve6 : n == 3 ? convolve3 : convolve1;
+        block(rows, count, weight + o, outs, bias ? bias + o : 0, out + o, wide, mask ? mask + o : 0, rectify);
+    }
 }
 
 /* sum[i stride + s] += sum_x a[i][x] b[x + first + s], lane by lane. */
@@ -108,11 +157,23 @@ INLINE void correlate_block(const int many, const int shifts, float *const *a, c
         UNROLL for (int s = 0; s < shifts; s++) sum[i * stride + s] = part[i][s];
 }
 
-INLINE void correlate(int many, const int shifts, float *const *a, const float *b, int first, v8 *sum, int stride,
+#define CORRELATE(many, shifts)                                                                               \
+    static __attribute__((noinline)) void correlate##many##shifts(float *const *a, const float *b, int first,    \
+                                                                  v8 *sum, int stride, int wide) {            \
+        correlate_block(many, shifts, a, b, first, sum, stride, wide);                                       \
+    }
+CORRELATE(3, 3)
+CORRELATE(3, 2)
+CORRELATE(1, 3)
+CORRELATE(1, 2)
+
+static void correlate(int many, int shifts, float *const *a, const float *b, int first, v8 *sum, int stride,
                       int wide) {
-    int i = 0;
-    for (; i + 3 <= many; i += 3) correlate_block(3, shifts, a + i, b, first, sum + i * stride, stride, wide);
-    for (; i < many; i++) correlate_block(1, shifts, a + i, b, first, sum + i * stride, stride, wide);
+    for (int i = 0, n; i < many; i += n) {
+        n = many - i >= 3 ? 3 : 1;
+        (n == 3 ? shifts == 3 ? correlate33 : correlate32 : shifts == 3 ? correlate13 : correlate12)(
+            a + i, b, first, sum + (size_t)i * stride, stride, wide);
+    }
 }
 
 static void flush(v8 *sum, double *into, int count) {
@@ -234,8 +295,9 @@ static void moments_one(job *j, int image, float *scratch) {
         for (int dy = 0; dy < 3 && h + dy < H; dy++)
             for (int d = 0; d < C; d++) {
                 const float *b = slot(j, ring, d, h + dy);
-                correlate(C, 3, a, b, -2, sum + T_(dy, d, 0, -2), 5, wide8);
-                correlate(C, 2, a, b, 1, sum + T_(dy, d, 0, 1), 5, wide8);
+                int pairs = dy ? C : d + 1; /* within a row the rest is symmetric */
+                correlate(pairs, 3, a, b, -2, sum + T_(dy, d, 0, -2), 5, wide8);
+                correlate(pairs, 2, a, b, 1, sum + T_(dy, d, 0, 1), 5, wide8);
                 for (int c = 0; c < C; c++) {
                     out[K_(0, dy, c, d)] += (double)a[c][0] * b[0];
                     out[K_(1, dy, c, d)] += (double)a[c][W - 1] * b[W - 1];
@@ -334,7 +396,7 @@ int recparam_patch_moments(const void *frames, int bytes, int batch, int in, int
                 int c = i / 9, y = i / 3 % 3 - 1, x = i % 3 - 1, d = k / 9, v = k / 3 % 3 - 1, u = k % 3 - 1;
                 if (v < y) continue; /* the transposed entry */
                 int dy = v - y, dx = u - x;
-                double t = sums[T_(dy, d, c, dx)];
+                double t = dy || c <= d ? sums[T_(dy, d, c, dx)] : sums[T_(dy, c, d, -dx)];
                 if (!dy && y) t -= sums[R_(y < 0, c, d, dx)];
                 if (!dx && x) t -= sums[K_(x < 0, dy, c, d)];
                 if (!dy && !dx && y && x) t += sums[Q_(y < 0, x < 0, c, d)];
@@ -373,14 +435,14 @@ static void planes_one(job *j, int image, float *scratch) {
                 for (int c = 0; c < j->in; c++) read_row(j, image, c, r, 0.f, slot(j, ring, c, r));
             around(j, ring, j->in, q, zeros, rows);
             for (int c = 0; c < mid; c++) to[c] = slot(j, hidden, c, q);
-            convolve(mid, rows, 3 * j->in, j->weight1, j->bias1, to, j->wide, 1);
+            convolve(mid, rows, 3 * j->in, j->weight1, j->bias1, to, j->wide, 0, 1);
             for (int c = 0; c < mid; c++) memset(to[c] + W, 0, (j->wide - W) * sizeof(float));
         }
         if (!q) continue;
         around(j, hidden, mid, q - 1, zeros, rows);
         for (int k = 0; k < maps; k++)
             to[k] = j->planes + (((size_t)image * maps + k) * H + q - 1) * j->wide;
-        convolve(maps, rows, 3 * mid, j->weight2, 0, to, j->wide, 0);
+        convolve(maps, rows, 3 * mid, j->weight2, 0, to, j->wide, 0, 0);
         for (int k = 0; k < maps; k++) {
             /* about the last row's mean, so that squares do not cancel */
             float about = q == 1 ? to[k][W / 2] : middle[k];
@@ -398,6 +460,17 @@ static void planes_one(job *j, int image, float *scratch) {
     }
 }
 
+/* The planes are fresh memory in every step; in large pages it costs a tenth as many faults. */
+static void use_huge_pages(void *start, size_t size) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = 1 << 21, from = ((uintptr_t)start + page - 1) & ~(page - 1),
+                    to = ((uintptr_t)start + size) & ~(page - 1);
+    if (to > from) madvise((void *)from, to - from, MADV_HUGEPAGE); /* only advice: a failure changes nothing */
+#else
+    (void)start, (void)size;
+#endif
+}
+
 /* Fills planes (batch, maps, height, wide) and sums (batch, maps, 2): each map's sum and sum of squares. */
 int recparam_planes(const void *frames, int bytes, int batch, int in, int mid, int maps, int height, int width,
                     int threads, const float *weight1, const float *bias1, const float *weight2, float *planes,
@@ -406,6 +479,7 @@ int recparam_planes(const void *frames, int bytes, int batch, int in, int mid, i
              .height = height, .weight1 = weight1, .bias1 = bias1, .weight2 = weight2, .planes = planes,
              .out = sums, .out_size = 2 * maps, .one = planes_one};
     set_width(&j, width);
+    use_huge_pages(planes, (size_t)batch * maps * height * j.wide * sizeof(float));
     j.scratch = (size_t)(1 + 3 * in + 3 * mid) * j.stride + j.wide + 8 * (in + mid) + 4 * (mid + maps) + maps + 16;
     return run(&j, threads);
 }
@@ -415,8 +489,8 @@ int recparam_planes(const void *frames, int bytes, int batch, int in, int mid, i
 INLINE v8 normalise(v8 z, const float *affine) { return (z - affine[0]) * affine[1]; }
 
 INLINE void sigmoid(v8 normalised, const float *affine, v8 *m, v8 *slope) {
-    v8 e = vexp(-(normalised * affine[2] + affine[3]));
-    *m = 1.f / (1.f + e);
+    v8 e = vexp(normalised * -affine[2] - affine[3]);
+    *m = reciprocal(1.f + e);
     *slope = *m * (*m * e); /* m (1 - m) without cancellation */
 }
 
@@ -425,6 +499,18 @@ static void coordinates(const job *j, float *ones, float *columns) {
         ones[x] = 1.f;
         columns[x] = x - .5f * (j->width - 1);
     }
+}
+
+INLINE void add_sums(v8 *s, v8 z, const float *affine, v8 one, v8 column, const int whole) {
+    v8 n = normalise(z, affine), m, slope;
+    sigmoid(n, affine, &m, &slope);
+    v8 both = slope * n;
+    s[0] += whole ? m : one * m;
+    s[1] += column * m;
+    s[2] += whole ? slope : one * slope;
+    s[3] += column * slope;
+    s[4] += whole ? both : one * both;
+    s[5] += column * both;
 }
 
 static void sums_one(job *j, int image, float *scratch) {
@@ -439,17 +525,10 @@ static void sums_one(job *j, int image, float *scratch) {
             const float *z = j->planes + (((size_t)image * j->maps + k) * H + h) * j->wide;
             v8 s[6];
             UNROLL for (int i = 0; i < 6; i++) s[i] = splat(0.f);
-            for (int x = 0; x < j->wide; x += 8) {
-                v8 n = normalise(load(z + x), affine), one = load(ones + x), column = load(columns + x), m, slope;
-                sigmoid(n, affine, &m, &slope);
-                v8 both = slope * n;
-                s[0] += one * m;
-                s[1] += column * m;
-                s[2] += one * slope;
-                s[3] += column * slope;
-                s[4] += one * both;
-                s[5] += column * both;
-            }
+            int x = 0;
+            for (; x + 8 <= j->width; x += 8)
+                add_sums(s, load(z + x), affine, splat(1.f), load(columns + x), 1);
+            if (x < j->width) add_sums(s, load(z + x), affine, load(ones + x), load(columns + x), 0);
             double y = h - .5 * (H - 1);
             for (int i = 0; i < 3; i++) {
                 double t = total(s[2 * i]);
@@ -512,16 +591,13 @@ static void gradients_one(job *j, int image, float *scratch) {
         }
         around(j, ring, in, r, zeros, rows1);
         around(j, above, maps, r, zeros, rows2);
-        convolve(mid, rows1, 3 * in, j->weight1, j->bias1, h, j->wide, 1);
-        convolve(mid, rows2, 3 * maps, j->weight2_back, 0, g, j->wide, 0);
-        for (int c = 0; c < mid; c++) {
+        convolve(mid, rows1, 3 * in, j->weight1, j->bias1, h, j->wide, 0, 1);
+        for (int c = 0; c < mid; c++)
             memset(h[c] + W, 0, (j->wide - W) * sizeof(float));
+        convolve(mid, rows2, 3 * maps, j->weight2_back, 0, g, j->wide, (const float *const *)h, 0);
+        for (int c = 0; c < mid; c++) {
             v8 t = splat(0.f);
-            for (int x = 0; x < j->wide; x += 8) {
-                v8 masked = keep(load(h[c] + x) > 0.f, load(g[c] + x));
-                store(g[c] + x, masked);
-                t += masked;
-            }
+            for (int x = 0; x < wide8; x += 8) t += load(g[c] + x);
             sum[mid * (taps1 + taps2) + c] += t;
         }
         for (int i = 0; i < 3 * in; i++) correlate(mid, 3, g, rows1[i], -1, sum + 3 * i, taps1, wide8);
