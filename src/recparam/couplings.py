@@ -83,9 +83,7 @@ class Bilinear(Coupling):
         ValueError: A width below one, or a theta of another shape.
     """
 
-    def __init__(
-        self, dim: int, dim_prime: int | None = None, *, theta: Float[Tensor, "D D2"] | None = None
-    ) -> None:
+    def __init__(self, dim: int, dim_prime: int | None = None, *, theta: Float[Tensor, "D D2"] | None = None) -> None:
         super().__init__()
         dim_prime = dim if dim_prime is None else dim_prime
         if dim < 1 or dim_prime < 1:
@@ -142,9 +140,7 @@ class GaussianRBF(Coupling):
             raise ValueError(f"Expected lengthscale > 0 and finite, a float or a vector (D,); got {lengthscale}.")
         if dim is not None:
             if value.ndim == 1 and value.shape[0] != dim:
-                raise ValueError(
-                    f"Expected lengthscale of shape ({dim},) for dim={dim}; got {tuple(value.shape)}."
-                )
+                raise ValueError(f"Expected lengthscale of shape ({dim},) for dim={dim}; got {tuple(value.shape)}.")
             value = value.expand(dim)
         self.log_lengthscale = nn.Parameter(value.log().clone())
         self.register_buffer("initialised_flag", torch.tensor(given))
@@ -262,9 +258,7 @@ class OnDimensions(Coupling):
         ValueError: Empty, repeated or negative indices, or latents too narrow for them.
     """
 
-    def __init__(
-        self, coupling: Coupling, dims: Sequence[int], *, dims_prime: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, coupling: Coupling, dims: Sequence[int], *, dims_prime: Sequence[int] | None = None) -> None:
         super().__init__()
         self.coupling = coupling
         self.dims = list(dims)

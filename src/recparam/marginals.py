@@ -258,9 +258,7 @@ class BatchMarginal(Marginal):
         """
         size = observations[0].shape[0]
         if rows is not None:
-            raise ValueError(
-                "Expected rows=None with BatchMarginal; rows index the data set of a DatasetMarginal."
-            )
+            raise ValueError("Expected rows=None with BatchMarginal; rows index the data set of a DatasetMarginal.")
         if size < 2:
             raise ValueError(f"Expected a batch of at least 2 observations (one has no negative); got {size}.")
         joint = RecognitionJoint(distributions, particles, weights=weights, situation="batch")
@@ -312,9 +310,7 @@ class DatasetMarginal(Marginal):
         data = [x.to(device) for x in self.observations]
         size = data[0].shape[0]
         if len(data) != len(observations):
-            raise ValueError(
-                f"Expected {len(data)} observations, as in the DatasetMarginal; got {len(observations)}."
-            )
+            raise ValueError(f"Expected {len(data)} observations, as in the DatasetMarginal; got {len(observations)}.")
         if rows is None and all(_same(a, b) for a, b in zip(data, observations, strict=True)):
             rows = torch.arange(size, device=device)
         elif rows is not None:

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from recparam import bounds
 from recparam.bounds import Bound, Decomposition, MutualInformation
 from recparam.marginals import BatchMarginal, Marginal, Recognised, normalised_weights
-from recparam.ops.checks import check_finite
+from recparam.ops.checks import check_finite, check_matrix
 from recparam.posteriors import RecognitionPosterior
 from recparam.priors import InfoNCEPrior, Prior, Side
 from recparam.recognition import DensityError, Dirac, RecognitionModel
@@ -80,11 +80,11 @@ class RPM(nn.Module):
             NonFiniteError: x holds NaN or infinity.
             ValueError: index names no recognition model, or the network's output has the wrong shape.
         """
-        count = len(self.recognition)
-        if not self.shared and not 0 <= index < count:
-            raise ValueError(f"Expected index from 0 to {count - 1}, one recognition model each; got {index}.")
+        models = self._models
+        if not self.shared and not 0 <= index < len(models):
+            raise ValueError(f"Expected index from 0 to {len(models) - 1}, one recognition model each; got {index}.")
         check_finite(_name(index), x)
-        return self.recognition[0 if self.shared else index](x)
+        return models[0 if self.shared else index](x)
 
     @torch.no_grad()
     def initialise(self, *observations: Tensor) -> None:
@@ -130,9 +130,7 @@ class RPM(nn.Module):
             DensityError: The prior needs densities and a recognition model is deterministic.
             ValueError: Shapes or widths do not fit, a batch of one, NaN or infinity (named).
         """
-        return bounds.elbo(
-            self.prior, self._recognised(observations, weights, rows, num_samples, generator), side=side
-        )
+        return bounds.elbo(self.prior, self._recognised(observations, weights, rows, num_samples, generator), side=side)
 
     def log_marginal(
         self,
@@ -252,23 +250,22 @@ class RPM(nn.Module):
         Raises:
             ValueError: Shapes or widths do not fit, or the prior has no conditional to draw.
         """
-        log_conditional = getattr(self.prior, "log_conditional", None)
-        if log_conditional is None:
-            raise ValueError(
-                f"Expected a prior with a conditional P(z'|z), as rp.InfoNCEPrior; got {type(self.prior).__name__}."
-            )
+        check_matrix("z", z)
+        check_matrix("grid", grid)
         check_finite("z", z)
         check_finite("grid", grid)
-        logits_AG: Tensor = log_conditional(z, grid)
-        if getattr(self.prior, "conditional_has_base", False) and not isinstance(base, str):
-            log_base = base(grid) if callable(base) else base
-            if log_base.shape != grid.shape[:1]:
-                raise ValueError(
-                    f"Expected base of shape ({grid.shape[0]},), one per grid point; got {tuple(log_base.shape)}."
-                )
-            logits_AG = logits_AG + log_base
-        elif isinstance(base, str) and base != "uniform":
-            raise ValueError(f"Expected base='uniform', a tensor or a callable; got {base!r}.")
+        if isinstance(base, str):
+            if base != "uniform":
+                raise ValueError(f"Expected base='uniform', a tensor or a callable; got {base!r}.")
+            log_base_G = grid.new_zeros(grid.shape[0])
+        else:
+            log_base_G = base(grid) if callable(base) else base
+        if log_base_G.shape != grid.shape[:1]:
+            raise ValueError(
+                f"Expected base of shape ({grid.shape[0]},), one log-density per grid point; got "
+                f"{tuple(log_base_G.shape)}."
+            )
+        logits_AG = self.prior.log_conditional(z, grid, log_base_G)
         return logits_AG.softmax(-1)
 
     def _recognised(
@@ -301,9 +298,14 @@ class RPM(nn.Module):
     def _encode(self, *observations: Tensor) -> list[Distribution]:
         for j, x in enumerate(observations):
             check_finite(_name(j), x)
+        models = self._models
         if self.shared:
-            return self.recognition[0].encode_many(*observations)
-        return [model(x) for model, x in zip(self.recognition, observations, strict=True)]
+            return models[0].encode_many(*observations)
+        return [model(x) for model, x in zip(models, observations, strict=True)]
+
+    @property
+    def _models(self) -> list[RecognitionModel]:
+        return [model for model in self.recognition if isinstance(model, RecognitionModel)]
 
     def _check(self, observations: Sequence[Tensor]) -> None:
         if len(observations) < 2:

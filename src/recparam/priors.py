@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.couplings import Coupling
-from recparam.marginals import RecognitionJoint, Recognised, Situation
+from recparam.marginals import Recognised, RecognitionJoint, Situation
 from recparam.recognition import DensityError, Dirac, Particles
 
 Side = Literal["upper", "lower"] | None
@@ -44,6 +44,18 @@ class Prior(nn.Module, ABC):
     def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
         """Whether the value cannot exceed (J - 1) times the entropy of the bank's weights."""
         return False
+
+    def log_conditional(
+        self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"], log_base: Float[Tensor, " G"]
+    ) -> Float[Tensor, "A G"]:
+        """log P(z'|z) at grid points, up to a constant per row, where R(z') is given by its log-density there.
+
+        Raises:
+            ValueError: The prior has no conditional that can be evaluated at a point.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no conditional P(z'|z) to evaluate on a grid; use rp.InfoNCEPrior(...)."
+        )
 
     def initialise(self, *latents: Float[Tensor, "B _D"]) -> None:
         """Set data-driven starting values from a batch of latents, once."""
@@ -90,7 +102,7 @@ class Prior(nn.Module, ABC):
         """
         if len(latents) < 2 or len({len(z) for z in latents}) > 1 or len(latents[0]) < 2:
             raise ValueError(
-                f"Expected at least two latents with the same number of rows >= 2; got {[tuple(z.shape) for z in latents]}."
+                f"Expected at least two latents of one length >= 2; got {[tuple(z.shape) for z in latents]}."
             )
         diracs = [Dirac(z) for z in latents]
         self.check_densities(diracs)
@@ -131,9 +143,7 @@ class InfoNCEPrior(Prior):
     def __init__(self, coupling: Coupling) -> None:
         super().__init__()
         if not isinstance(coupling, Coupling):
-            raise ValueError(
-                f"Expected coupling to be a recparam Coupling, as rp.GaussianRBF(); got {coupling!r}."
-            )
+            raise ValueError(f"Expected coupling to be a recparam Coupling, as rp.GaussianRBF(); got {coupling!r}.")
         self.coupling = coupling
 
     def initialise(self, *latents: Float[Tensor, "B _D"]) -> None:
@@ -182,12 +192,12 @@ class InfoNCEPrior(Prior):
             log_zhat = joint.log_expectation(index, score, z, own=own, keep_own=False, half=1)
         return 1 - log_a - (log_zhat - log_a).exp()
 
-    def log_conditional(self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"]) -> Float[Tensor, "A G"]:
-        """log f(z, grid), to which log R(z') is to be added before normalising."""
+    def log_conditional(
+        self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"], log_base: Float[Tensor, " G"]
+    ) -> Float[Tensor, "A G"]:
+        """log R(z') + log f(z, z') for every pair; Z(z) is left to the grid."""
         self.coupling.check_widths(z.shape[-1], grid.shape[-1])
-        return self.coupling.score()(z, grid)
-
-    conditional_has_base: ClassVar[bool] = True
+        return self.coupling.score()(z, grid) + log_base
 
 
 class OptimalPrior(Prior):
@@ -204,7 +214,7 @@ class OptimalPrior(Prior):
             return "exact"
         if situation == "independent" and side is not None:
             raise ValueError(
-                f"Expected side=None for the optimal prior with a bank that does not hold the scored rows; got {side!r}. "
+                f"Expected side=None for the optimal prior with a bank without the scored rows; got {side!r}. "
                 f"Use marginal=rp.BatchMarginal() for a bound."
             )
         return "estimate" if side is None else side
@@ -236,6 +246,13 @@ class ParametricPrior(Prior):
     @abstractmethod
     def log_prob(self, *latents: Tensor) -> Tensor:
         """log P_theta(z_1, ..., z_J) of latents (..., D_j), shape (...), in nats."""
+
+    def log_conditional(
+        self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"], log_base: Float[Tensor, " G"]
+    ) -> Float[Tensor, "A G"]:
+        """log P(z, z') for every pair; the prior has a density of its own and ignores the base."""
+        self.check_widths([z.shape[-1], grid.shape[-1]])
+        return self.log_prob(*torch.broadcast_tensors(z[:, None, :], grid[None, :, :]))
 
     def kind(self, side: Side, situation: Situation) -> Kind:
         """Exact marginals are exact; self-included mixtures lower; leave-one-out and independent ones upper."""
@@ -303,13 +320,6 @@ class JointGaussianPrior(ParametricPrior):
         for z, z_prime in zip(latents[:-1], latents[1:], strict=True):
             total = total + _standard_normal((z_prime - rho * z) * (-log_scale).exp()) - log_scale.sum()
         return total
-
-    def log_conditional(self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"]) -> Float[Tensor, "A G"]:
-        """log P(z, grid) for every pair."""
-        self.check_widths([z.shape[-1], grid.shape[-1]])
-        return self.log_prob(z[:, None, :], grid[None, :, :])
-
-    conditional_has_base: ClassVar[bool] = False
 
 
 class JointCategoricalPrior(ParametricPrior):

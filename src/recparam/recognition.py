@@ -27,12 +27,16 @@ class DensityError(ValueError):
 class Dirac(Distribution):
     """A point mass: all probability at `loc`, of shape (B, D). It can be sampled but has no density."""
 
-    arg_constraints = {"loc": constraints.real_vector}
     has_rsample = True
 
     def __init__(self, loc: Float[Tensor, "*batch D"]) -> None:
         self.loc = loc
         super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=False)
+
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        """The point may be anywhere."""
+        return {"loc": constraints.real_vector}
 
     @property
     def mean(self) -> Tensor:
@@ -101,9 +105,7 @@ class RecognitionModel(nn.Module, ABC):
         parameters = self.net(x)
         if not isinstance(parameters, Tensor) or parameters.ndim != 2 or parameters.shape[0] != x.shape[0]:
             got = tuple(parameters.shape) if isinstance(parameters, Tensor) else type(parameters).__name__
-            raise ValueError(
-                f"Expected net(x) of shape ({x.shape[0]}, width), one row per observation; got {got}."
-            )
+            raise ValueError(f"Expected net(x) of shape ({x.shape[0]}, width), one row per observation; got {got}.")
         check_finite("the output of the recognition network", parameters)
         return parameters
 
