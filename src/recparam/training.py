@@ -241,9 +241,7 @@ class RPMModule(LightningModule):
         if not (math.isfinite(lr) and lr > 0):
             raise ValueError(f"lr: expected a positive number, got {lr}. Try 1e-3.")
         if momentum and optimiser != "sgd":
-            raise ValueError(
-                f"momentum: expected 0 with {optimiser!r}, got {momentum}. Only 'sgd' has momentum."
-            )
+            raise ValueError(f"momentum: expected 0 with {optimiser!r}, got {momentum}. Only 'sgd' has momentum.")
         if not (0 <= momentum < 1 and math.isfinite(weight_decay) and weight_decay >= 0):
             raise ValueError(
                 f"momentum, weight_decay: expected 0 <= momentum < 1 and weight_decay >= 0, got {momentum} "
@@ -268,9 +266,7 @@ class RPMModule(LightningModule):
         """Build the optimiser and, for "cosine", its schedule over the steps of the whole run."""
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if not parameters:
-            raise ValueError(
-                f"model: expected parameters to train, {self.label} has none. Evaluate it directly."
-            )
+            raise ValueError(f"model: expected parameters to train, {self.label} has none. Evaluate it directly.")
         if self.optimiser == "sgd":
             optimiser: torch.optim.Optimizer = torch.optim.SGD(
                 parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
@@ -320,19 +316,12 @@ class RPMModule(LightningModule):
         loss = -bound.value
         if not bool(torch.isfinite(loss)):
             raise self._diverged("the objective")
-        rows = len(observations[0])
-        self._rows += rows
-        self._total = self._total + rows * bound.value.detach()
-        if bound.ceiling is not None:
-            self._ceiling_rows += rows
-            self._ceiling_total += rows * float(bound.ceiling)
+        self._mean.add(bound.value.detach(), bound.ceiling, rows=len(observations[0]))
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuse a step along a gradient that is not finite."""
-        gradients = [
-            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
-        ]
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if gradients and not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
             raise self._diverged("the gradient")
 
@@ -347,13 +336,10 @@ class RPMModule(LightningModule):
 
     def averages(self) -> tuple[float, float | None]:
         """Return bound and ceiling of the epoch so far, in nats, averaged over its tuples."""
-        bound = float(self._total) / self._rows if self._rows else math.nan
-        whole = self._ceiling_rows == self._rows and self._rows > 0
-        return bound, self._ceiling_total / self._rows if whole else None
+        return self._mean.read()
 
     def _forget(self) -> None:
-        self._rows, self._ceiling_rows, self._ceiling_total = 0, 0, 0.0
-        self._total: Tensor | float = 0.0
+        self._mean = _Mean()
 
     def _diverged(self, what: str) -> TrainingDiverged:
         # The counter is already advanced when the epoch ends, and not yet within a step.
@@ -361,12 +347,30 @@ class RPMModule(LightningModule):
         return TrainingDiverged(what, label=self.label, step=step, epoch=epoch, lr=self.lr)
 
 
+class _Mean:
+    """Averages over the tuples of an epoch. Not attributes of the module, where each assignment is slow."""
+
+    def __init__(self) -> None:
+        self.rows, self.ceiling_rows, self.ceiling = 0, 0, 0.0
+        self.value: Tensor | float = 0.0
+
+    def add(self, value: Tensor, ceiling: float | None, *, rows: int) -> None:
+        self.rows += rows
+        self.value = self.value + rows * value  # stays on the device: reading it would wait for the step
+        if ceiling is not None:
+            self.ceiling_rows += rows
+            self.ceiling += rows * float(ceiling)
+
+    def read(self) -> tuple[float, float | None]:
+        if not self.rows:
+            return math.nan, None
+        return float(self.value) / self.rows, self.ceiling / self.rows if self.ceiling_rows == self.rows else None
+
+
 class SafetensorsCheckpointIO(CheckpointIO):
     """Lightning's checkpoints as safetensors files, without pickle and replaced whole."""
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint; see `recparam.storage.save_tree`."""
         if storage_options is not None:
             raise TypeError("storage_options: expected None. Files are written to the local disk only.")
@@ -541,9 +545,7 @@ class _Keeper(Checkpoint):
         if hasattr(self.batches, "set_epoch"):
             self.batches.set_epoch(trainer.current_epoch)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Not at the start of the epoch: a loader may draw from the generator when its iterator is made, which
         # happens at another moment in a resumed run.
         if batch_idx == 0:
@@ -626,9 +628,7 @@ def _line(module: RPMModule, steps: int, epochs: int, *, shown: bool) -> Iterato
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Keep Lightning's talk from the user, and the run's global settings from the rest of the process."""
-    levels = {
-        name: logging.getLogger(name).level for name in ("lightning", "lightning.pytorch", "lightning.fabric")
-    }
+    levels = {name: logging.getLogger(name).level for name in ("lightning", "lightning.pytorch", "lightning.fabric")}
     environment = dict(os.environ)
     interrupt = signal.getsignal(signal.SIGINT)
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -682,8 +682,7 @@ def _check_same_run(stored: Mapping[str, Any], asked: Mapping[str, Any], folder:
     if other:
         words = ", ".join(f"{name} was {was!r} and is now {now!r}" for name, (was, now) in other.items())
         raise ValueError(
-            f"folder: {folder} holds another run: {words}. "
-            "Choose another folder, or `resume=False` to replace it."
+            f"folder: {folder} holds another run: {words}. Choose another folder, or `resume=False` to replace it."
         )
 
 
@@ -691,13 +690,9 @@ def _check_finite(values: Any, name: str) -> None:
     floating = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
     if not floating:
         return
-    finite = (
-        bool(torch.isfinite(values).all()) if isinstance(values, Tensor) else bool(np.isfinite(values).all())
-    )
+    finite = bool(torch.isfinite(values).all()) if isinstance(values, Tensor) else bool(np.isfinite(values).all())
     if not finite:
-        raise ValueError(
-            f"{name}: expected finite numbers, got NaN or infinity. Remove or repair those rows."
-        )
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity. Remove or repair those rows.")
 
 
 def _take(values: Any, rows: Tensor) -> Tensor:
