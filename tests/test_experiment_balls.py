@@ -24,9 +24,7 @@ TINY = Settings(size=20, diameter=3.0, frames=41, epochs=2, batch_size=8, videos
 def run(settings: Settings, out: Path, **options: Any) -> tuple[dict[str, Any], str, dict[Run, str]]:
     """Run in this process; return the results, what was printed, and the failures."""
     text = io.StringIO()
-    outcome = run_experiment(
-        settings, out, jobs=options.pop("jobs", 0), console=Console(file=text, width=200)
-    )
+    outcome = run_experiment(settings, out, jobs=options.pop("jobs", 0), console=Console(file=text, width=200))
     assert all(path.stat().st_size > 0 for path in outcome.files)
     assert json.loads((out / "results.json").read_text())["runs"] == outcome.results["runs"]
     return outcome.results, text.getvalue(), outcome.failed
@@ -91,9 +89,7 @@ def test_finished_runs_are_kept_and_a_folder_can_grow(
     assert summary["mean_256_px"] == pytest.approx(summary["mean_px"] * 256 / 20)
 
 
-def test_the_same_seed_gives_the_same_numbers(
-    whole: tuple[Path, dict[str, Any], str], tmp_path: Path
-) -> None:
+def test_the_same_seed_gives_the_same_numbers(whole: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
     _, first, _ = whole
     torch.manual_seed(12345)  # no run may depend on what happened before it
     again, _, _ = run(replace(TINY, arms=("gaussian",)), tmp_path / "again")
@@ -130,9 +126,7 @@ def test_a_diverging_arm_is_reported_and_the_others_finish(
     assert results["arms"] == ["constant"]
 
 
-def test_processes_give_what_one_process_gives(
-    whole: tuple[Path, dict[str, Any], str], tmp_path: Path
-) -> None:
+def test_processes_give_what_one_process_gives(whole: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
     _, first, _ = whole
     results, _, failed = run(replace(TINY, arms=("untrained", "constant")), tmp_path / "out", jobs=1)
     assert not failed
@@ -195,7 +189,7 @@ def test_predicted_density_follows_the_linear_decoder() -> None:
     true = torch.rand(200, 3, 2, generator=generator) * 60
     mixing = torch.randn(6, 6, generator=generator) / 20 + torch.eye(6)
     z = true.flatten(1) @ mixing.T
-    decoder = LinearDecoder().fit(z, true.flatten(1))
+    decoder = LinearDecoder().fit(z, true)
     model = arms.rpm(torch.nn.Identity(), "gaussian")
     density = arms.predicted_density(model, decoder, z, z, true, true, size=64)
     assert density["density_uniform"].shape == (arms.GRID, arms.GRID)

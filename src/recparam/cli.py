@@ -126,7 +126,8 @@ def _print_outcome(console: "Console", outcome: "Outcome") -> None:
             entry = results["summary"][video].get(arm)
             cells += ["-", "-"] if entry is None else [_interval(entry), f"{entry['mean_256_px']:.1f}"]
         table.add_row(arm, *cells)
-    console.print(table)
+    if results["arms"]:
+        console.print(table)
     console.print(results["label"], highlight=False)
     for path in outcome.files:
         console.print(str(path), highlight=False, soft_wrap=True)

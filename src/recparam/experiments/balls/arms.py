@@ -175,16 +175,14 @@ def run_arm(
     z_fresh = _encode(encoder, fresh, settings.batch_size)
     check_finite(f"the latents of {run}", z_train)
     check_finite(f"the latents of {run}", z_fresh)
-    decoder = LinearDecoder().fit(z_train, true_train.flatten(1))
-    decoded = torch.as_tensor(decoder.predict(z_fresh), dtype=torch.float32).reshape(true_fresh.shape)
+    decoder = LinearDecoder().fit(z_train, true_train)
+    decoded = torch.as_tensor(decoder.predict(z_fresh), dtype=torch.float32)
     arrays |= {"decoded": decoded.numpy(), "latents": z_fresh.numpy()}
     numbers = _numbers(run, decoded, true_fresh)
-    numbers["matched_error_px"] = float(
-        matched_error(z_train, true_train.flatten(1), z_fresh, true_fresh.flatten(1)).mean()
-    )
+    numbers["matched_error_px"] = float(matched_error(z_train, true_train, z_fresh, true_fresh).mean())
     if run.arm == "supervised":
         direct = z_fresh.reshape(true_fresh.shape) / settings.scale
-        numbers["direct_error_px"] = float((direct - true_fresh).norm(dim=-1).mean())
+        numbers["direct_error_px"] = float(distance_error(direct, true_fresh).mean())
     if model is not None:
         numbers |= {"bound_nats": history[-1]["bound_nats"], "ceiling_nats": history[-1]["ceiling_nats"]}
         numbers |= _heldout_bound(model.to(device).eval(), fresh, settings.batch_size)
@@ -234,12 +232,12 @@ def _encode(encoder: nn.Module, frames: Tensor, batch_size: int) -> Tensor:
 
 
 def _numbers(run: Run, decoded: Tensor, true: Tensor) -> dict[str, Any]:
-    per_ball = (decoded - true).norm(dim=-1).mean(0)
+    per_ball = distance_error(decoded, true)
     return {
         "video": run.video,
         "seed": run.seed,
         "arm": run.arm,
-        "error_px": float(distance_error(decoded, true)),
+        "error_px": float(per_ball.mean()),
         "error_per_ball_px": [float(error) for error in per_ball],
         "matched_error_px": None,
         "bound_nats": None,

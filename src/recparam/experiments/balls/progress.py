@@ -1,7 +1,7 @@
 """What the experiment prints while it runs: bars on a terminal, plain lines elsewhere."""
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -60,7 +60,7 @@ class Progress:
             else None
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         if self.live is not None:
             self.live.start()
         return self

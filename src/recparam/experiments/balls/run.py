@@ -210,17 +210,17 @@ def _in_processes(
     """Hand the runs to processes and pass on what they tell, until every run has ended."""
     # Spawned, not forked: a forked process may inherit held locks of torch's thread pools.
     context = multiprocessing.get_context("spawn")
-    tasks, messages, stop = context.Queue(), context.Queue(), context.Event()
+    tasks, messages = context.Queue(), context.Queue()
     for index in waiting:
         tasks.put((index, runs[index]))
     for _ in range(jobs):
         tasks.put(None)
     workers = [
-        context.Process(target=work, args=(settings, str(out), _threads(jobs), tasks, messages, stop), daemon=True)
+        context.Process(target=work, args=(settings, str(out), _threads(jobs), tasks, messages), daemon=True)
         for _ in range(jobs)
     ]
     open_runs = set(waiting)
-    with _stopping(workers, stop):
+    with _stopping(workers):
         for worker in workers:
             worker.start()
         while open_runs:
@@ -251,12 +251,11 @@ def _in_processes(
 
 
 @contextmanager
-def _stopping(workers: list[Any], stop: Any) -> Iterator[None]:
+def _stopping(workers: list[Any]) -> Iterator[None]:
     """Leave no process behind, however the block ends."""
     try:
         yield
     finally:
-        stop.set()
         for worker in workers:
             if worker.pid is not None and worker.is_alive():
                 # Files are written whole or not at all, so that ending a process at any moment is safe.

@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import threading
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,6 @@ from recparam.training import Epoch, TrainingDiverged
 
 Message = tuple[str, int, Any]
 """What a process tells the parent: kind, index of the run, and the kind's content."""
-
-
-class Stopped(Exception):
-    """The parent asked this process to stop."""
 
 
 def best_device() -> torch.device:
@@ -85,34 +83,28 @@ def attempt(settings: Settings, index: int, run: Run, out: Path, send: Callable[
 
 
 def work(
-    settings: Settings,
-    out: str,
-    threads: int,
-    tasks: "Queue[tuple[int, Run] | None]",
-    messages: Any,
-    stop: Event,
+    settings: Settings, out: str, threads: int, tasks: "Queue[tuple[int, Run] | None]", messages: "Queue[Message]"
 ) -> None:
     """Body of a process: take runs from the queue until it is empty.
 
     The parent alone handles Ctrl-C, which a terminal sends to all processes at once.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(threads)
-    parent = os.getppid()
-
-    def send(message: Message) -> None:
-        # An orphan would train on for an hour for nobody.
-        if stop.is_set() or os.getppid() != parent:
-            raise Stopped
-        messages.put(message)
-
-    while (task := tasks.get()) is not None and not stop.is_set():
+    while (task := tasks.get()) is not None:
         index, run = task
         try:
-            attempt(settings, index, run, Path(out), send)
-        except Stopped:
-            return
-        except Exception as error:  # a defect: the parent reports it with its run, the others go on
-            import traceback
-
+            attempt(settings, index, run, Path(out), messages.put)
+        except Exception as error:  # a defect: the parent reports it with its run
             messages.put(("crashed", index, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent was killed: an orphan would train for hours for nobody.
+
+    Files are written whole or not at all, so that any moment will do.
+    """
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
