@@ -129,6 +129,19 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     assert all(float(row["ceiling_nats"]) == 1.5 and float(row["seconds"]) > 0 for row in table)
 
 
+def test_a_terminated_run_resumes_and_does_not_look_successful(data: Any, tmp_path: Path) -> None:
+    module = toy()
+    module.model.poison = lambda call: call == 4 and signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run(module, data, tmp_path)
+    assert caught.value.code == 143
+    whole, resumed = toy(), toy()
+    run(whole, data, tmp_path / "whole")
+    run(resumed, data, tmp_path)
+    assert resumed.model.calls == 9
+    assert_same(weights(whole), weights(resumed))
+
+
 def test_a_finished_run_is_loaded_and_a_longer_one_continues(data: Any, tmp_path: Path) -> None:
     whole = toy()
     run(whole, data, tmp_path / "a", epochs=3)

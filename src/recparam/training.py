@@ -442,6 +442,7 @@ def fit(
         NotADirectoryError: `folder` is a file.
         TrainingDiverged: something is not finite; the last checkpoint is kept.
         KeyboardInterrupt: after Ctrl-C; the last finished epoch is kept and a new call resumes.
+        SystemExit: 143 after SIGTERM; the last finished epoch is kept and a new call resumes.
     """
     folder = Path(folder)
     if epochs < 1:
@@ -496,6 +497,9 @@ def fit(
             # Lightning turns Ctrl-C into an exit of the whole process.
             if keeper.interrupted:
                 raise KeyboardInterrupt from None
+            if trainer.received_sigterm:
+                # Lightning stops after the step, and would report success to whoever waits for this process.
+                raise SystemExit(128 + signal.SIGTERM) from None
             raise
         except TrainingDiverged as error:
             if keeper.history:
