@@ -152,7 +152,7 @@ def test_running_statistics_are_detached_and_eps_is_used():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda f, p: (f[0], p), "shape"),
+        (lambda f, p: (f[0], p), "Expected frames"),
         (lambda f, p: (f.long(), p), "float32 or uint8"),
         (lambda f, p: (f.transpose(2, 3), p), "contiguous"),
         (lambda f, p: ((f / 255).requires_grad_(), p), "no gradient"),
@@ -164,9 +164,7 @@ def test_running_statistics_are_detached_and_eps_is_used():
 def test_bad_input_is_named(change, words):
     frames, parameters, _ = problem(2, 3, 6, 3, 8, 9)
     frames, parameters = change(frames, parameters)
-    with pytest.raises(
-        ValueError, match=words
-    ):  # asked here, since the tests' type checker would speak first
+    with pytest.raises(ValueError, match=words):  # asked here, since the tests' type checker would speak first
         module._check(frames, tuple(parameters))
 
 

@@ -23,11 +23,14 @@ typedef float v8u __attribute__((vector_size(32), aligned(4), may_alias));
 #define UNROLL _Pragma("GCC unroll 8")
 enum { PAD = 8, BLOCK = 32, FLUSH = 8, MAX_THREADS = 64 };
 
-/* Keeps a vector in a register: without it GCC loads it again for each product. */
+/* HOLD keeps a vector in a register, where GCC would load it again for each product. HOLD4 makes it finish a step
+ * for four vectors before the next step: one long chain after another would leave the units idle. */
 #if defined(__GNUC__) && defined(__AVX__)
 #define HOLD(x) __asm__("" : "+x"(x))
+#define HOLD4(x) __asm__("" : "+x"((x)[0]), "+x"((x)[1]), "+x"((x)[2]), "+x"((x)[3]))
 #else
 #define HOLD(x) (void)0
+#define HOLD4(x) (void)0
 #endif
 
 INLINE v8 load(const float *p) { return *(const v8u *)p; }
@@ -59,18 +62,36 @@ INLINE v8 reciprocal(v8 x) {
 #endif
 }
 
+#define FOUR UNROLL for (int v = 0; v < 4; v++)
+
 /* exp(x) to about 1 ulp on [-87, 87], constant beyond: 2^n times the Taylor series of exp on [-ln2/2, ln2/2],
- * whose remainder after r^6 is 1e-7 at most; the sum is arranged to keep its chain of operations short. */
-INLINE v8 vexp(v8 x) {
-    x = clamp(x, 87.f);
-    v8 shifted = x * 1.44269504f + 12582912.f; /* 1.5 2^23: the last bits hold the rounded integer */
-    v8 n = shifted - 12582912.f;
-    v8 r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    v8 r2 = r * r, low = r + 1.f, middle = r * (1.f / 6) + .5f, high = r * (1.f / 120) + 1.f / 24;
-    high = r2 * (1.f / 720) + high;
-    v8 p = r2 * (r2 * high + middle) + low;
-    return (v8)((i8)p + ((i8)shifted << 23));
+ * whose remainder after r^6 is 1e-7 at most. */
+INLINE void exponentials(v8 x[4]) {
+    v8 shifted[4], r[4];
+    FOUR x[v] = clamp(x[v], 87.f);
+    HOLD4(x);
+    FOUR shifted[v] = x[v] * 1.44269504f + 12582912.f; /* 1.5 2^23: the last bits hold the rounded integer n */
+    HOLD4(shifted);
+    FOUR r[v] = shifted[v] - 12582912.f;
+    HOLD4(r);
+    FOUR {
+        x[v] -= r[v] * 0.693359375f;
+        r[v] = x[v] + r[v] * 2.12194440e-4f;
+    }
+    HOLD4(r);
+    FOUR x[v] = r[v] * (1.f / 720) + 1.f / 120;
+    HOLD4(x);
+    FOUR x[v] = x[v] * r[v] + 1.f / 24;
+    HOLD4(x);
+    FOUR x[v] = x[v] * r[v] + 1.f / 6;
+    HOLD4(x);
+    FOUR x[v] = x[v] * r[v] + .5f;
+    HOLD4(x);
+    FOUR x[v] = x[v] * r[v] + 1.f;
+    HOLD4(x);
+    FOUR x[v] = x[v] * r[v] + 1.f;
+    HOLD4(x);
+    FOUR x[v] = (v8)((i8)x[v] + ((i8)shifted[v] << 23));
 }
 
 /* ---- the two row kernels ------------------------------------------------------------------------------- */
@@ -238,7 +259,7 @@ static void read_row(const job *j, int image, int channel, int row, float shift,
     size_t at = (((size_t)image * j->in + channel) * j->height + row) * j->width;
     if (j->bytes) {
         const uint8_t *from = (const uint8_t *)j->frames + at;
-        for (int x = 0; x < j->width; x++) to[x] = (float)from[x] / 255.f - shift;
+        for (int x = 0; x < j->width; x++) to[x] = (float)from[x] * (1.f / 255.f) - shift;
     } else {
         const float *from = (const float *)j->frames + at;
         for (int x = 0; x < j->width; x++) to[x] = from[x] - shift;
@@ -488,10 +509,10 @@ int recparam_planes(const void *frames, int bytes, int batch, int in, int mid, i
 
 INLINE v8 normalise(v8 z, const float *affine) { return (z - affine[0]) * affine[1]; }
 
-INLINE void sigmoid(v8 normalised, const float *affine, v8 *m, v8 *slope) {
-    v8 e = vexp(normalised * -affine[2] - affine[3]);
-    *m = reciprocal(1.f + e);
-    *slope = *m * (*m * e); /* m (1 - m) without cancellation */
+/* exp(-y) for four vectors of the batch norm's output y. */
+INLINE void odds(const float *z, const float *affine, v8 e[4]) {
+    FOUR e[v] = normalise(load(z + 8 * v), affine) * -affine[2] - affine[3];
+    exponentials(e);
 }
 
 static void coordinates(const job *j, float *ones, float *columns) {
@@ -501,16 +522,20 @@ static void coordinates(const job *j, float *ones, float *columns) {
     }
 }
 
-INLINE void add_sums(v8 *s, v8 z, const float *affine, v8 one, v8 column, const int whole) {
-    v8 n = normalise(z, affine), m, slope;
-    sigmoid(n, affine, &m, &slope);
-    v8 both = slope * n;
-    s[0] += whole ? m : one * m;
-    s[1] += column * m;
-    s[2] += whole ? slope : one * slope;
-    s[3] += column * slope;
-    s[4] += whole ? both : one * both;
-    s[5] += column * both;
+INLINE void add_sums(v8 *s, const float *z, const float *affine, const float *ones, const float *columns,
+                     const int whole) {
+    v8 e[4];
+    odds(z, affine, e);
+    FOUR {
+        v8 m = reciprocal(1.f + e[v]), slope = m * (m * e[v]); /* m (1 - m) without cancellation */
+        v8 both = slope * normalise(load(z + 8 * v), affine), one = load(ones + 8 * v), column = load(columns + 8 * v);
+        s[0] += whole ? m : one * m;
+        s[1] += column * m;
+        s[2] += whole ? slope : one * slope;
+        s[3] += column * slope;
+        s[4] += whole ? both : one * both;
+        s[5] += column * both;
+    }
 }
 
 static void sums_one(job *j, int image, float *scratch) {
@@ -526,9 +551,8 @@ static void sums_one(job *j, int image, float *scratch) {
             v8 s[6];
             UNROLL for (int i = 0; i < 6; i++) s[i] = splat(0.f);
             int x = 0;
-            for (; x + 8 <= j->width; x += 8)
-                add_sums(s, load(z + x), affine, splat(1.f), load(columns + x), 1);
-            if (x < j->width) add_sums(s, load(z + x), affine, load(ones + x), load(columns + x), 0);
+            for (; x + BLOCK <= j->width; x += BLOCK) add_sums(s, z + x, affine, ones + x, columns + x, 1);
+            if (x < j->width) add_sums(s, z + x, affine, ones + x, columns + x, 0);
             double y = h - .5 * (H - 1);
             for (int i = 0; i < 3; i++) {
                 double t = total(s[2 * i]);
@@ -558,11 +582,14 @@ static void plane_gradient(const job *j, int image, int map, int row, const floa
                 *slopes = j->slopes + ((size_t)image * j->maps + map) * 3,
                 *z = j->planes + (((size_t)image * j->maps + map) * j->height + row) * j->wide;
     const float factor = affine[1] * affine[2], base = slopes[0] + slopes[2] * (row - .5f * (j->height - 1));
-    for (int x = 0; x < j->width; x += 8) {
-        v8 n = normalise(load(z + x), affine), m, slope;
-        sigmoid(n, affine, &m, &slope);
-        v8 g = slope * (base + slopes[1] * load(columns + x));
-        store(to + x, factor * (g - means[0] - n * means[1]));
+    for (int x = 0; x < j->width; x += BLOCK) {
+        v8 e[4];
+        odds(z + x, affine, e);
+        FOUR {
+            v8 n = normalise(load(z + x + 8 * v), affine), m = reciprocal(1.f + e[v]);
+            v8 g = m * (m * e[v]) * (base + slopes[1] * load(columns + x + 8 * v));
+            store(to + x + 8 * v, factor * (g - means[0] - n * means[1]));
+        }
     }
     memset(to + j->width, 0, (j->wide - j->width) * sizeof(float));
 }

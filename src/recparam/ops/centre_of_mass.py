@@ -135,8 +135,8 @@ def why_unavailable() -> str:
 def _check(frames: Tensor, parameters: tuple[Tensor, ...]) -> None:
     if frames.ndim != 4 or 0 in frames.shape:
         raise ValueError(
-            f"Expected frames of shape (batch, channels, height, width), none zero; got {tuple(frames.shape)}."
-            " Add a missing dimension with frames[None]."
+            f"Expected frames (batch, channels, height, width), none of them zero; got {tuple(frames.shape)}. "
+            "Add a missing dimension with frames[None]."
         )
     if frames.dtype not in (torch.float32, torch.uint8):
         raise ValueError(f"Expected frames of float32 or uint8; got {frames.dtype}. Use frames.float().")
@@ -148,9 +148,7 @@ def _check(frames: Tensor, parameters: tuple[Tensor, ...]) -> None:
             "Use frames.detach() or conv_centre_of_mass_reference."
         )
     if frames.shape[0] * frames.shape[2] * frames.shape[3] < 2:
-        raise ValueError(
-            "Expected frames of more than 1 pixel in all, as batch norm does; got 1. Add frames."
-        )
+        raise ValueError("Expected frames of more than 1 pixel in all, as batch norm does; got 1. Add frames.")
     weight1, weight2 = parameters[0], parameters[4]
     hidden, maps = weight1.shape[0], weight2.shape[0]
     expected = ((hidden, frames.shape[1], 3, 3), *[(hidden,)] * 3, (maps, hidden, 3, 3), *[(maps,)] * 3)
@@ -200,7 +198,7 @@ class _ConvCentreOfMass(torch.autograd.Function):
         offset1 = (beta1 - scale1 * mean1).float()
 
         # Layer 2: its maps before batch norm are kept, and are all that is kept for every pixel.
-        planes = torch.empty(batch, maps, height, wide)
+        planes = torch.empty(batch, maps, height, wide, dtype=torch.float32, device="cpu")
         moments = _doubles(batch, maps, 2)
         taps2 = weight2.reshape(maps, -1).t().contiguous()
         _call("recparam_planes", *source, hidden, *size, folded1, offset1, taps2, planes, moments)
@@ -209,7 +207,7 @@ class _ConvCentreOfMass(torch.autograd.Function):
         affine = torch.stack([mean2, (var2 + eps2).rsqrt(), gamma2.double(), beta2.double()], 1).float()
         sums = _doubles(batch, maps, 3, 3)
         _call("recparam_sums", batch, *size, planes, affine, sums)
-        offset = torch.tensor([(width - 1) / 2, (height - 1) / 2], dtype=torch.float64)
+        offset = sums.new_tensor([(width - 1) / 2, (height - 1) / 2])
         centres = (sums[:, :, 0, 1:] / sums[:, :, 0, :1] + offset).float().flatten(1)
 
         ctx.eps1, ctx.size = eps1, size
@@ -248,13 +246,13 @@ class _ConvCentreOfMass(torch.autograd.Function):
         gamma1_grad = (weight1.double().reshape(hidden, -1) * centred).sum(1) * inverse
         corrected = centred - (gamma1_grad * inverse)[:, None] * w1_covariance
         weight1_grad = (gamma1 * inverse)[:, None] * corrected
-        first = (weight1_grad.reshape(weight1.shape), torch.zeros(hidden), gamma1_grad, beta1_grad)
-        second = (weight2_grad, torch.zeros(maps), gamma2_grad, beta2_grad)
+        first = (weight1_grad.reshape(weight1.shape), inverse.new_zeros(hidden), gamma1_grad, beta1_grad)
+        second = (weight2_grad, inverse.new_zeros(maps), gamma2_grad, beta2_grad)
         return None, *(g.float() for g in (*first, *second)), None, None
 
 
 def _doubles(*shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float64)
+    return torch.empty(shape, dtype=torch.float64, device="cpu")
 
 
 def _call(name: str, *arguments: Tensor | int) -> None:
@@ -262,9 +260,7 @@ def _call(name: str, *arguments: Tensor | int) -> None:
     library = _library()
     if library is None:
         raise RuntimeError(why_unavailable())
-    converted = [
-        ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else ctypes.c_int(a) for a in arguments
-    ]
+    converted = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else ctypes.c_int(a) for a in arguments]
     if getattr(library, name)(*converted):
         raise MemoryError(f"{name} could not allocate its buffers")
 
