@@ -1,0 +1,356 @@
+"""Conformance checks for couplings, priors, recognition models and marginals, the library's and users' own.
+
+    from recparam.testing import check_coupling
+    check_coupling(lambda dim: MyCoupling(dim))
+
+Each check builds small objects from a constructor, states one property at a time and raises `ConformanceError`
+with the property's name. The dictionaries list what the library ships. Nothing here needs a test framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from recparam.couplings import Bilinear, Cosine, Coupling, CouplingSum, GaussianRBF, OnDimensions
+from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal
+from recparam.model import RPM
+from recparam.ops.checks import NonFiniteError
+from recparam.priors import (
+    InfoNCEPrior,
+    JointCategoricalPrior,
+    JointGaussianPrior,
+    Kind,
+    OptimalPrior,
+    ParametricPrior,
+    Prior,
+    Side,
+)
+from recparam.recognition import (
+    Categorical,
+    DensityError,
+    Deterministic,
+    Dirac,
+    EpsilonGaussian,
+    Gaussian,
+    RecognitionModel,
+    density_score,
+    enumerable,
+    recognise,
+)
+
+INPUT_WIDTH = 4
+"""Width of the observations that recognition models in `RECOGNITION_MODELS` take."""
+
+COUPLINGS: Mapping[str, Callable[[int], Coupling]] = {
+    "bilinear": lambda dim: Bilinear(dim),
+    "gaussian rbf": lambda dim: GaussianRBF(),
+    "gaussian rbf, given": lambda dim: GaussianRBF(lengthscale=0.8),
+    "gaussian rbf per dimension": lambda dim: GaussianRBF(dim=dim),
+    "cosine": lambda dim: Cosine(temperature=0.5),
+    "on dimensions": lambda dim: OnDimensions(GaussianRBF(), [dim - 1]),
+    "sum": lambda dim: CouplingSum([OnDimensions(Bilinear(1), [0]), GaussianRBF()]),
+}
+"""Constructors of couplings for latents of a given width."""
+
+PRIORS: Mapping[str, Callable[[int], Prior]] = {
+    **{f"infonce, {name}": lambda dim, make=make: InfoNCEPrior(make(dim)) for name, make in COUPLINGS.items()},
+    "optimal": lambda dim: OptimalPrior(),
+    "joint gaussian": lambda dim: JointGaussianPrior(dim),
+    "joint categorical": lambda dim: JointCategoricalPrior(dim, dim),
+}
+"""Constructors of priors for pairs of latents of a given width."""
+
+RECOGNITION_MODELS: Mapping[str, Callable[[int], RecognitionModel]] = {
+    "deterministic": lambda dim: Deterministic(nn.Linear(INPUT_WIDTH, dim)),
+    "epsilon gaussian": lambda dim: EpsilonGaussian(nn.Linear(INPUT_WIDTH, dim), epsilon=0.1),
+    "gaussian": lambda dim: Gaussian(nn.Linear(INPUT_WIDTH, 2 * dim)),
+    "categorical": lambda dim: Categorical(nn.Linear(INPUT_WIDTH, dim)),
+}
+"""Constructors of recognition models with latents of a given width, for observations of width INPUT_WIDTH."""
+
+MARGINALS: Mapping[str, Callable[..., Marginal]] = {
+    "batch": lambda *observations: BatchMarginal(),
+    "data set": lambda *observations: DatasetMarginal(*observations),
+    "weighted data set": lambda *observations: DatasetMarginal(
+        *observations, weights=torch.linspace(1, 2, len(observations[0]))
+    ),
+}
+"""Constructors of marginals, given the observations that make the data set."""
+
+_SIDES: tuple[Side, ...] = (None, "upper", "lower")
+
+
+class ConformanceError(AssertionError):
+    """An object does not do what the library expects of its kind; the message names the property."""
+
+
+def check_coupling(make: Callable[[int], Coupling], *, dim: int = 3) -> None:
+    """Check a coupling: shapes, agreement with its score, gradients, state, scale, dtype and widths.
+
+    Args:
+        make: Builds a fresh coupling for latents of the width it is given.
+        dim: That width, at least 2.
+
+    Raises:
+        ConformanceError: Names the property that does not hold.
+    """
+    generator = torch.Generator().manual_seed(0)
+    z, z_prime = (torch.randn(7, dim, generator=generator).requires_grad_() for _ in range(2))
+    coupling = make(dim)
+    coupling.initialise(z, z_prime)
+    _require(coupling.initialised, "initialise(z, z_prime) leaves `initialised` true")
+    before = _state(coupling)
+    coupling.initialise(10 * z, 10 * z_prime)
+    _require(_same_state(before, _state(coupling)), "a second initialise changes nothing")
+
+    log_f = coupling(z, z_prime)
+    pairs = coupling(z[:, None], z_prime[None])
+    _require(log_f.shape == (7,), f"forward of (7, {dim}) latents has shape (7,), not {tuple(log_f.shape)}")
+    _require(pairs.shape == (7, 7), f"forward broadcasts to shape (7, 7), not {tuple(pairs.shape)}")
+    _close(pairs.diagonal(), log_f, "broadcast and row-wise forward agree")
+    _close(coupling(z.expand(2, 7, dim), z_prime), log_f.expand(2, 7), "forward takes several leading axes")
+
+    tensors = [z, z_prime, *_parameters(coupling).values()]
+    scored = coupling.score()(z, z_prime)
+    _close(scored, pairs, "score() equals forward on every pair")
+    weights = torch.randn(7, 7, generator=generator)
+    for a, b in zip(_gradients(pairs, weights, tensors), _gradients(scored, weights, tensors), strict=True):
+        _close(a, b, "score() and forward have the same gradients")
+    _check_gradients(coupling, -torch.log_softmax(pairs, -1).diagonal().mean())
+
+    fresh = make(dim)
+    fresh.load_state_dict(coupling.state_dict())
+    _require(fresh.initialised, "load_state_dict restores `initialised`")
+    _close(fresh(z, z_prime), log_f, "load_state_dict restores the values")
+
+    for factor in (1e-3, 1e3):
+        scaled = make(dim)
+        scaled.initialise(factor * z.detach(), factor * z_prime.detach())
+        value = scaled(factor * z, factor * z_prime)
+        grads = _gradients(value, torch.ones_like(value), [z, z_prime])
+        _require(all(bool(torch.isfinite(t).all()) for t in (value, *grads)), f"values are finite at scale {factor}")
+
+    double = make(dim).double()
+    double.initialise(z.detach().double(), z_prime.detach().double())
+    _require(log_f.dtype == torch.float32, "float32 latents give a float32 value")
+    _require(double(z.double(), z_prime.double()).dtype == torch.float64, "after .double() the value is float64")
+
+    for widths in ((dim, dim + 1), (dim + 1, dim), (1, 1)):
+        _check_widths(make(dim), torch.randn(5, widths[0]), torch.randn(5, widths[1]))
+    _close((coupling + coupling)(z, z_prime), 2 * log_f, "a coupling can be added to another")
+
+
+def check_recognition(make: Callable[[int], RecognitionModel], *, dim: int = 3, width: int = INPUT_WIDTH) -> None:
+    """Check a recognition model: its distribution, particles, density score, gradients, state, dtype and errors.
+
+    Args:
+        make: Builds a fresh recognition model with latents of the width it is given.
+        dim: That width, at least 2.
+        width: Width of the observations (B, width) it takes.
+
+    Raises:
+        ConformanceError: Names the property that does not hold.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, x_prime = (torch.randn(6, width, generator=generator) for _ in range(2))
+    model = make(dim).eval()
+    distribution = model(x)
+    shapes = (tuple(distribution.batch_shape), tuple(distribution.event_shape), tuple(distribution.mean.shape))
+    _require(shapes == ((6,), (dim,), (6, dim)), f"model(x) is a distribution over (6,) rows of ({dim},); got {shapes}")
+    together = model.encode_many(x, x_prime)
+    _require(len(together) == 2, "encode_many returns one distribution per batch")
+    for got, batch in zip(together, (x, x_prime), strict=True):
+        _close(got.mean, model(batch).mean, "encode_many and one-by-one encoding agree")
+
+    def draw(seed: int) -> list[Tensor]:
+        source = torch.Generator().manual_seed(seed)
+        particles = recognise([distribution, model(x_prime)], num_samples=5, generator=source)
+        _require(particles.exact == enumerable([distribution]), "particles are exact where latents are enumerable")
+        _close(particles.log_weights.exp().sum(0), torch.ones(6), "particle weights sum to one")
+        _require(particles.latents[0].shape == (len(particles.log_weights), 6, dim), "particles have shape (S, B, D)")
+        return list(particles.latents)
+
+    first, again, other = draw(1), draw(1), draw(2)
+    _require(torch.equal(first[0], again[0]), "the same generator seed gives the same latents")
+    if not enumerable([distribution]):
+        _require(not torch.equal(first[0], other[0]), "another generator seed gives other latents")
+
+    if isinstance(distribution, Dirac):
+        _require_error(DensityError, lambda: density_score(distribution), "Eq. 46", "a Dirac's density is an error")
+    else:
+        score, bank = density_score(distribution)
+        z = first[0][0]
+        truth = torch.stack([distribution.log_prob(row.expand(6, dim)) for row in z])
+        _close(score(z, bank), truth, "density_score equals log_prob on every pair")
+
+    # a bilinear coupling, because the other objectives do not see a shift of all latents
+    bound = RPM(model, InfoNCEPrior(Bilinear(dim))).elbo(x, x_prime, generator=generator)
+    _check_gradients(model, -bound.value)
+    fresh = make(dim).eval()
+    fresh.load_state_dict(model.state_dict())
+    _close(fresh(x).mean, distribution.mean, "load_state_dict restores the values")
+    _require(make(dim).double()(x.double()).mean.dtype == torch.float64, "after .double() latents are float64")
+
+    broken = make(dim)
+    broken.net = nn.Flatten(0)
+    _require_error(ValueError, lambda: broken(x), "net(x)", "a network that loses the batch axis is named")
+    _require_error(NonFiniteError, lambda: model(x / 0), "network", "a network that returns NaN is named")
+
+
+def check_prior(
+    make: Callable[[int], Prior],
+    *,
+    recognition: Callable[[int], RecognitionModel] = RECOGNITION_MODELS["gaussian"],
+    dim: int = 3,
+) -> None:
+    """Check a prior: its terms, what it calls its values, ceilings, gradients, densities, state, dtype and widths.
+
+    Args:
+        make: Builds a fresh prior for latents of the width it is given.
+        recognition: Builds a recognition model whose latents the prior understands, for observations of width
+            INPUT_WIDTH.
+        dim: The latents' width, at least 2.
+
+    Raises:
+        ConformanceError: Names the property that does not hold.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, x_prime = (torch.randn(6, INPUT_WIDTH, generator=generator) for _ in range(2))
+    model = RPM(recognition(dim), make(dim))
+    prior = model.prior
+    model.initialise(x, x_prime)
+    for marginal in (BatchMarginal(), DatasetMarginal(x, x_prime)):
+        model.marginal = marginal
+        for side in _SIDES:
+            bound = model.elbo(x, x_prime, side=side, num_samples=2, generator=generator)
+            name = f"{type(marginal).__name__}, side={side!r}"
+            _require(bound.per_observation.shape == (6,), f"one value per observation ({name})")
+            _require(bool(torch.isfinite(bound.per_observation).all()), f"values are finite ({name})")
+            _close(torch.stack(list(bound.terms.values())).sum(), bound.value, f"terms add up to the value ({name})")
+            allowed = get_args(Kind) if side is None else (side, "exact")
+            _require(bound.kind in allowed, f"a {side} bound is of that kind or exact, not {bound.kind} ({name})")
+            # that of a normalised density holds in expectation only
+            if bound.ceiling is not None and not isinstance(prior, ParametricPrior):
+                _require(float(bound) <= bound.ceiling + 1e-4, f"the value is at most its ceiling ({name})")
+
+    model.marginal = BatchMarginal()
+    bound = model.elbo(x, x_prime, generator=torch.Generator().manual_seed(1))
+    _check_gradients(prior, -bound.value)
+
+    z, z_prime = torch.randn(6, dim, generator=generator), torch.randn(6, dim, generator=generator)
+    if prior.needs_density:
+        name = type(prior).__name__
+        _require_error(DensityError, lambda: prior.log_ratio(z, z_prime), name, "latents alone name the prior")
+        sure = RPM(Deterministic(nn.Linear(INPUT_WIDTH, dim)), make(dim))
+        _require_error(DensityError, lambda: sure.elbo(x, x_prime), "Eq. 46", "a Dirac names the cure, Eq. 46")
+    else:
+        by_rows = RPM(Deterministic(nn.Identity()), prior).elbo(z, z_prime).per_observation
+        _close(prior.log_ratio(z, z_prime), by_rows, "log_ratio of latents is their ELBO")
+
+    other = RPM(recognition(dim), make(dim))
+    other.load_state_dict(model.state_dict())
+    restored = other.elbo(x, x_prime, generator=torch.Generator().manual_seed(1))
+    _close(restored.value, bound.value, "load_state_dict restores the values")
+    double = RPM(recognition(dim), make(dim)).double()
+    _require(double.elbo(x.double(), x_prime.double()).value.dtype == torch.float64, "after .double() it is float64")
+
+    try:
+        make(dim).check_widths([dim, dim + 1])
+    except ValueError as error:
+        _require(str(dim + 1) in str(error), f"an error about widths says which came, not {error}")
+
+
+def check_marginal(make: Callable[..., Marginal]) -> None:
+    """Check a marginal: finite values, weights, ceiling, and no dependence on the order of rows.
+
+    Args:
+        make: Builds the marginal, given the observations that make the data set.
+
+    Raises:
+        ConformanceError: Names the property that does not hold.
+    """
+    generator = torch.Generator().manual_seed(0)
+    observations = [torch.randn(6, 3, generator=generator) for _ in range(2)]
+    encoder = Deterministic(nn.Identity())
+    model = RPM(encoder, InfoNCEPrior(GaussianRBF(lengthscale=1.0)), marginal=make(*observations))
+    encoded = encoder.encode_many(*observations)
+    equal = torch.full((6,), 1 / 6)
+    recognised = model.marginal.recognised(
+        observations, encoded, recognise(encoded), encode=encoder.encode_many, weights=equal
+    )
+    for name, given in (("row", recognised.weights), ("bank", recognised.joint.weights)):
+        _close(given.sum(), torch.ones(()), f"{name} weights sum to one")
+    bound = model.elbo(*observations)
+    _require(bool(torch.isfinite(bound.per_observation).all()), "values are finite")
+    if bound.ceiling is not None:
+        _require(float(bound) <= bound.ceiling + 1e-4, "the value is at most its ceiling")
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    rows = order if isinstance(model.marginal, DatasetMarginal) else None
+    shuffled = model.elbo(*(x[order] for x in observations), rows=rows)
+    _close(shuffled.value, bound.value, "the order of rows does not matter")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConformanceError(f"Expected: {message}.")
+
+
+def _require_error(kind: type[Exception], call: Callable[[], object], words: str, message: str) -> None:
+    """The call raises that error, and its text holds the words."""
+    try:
+        call()
+    except kind as error:
+        _require(words in str(error), f"{message}, with {words!r} in the text; got {error}")
+    else:
+        raise ConformanceError(f"Expected: {message} ({kind.__name__}); got no error.")
+
+
+def _close(got: Tensor, expected: Tensor, message: str) -> None:
+    near = got.shape == expected.shape and torch.allclose(got, expected.to(got.dtype), rtol=1e-4, atol=1e-5)
+    _require(near, f"{message}; got {got.detach().flatten()[:4].tolist()}.. and {expected.flatten()[:4].tolist()}..")
+
+
+def _parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _same_state(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _gradients(value: Tensor, weights: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    found = torch.autograd.grad((weights * value).sum(), tensors, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(t) if g is None else g for g, t in zip(found, tensors, strict=True)]
+
+
+def _check_gradients(module: nn.Module, loss: Tensor) -> None:
+    """Every parameter has a finite gradient of a loss, and not only zeros."""
+    named = _parameters(module)
+    if not named:
+        return
+    found: Sequence[Tensor | None] = [None] * len(named)
+    if loss.requires_grad:
+        found = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
+    for name, gradient in zip(named, found, strict=True):
+        alive = gradient is not None and bool(torch.isfinite(gradient).all()) and bool((gradient != 0).any())
+        _require(alive, f"parameter {name} has a finite, non-zero gradient")
+
+
+def _check_widths(coupling: Coupling, z: Tensor, z_prime: Tensor) -> None:
+    """Latents of the wrong width give a ValueError that says both, or are fine; never a stray error."""
+    widths = (z.shape[1], z_prime.shape[1])
+    try:
+        value = coupling(z, z_prime)
+    except ValueError as error:
+        said = str(widths[0]) in str(error) and str(widths[1]) in str(error)
+        _require(said, f"an error about widths says that {widths} came, not {error}")
+    else:
+        _require(value.shape == (5,), f"latents of widths {widths} are an error or give one value per row")

@@ -1,0 +1,119 @@
+"""A world where every number is known: jointly Gaussian pairs, linear-Gaussian recognition.
+
+x, x' in R^D are standard normal with correlation rho in every dimension, and
+
+    z = W x + sqrt(v) e,   z' = W x' + sqrt(v) e',   so that (z, z') ~ N(0, [[S, C], [C^T, S]])
+
+with S = W W^T + v I and C = rho W W^T. Everything below is float64, in nats, and less the constant of the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import recparam as rp
+from recparam.recognition import RecognitionModel
+
+
+@dataclass(frozen=True)
+class GaussianWorld:
+    """Pairs of dimension D, and the linear recognition model that reads them.
+
+    Args:
+        weight: W, shape (D, D), float64.
+        variance: v, the variance of the recognition model; zero is a Dirac.
+        rho: Correlation of x and x' in each dimension.
+    """
+
+    weight: Tensor
+    variance: float
+    rho: float = 0.9
+
+    @property
+    def dim(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def marginal(self) -> Tensor:
+        """S, the covariance of z and of z'."""
+        return self.weight @ self.weight.T + self.variance * torch.eye(self.dim, dtype=torch.float64)
+
+    @property
+    def cross(self) -> Tensor:
+        """C, the covariance between z and z'."""
+        return self.rho * self.weight @ self.weight.T
+
+    def sample(self, size: int, generator: torch.Generator, *, steps: int = 2) -> list[Tensor]:
+        """Draw a stationary chain x_1, ..., x_steps, each (size, D); a pair by default."""
+        shape = (size, self.dim)
+        chain = [torch.randn(shape, generator=generator, dtype=torch.float64)]
+        for _ in range(steps - 1):
+            noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+            chain.append(self.rho * chain[-1] + (1 - self.rho**2) ** 0.5 * noise)
+        return chain
+
+    def recognition(self, *, full: bool = False) -> RecognitionModel:
+        """The recognition model: a Dirac if v = 0, else EpsilonGaussian, or Gaussian if `full`."""
+        net = nn.Linear(self.dim, 2 * self.dim if full else self.dim, dtype=torch.float64)
+        with torch.no_grad():
+            net.weight.zero_()
+            net.bias.zero_()
+            net.weight[: self.dim] = self.weight
+            if full:
+                net.bias[self.dim :] = torch.tensor(self.variance, dtype=torch.float64).log()
+        if self.variance == 0:
+            return rp.Deterministic(net)
+        return rp.Gaussian(net) if full else rp.EpsilonGaussian(net, epsilon=self.variance)
+
+    def mi(self) -> float:
+        """MI of z and z': -1/2 sum_d log(1 - r_d^2), r_d their canonical correlations."""
+        root = torch.linalg.cholesky(self.marginal)
+        whitened = torch.linalg.solve_triangular(root, self.cross, upper=False)
+        whitened = torch.linalg.solve_triangular(root, whitened.T, upper=False)
+        return float(-0.5 * torch.log1p(-torch.linalg.svdvals(whitened).square()).sum())
+
+    def rbf(self, lengthscale: float) -> float:
+        """ELBO under the InfoNCE prior with an RBF coupling.
+
+        E log f = -tr(S - C) / theta^2 and, with T = theta^2 I,
+        log Z(z) = 1/2 log |T| / |T + S| - 1/2 z^T (T + S)^-1 z.
+        """
+        theta = lengthscale**2 * torch.eye(self.dim, dtype=torch.float64)
+        log_f = -torch.trace(torch.linalg.solve(theta, self.marginal - self.cross))
+        total = theta + self.marginal
+        quadratic = torch.trace(torch.linalg.solve(total, self.marginal))
+        log_z = 0.5 * (torch.logdet(theta) - torch.logdet(total) - quadratic)
+        return float(log_f - log_z)
+
+    def bilinear(self, theta: Tensor) -> float:
+        """ELBO under the InfoNCE prior with a bilinear coupling.
+
+        E log f = tr(theta C^T) and log Z(z) = 1/2 z^T theta S theta^T z.
+        """
+        log_f = torch.trace(theta @ self.cross.T)
+        log_z = 0.5 * torch.trace(theta @ self.marginal @ theta.T @ self.marginal)
+        return float(log_f - log_z)
+
+    def joint_gaussian(self, correlation: float) -> float:
+        """ELBO under the joint Gaussian prior: E log P(z, z') - 2 E log R(z), from covariances alone."""
+        eye = torch.eye(self.dim, dtype=torch.float64)
+        prior = torch.cat([torch.cat([eye, correlation * eye], 1), torch.cat([correlation * eye, eye], 1)])
+        truth = torch.cat([torch.cat([self.marginal, self.cross], 1), torch.cat([self.cross.T, self.marginal], 1)])
+        log_prior = -0.5 * (torch.logdet(prior) + torch.trace(torch.linalg.solve(prior, truth)))
+        log_marginal = -0.5 * (torch.logdet(self.marginal) + self.dim)
+        return float(log_prior - 2 * log_marginal)
+
+
+def mixed(dim: int) -> Tensor:
+    """A well-conditioned W that mixes dimensions, the same at every call."""
+    generator = torch.Generator().manual_seed(dim)
+    noise = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
+    return torch.eye(dim, dtype=torch.float64) + 0.1 * noise / dim**0.5
+
+
+def standard(dim: int, *, variance: float = 0.0, rho: float = 0.9) -> GaussianWorld:
+    """The world whose latents, without noise, are the observations themselves."""
+    return GaussianWorld(torch.eye(dim, dtype=torch.float64), variance, rho)

@@ -1,0 +1,102 @@
+"""The closed forms of the linear-Gaussian world: against each other, against brute force, and against the library."""
+
+import math
+
+import pytest
+import torch
+from gaussian_world import GaussianWorld, mixed, standard
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+import recparam as rp
+from recparam.priors import Prior
+
+
+def worlds() -> list[GaussianWorld]:
+    return [standard(1), GaussianWorld(mixed(5), 0.0, 0.5), GaussianWorld(mixed(20), 0.1)]
+
+
+@pytest.mark.parametrize("world", worlds(), ids=lambda w: f"D{w.dim}")
+def test_no_critic_exceeds_the_mutual_information(world: GaussianWorld) -> None:
+    elbos = [world.rbf(scale) for scale in (0.1, 0.5, 1.0, 3.0)]
+    elbos += [world.bilinear(scale * mixed(world.dim)) for scale in (0.0, 0.2, 1.0)]
+    elbos += [world.joint_gaussian(rho) for rho in (-0.5, 0.0, 0.8)]
+    assert max(elbos) <= world.mi()
+    assert world.bilinear(torch.zeros(world.dim, world.dim, dtype=torch.float64)) == 0
+
+
+@pytest.mark.parametrize("dim", [1, 5, 20])
+def test_the_mutual_information_is_the_textbook_one(dim: int) -> None:
+    assert standard(dim).mi() == pytest.approx(-0.5 * dim * math.log(1 - 0.81), rel=1e-12)
+    # an invertible W loses nothing
+    assert GaussianWorld(mixed(dim), 0.0).mi() == pytest.approx(standard(dim).mi(), rel=1e-10)
+    assert standard(dim, variance=0.1).mi() < standard(dim).mi()
+
+
+@pytest.mark.parametrize("dim", [1, 5, 20])
+def test_the_well_specified_priors_reach_the_mutual_information(dim: int) -> None:
+    world = standard(dim)
+    assert world.joint_gaussian(0.9) == pytest.approx(world.mi(), rel=1e-10)
+    # log P(z'|z) / R(z') = -(z' - z / rho)^2 rho^2 / 2 (1 - rho^2) + function of z': near an RBF, never above
+    assert 0.95 * world.mi() < world.rbf(((1 - 0.81) / 0.9) ** 0.5) < world.mi()
+
+
+def test_normalisers_agree_with_brute_force() -> None:
+    world = GaussianWorld(mixed(2), 0.1)
+    z = torch.linspace(-8, 8, 129, dtype=torch.float64)
+    grid = torch.cartesian_prod(z, z)
+    log_mass = MultivariateNormal(torch.zeros(2, dtype=torch.float64), world.marginal).log_prob(grid)
+    log_mass = log_mass - log_mass.logsumexp(0)
+    generator = torch.Generator().manual_seed(0)
+    theta = 0.4 * mixed(2)
+    queries, positives = (x @ world.weight.T for x in world.sample(150, generator))
+    noise = torch.randn(2, 150, 2, generator=generator, dtype=torch.float64)
+    queries, positives = queries + 0.1**0.5 * noise[0], positives + 0.1**0.5 * noise[1]
+
+    def monte_carlo(log_f: Tensor, log_f_grid: Tensor) -> tuple[float, float]:
+        ratio = log_f - (log_f_grid + log_mass).logsumexp(-1)
+        return float(ratio.mean()), float(ratio.std()) / len(ratio) ** 0.5
+
+    rbf = monte_carlo(-0.5 * (queries - positives).square().sum(-1), -0.5 * torch.cdist(queries, grid).square())
+    bilinear = monte_carlo(((queries @ theta) * positives).sum(-1), queries @ theta @ grid.T)
+    assert abs(rbf[0] - world.rbf(1.0)) < 4 * rbf[1]
+    assert abs(bilinear[0] - world.bilinear(theta)) < 4 * bilinear[1]
+
+
+def library(world: GaussianWorld) -> list[tuple[str, Prior, float]]:
+    eye = torch.eye(world.dim, dtype=torch.float64)
+    return [
+        ("rbf", rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.2)), world.rbf(1.2)),
+        ("bilinear", rp.InfoNCEPrior(rp.Bilinear(world.dim, theta=0.4 * eye)), world.bilinear(0.4 * eye)),
+        ("joint Gaussian", rp.JointGaussianPrior(world.dim, correlation=0.7), world.joint_gaussian(0.7)),
+        ("optimal", rp.OptimalPrior(), world.mi()),
+    ]
+
+
+@pytest.mark.parametrize("case", range(4), ids=["rbf", "bilinear", "joint Gaussian", "optimal"])
+def test_big_banks_enclose_the_truth(case: int) -> None:
+    """With many rows in one dimension the two sides close on the closed form, which pins its value."""
+    world = GaussianWorld(mixed(1), 0.3)
+    _, prior, truth = library(world)[case]
+    model = rp.RPM(world.recognition(), prior).double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        pairs = [world.sample(500, generator) for _ in range(6)]
+        sides = [[model.elbo(*p, side=s, generator=generator) for p in pairs] for s in ("lower", "upper")]
+    lower, upper = (sum(float(b) for b in bounds) / 6 for bounds in sides)
+    error = sides[1][0].standard_error / 6**0.5
+    assert sides[0][0].kind == "lower"
+    assert sides[1][0].kind == "upper"
+    assert lower - 4 * error < truth < upper + 4 * error
+    assert upper - lower < 0.1
+
+
+def test_gaussian_recognition_with_that_variance_is_the_same_world() -> None:
+    world = GaussianWorld(mixed(3), 0.3)
+    batch = world.sample(50, torch.Generator().manual_seed(0))
+    for name, prior, _ in library(world):
+        values = []
+        for full in (False, True):
+            model = rp.RPM(world.recognition(full=full), prior).double()
+            values.append(float(model.elbo(*batch, generator=torch.Generator().manual_seed(1))))
+        assert values[0] == pytest.approx(values[1], rel=1e-12), name
