@@ -52,7 +52,8 @@ class RPM(nn.Module):
         marginal: Marginal | None = None,
     ) -> None:
         super().__init__()
-        models = [recognition] if isinstance(recognition, RecognitionModel) else list(recognition)
+        several = list(recognition) if isinstance(recognition, Sequence) else []
+        models = [recognition] if isinstance(recognition, RecognitionModel) else several
         if not models or not all(isinstance(m, RecognitionModel) for m in models):
             raise ValueError(
                 f"Expected recognition as a recognition model such as rp.Deterministic(net), or one per observation; "
@@ -60,6 +61,8 @@ class RPM(nn.Module):
             )
         if not isinstance(prior, Prior):
             raise ValueError(f"Expected prior as a recparam prior, such as rp.InfoNCEPrior(...); got {prior!r}.")
+        if marginal is not None and not isinstance(marginal, Marginal):
+            raise ValueError(f"Expected marginal as a recparam marginal, such as rp.BatchMarginal(); got {marginal!r}.")
         self.shared = isinstance(recognition, RecognitionModel)
         self.recognition = nn.ModuleList(models)
         self.prior = prior
@@ -94,13 +97,11 @@ class RPM(nn.Module):
             observations: One tensor (B, ...) per observation, B >= 2.
         """
         self._check(observations)
-        modes = [(module, module.training) for module in self.recognition.modules()]
-        self.recognition.eval()  # running statistics are not to be touched
-        try:
-            means = [d.mean for d in self._encode(*observations)]
-        finally:
-            for module, training in modes:
-                module.training = training
+        # The latents that training will see, batch norm in its present mode, but its running statistics untouched.
+        buffers = [(buffer, buffer.clone()) for buffer in self.recognition.buffers()]
+        means = [d.mean for d in self._encode(*observations)]
+        for buffer, before in buffers:
+            buffer.copy_(before)
         self.prior.initialise(*means)
 
     def elbo(
@@ -220,7 +221,13 @@ class RPM(nn.Module):
                 f"{len(observations)}."
             )
         self._check(observations)
-        z, z_prime = (particles[0] for particles in self.posterior(self._encode(*observations)).latents)
+        distributions = self._encode(*observations)
+        if not all(isinstance(d, Dirac) for d in distributions):
+            raise ValueError(
+                "Expected deterministic recognition models; got stochastic ones. "
+                "Draw latents and use recparam.infonce(coupling, z, z_prime)."
+            )
+        z, z_prime = (particles[0] for particles in self.posterior(distributions).latents)
         self.prior.initialise(z.detach(), z_prime.detach())
         return bounds.infonce(self.prior.coupling, z, z_prime, constant=constant)
 
@@ -265,6 +272,8 @@ class RPM(nn.Module):
                 f"Expected base of shape ({grid.shape[0]},), one log-density per grid point; got "
                 f"{tuple(log_base_G.shape)}."
             )
+        if bool(log_base_G.isnan().any()):  # -inf says that R(z') is zero there
+            raise ValueError("Expected base without NaN; got NaN log-densities.")
         logits_AG = self.prior.log_conditional(z, grid, log_base_G)
         return logits_AG.softmax(-1)
 
@@ -310,6 +319,9 @@ class RPM(nn.Module):
     def _check(self, observations: Sequence[Tensor]) -> None:
         if len(observations) < 2:
             raise ValueError(f"Expected at least two observations (x, x_prime); got {len(observations)}.")
+        for j, x in enumerate(observations):
+            if not isinstance(x, Tensor):
+                raise ValueError(f"Expected {_name(j)} as a tensor; got {type(x).__name__}. Use torch.as_tensor.")
         if not self.shared and len(observations) != len(self.recognition):
             raise ValueError(
                 f"Expected {len(self.recognition)} observations, one per recognition model; got {len(observations)}."
