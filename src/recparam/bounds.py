@@ -286,7 +286,11 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
 
 
 def _ceiling(prior: Prior, recognised: Recognised, side: Side) -> float | None:
-    joint = recognised.joint
+    joint, own, weights = recognised.joint, recognised.own, recognised.weights
     if not prior.bounded_by_bank(side, joint.situation):
+        return None
+    # A few rows, or rows weighted otherwise than the bank, may exceed the limit of the whole.
+    whole = own is not None and torch.equal(own, torch.arange(joint.size, device=own.device))
+    if not whole or not torch.allclose(weights, joint.weights):
         return None
     return (len(recognised.particles.latents) - 1) * joint.entropy

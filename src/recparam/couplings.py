@@ -239,7 +239,9 @@ class Cosine(Coupling):
             raise ValueError(f"Expected z and z_prime of the same width; got {width} and {width_prime}.")
 
     def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        return nn.functional.cosine_similarity(z, z_prime, dim=-1) / self.temperature
+        # not cosine_similarity, whose guard against zero norms is another than the score's
+        unit, unit_prime = nn.functional.normalize(z, dim=-1), nn.functional.normalize(z_prime, dim=-1)
+        return (unit * unit_prime).sum(-1) / self.temperature
 
     def score(self) -> Score:
         """The dot product of unit vectors over tau."""

@@ -252,7 +252,7 @@ class ParametricPrior(Prior):
     ) -> Float[Tensor, "A G"]:
         """log P(z, z') for every pair; the prior has a density of its own and ignores the base."""
         self.check_widths([z.shape[-1], grid.shape[-1]])
-        return self.log_prob(*torch.broadcast_tensors(z[:, None, :], grid[None, :, :]))
+        return self.log_prob(z[:, None, :], grid[None, :, :])  # widths may differ: no common shape
 
     def kind(self, side: Side, situation: Situation) -> Kind:
         """Exact marginals are exact; self-included mixtures lower; leave-one-out and independent ones upper."""

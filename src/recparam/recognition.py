@@ -7,6 +7,7 @@ kind of latent it is given.
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -245,7 +246,7 @@ def recognise(
         log_weights = torch.stack([_log_mass(d, z) for d, z in zip(distributions, latents, strict=True)]).sum(0)
         return Particles(latents, log_weights, exact=True)
     latents = tuple(_draw(d, num_samples, generator) for d in distributions)
-    log_weights = torch.full_like(latents[0][..., 0], -torch.log(torch.tensor(float(num_samples))).item())
+    log_weights = torch.full_like(latents[0][..., 0], -math.log(num_samples))
     return Particles(latents, log_weights, exact=False)
 
 

@@ -59,11 +59,12 @@ def pairwise_logsumexp(
         raise ValueError("Expected row_owner and bank_owner together, or neither; got one of them.")
     if row_owner is not None and bank_owner is not None:
         own_AM = row_owner[:, None] == bank_owner[None, :]
-        empty = own_AM.all(-1)
+        weightless = own_AM if log_weights is None else own_AM | torch.isneginf(log_weights)
+        empty = weightless.all(-1)
         if bool(empty.any()):
             raise ValueError(
-                f"Expected at least one bank column that is not the row's own; row {int(empty.nonzero()[0])} has none. "
-                f"Use a batch or bank of at least two observations."
+                f"Expected at least one weighted bank column that is not the row's own; "
+                f"row {int(empty.nonzero()[0])} has none. Use a batch or bank of at least two observations."
             )
         block_AM = block_AM.masked_fill(own_AM, -torch.inf)
     return torch.logsumexp(block_AM, dim=-1)
