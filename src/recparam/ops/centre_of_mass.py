@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 __all__ = ["conv_centre_of_mass", "conv_centre_of_mass_reference", "fused_available", "why_unavailable"]
 
 _SOURCE = Path(__file__).with_suffix(".c")
+_HEADER = _SOURCE.with_name("rows.h")
 _FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
 
 Frames = Float[Tensor, "batch channels height width"] | UInt8[Tensor, "batch channels height width"]
@@ -290,7 +291,7 @@ def _build() -> tuple[ctypes.CDLL | None, str]:
 def _compiled(command: list[str]) -> Path:
     """Path of the shared library that `command` makes of the source, from the cache if it was made before."""
     key = hashlib.sha256(
-        "\0".join([_SOURCE.read_text(), *command, platform.platform(), _processor()]).encode()
+        "\0".join([_SOURCE.read_text(), _HEADER.read_text(), *command, platform.platform(), _processor()]).encode()
     ).hexdigest()
     path = _cache() / f"centre_of_mass-{key[:32]}.so"
     if path.exists():
