@@ -13,7 +13,6 @@ from recparam.cli import main
     ("words", "message"),
     [
         (["--seeds", "0"], "seeds must be at least 1; got 0"),
-        (["--seeds", "-2"], "seeds must be at least 1; got -2"),
         (["--seed", "-1"], "seed must not be negative; got -1"),
         (["--epochs", "0"], "epochs must be at least 1; got 0"),
         (["--size", "-64"], "size must be at least 1; got -64"),

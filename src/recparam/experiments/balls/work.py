@@ -58,8 +58,9 @@ def execute(settings: Settings, run: Run, out: Path, *, report: Callable[[Epoch]
     folder = out / run.folder
     folder.mkdir(parents=True, exist_ok=True)
     numbers, arrays = run_arm(settings, run, folder, device=best_device(), report=report)
+    named: dict[str, Any] = dict(arrays)
     with replacing(folder / "arrays.npz") as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **named)
     write_json(folder / "result.json", {**numbers, "settings": run_settings(settings, run)})
 
 
