@@ -73,6 +73,77 @@ def test_a_prior_of_another_width_is_an_error(prior: str) -> None:
         model.elbo(torch.randn(6, INPUT_WIDTH), torch.randn(6, INPUT_WIDTH))
 
 
+# A lengthscale that comes from the data: neither the unit nor the origin of the latents matters
+
+
+def latents() -> list[Tensor]:
+    """Two batches of multiples of 2^-10, so that adding 1000 to them is exact in float32."""
+    z = torch.randn(64, 3)
+    pair = (z, z + 0.3 * torch.randn(64, 3))
+    return [(t * 1024).round() / 1024 for t in pair]
+
+
+def values(dim: int | None, batch: list[Tensor], *, explicit: bool) -> list[float]:
+    """Every value that an ELBO can take, each from a fresh model."""
+    found = []
+    for side in (None, "upper", "lower"):
+        model = rp.RPM(rp.Deterministic(nn.Identity()), rp.InfoNCEPrior(rp.GaussianRBF(dim=dim)))
+        if explicit:
+            model.initialise(*batch)
+        found.append(float(model.elbo(*batch, side=side).value.detach()))
+    return found
+
+
+@pytest.mark.parametrize("explicit", [False, True], ids=["first batch", "initialise"])
+@pytest.mark.parametrize("dim", [None, 3], ids=["one", "per dimension"])
+@pytest.mark.parametrize(("factor", "offset"), [(1000.0, 0.0), (1.0, 1000.0), (1e-3, 0.0), (1000.0, 1000.0)], ids=str)
+def test_unit_and_origin_do_not_matter(factor: float, offset: float, dim: int | None, explicit: bool) -> None:
+    batch = latents()
+    moved = values(dim, [factor * z + offset for z in batch], explicit=explicit)
+    plain = values(dim, batch, explicit=explicit)
+    assert moved == pytest.approx(plain, rel=1e-5, abs=1e-5)
+    assert abs(plain[0]) > 0.1
+
+
+def test_a_given_lengthscale_is_not_invariant() -> None:
+    """So the invariance above is the initialisation's doing."""
+    z, z_prime = latents()
+    prior = rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.0))
+    assert float(prior.log_ratio(1000 * z, 1000 * z_prime).mean().detach()) < -100
+
+
+@pytest.mark.parametrize("dim", [None, 3], ids=["one", "per dimension"])
+def test_the_lengthscale_is_set_once_and_saved(dim: int | None) -> None:
+    z, z_prime = latents()
+    model = rp.RPM(rp.Deterministic(nn.Identity()), rp.InfoNCEPrior(rp.GaussianRBF(dim=dim)))
+    coupling = model.prior.coupling
+    assert not coupling.initialised
+    model.initialise(z, z_prime)
+    lengthscale = coupling.lengthscale.detach().clone()
+    assert lengthscale.shape == (() if dim is None else (dim,))
+    model.initialise(100 * z, 100 * z_prime)
+    model.elbo(100 * z, 100 * z_prime)
+    assert torch.equal(coupling.lengthscale.detach(), lengthscale)
+
+    other = rp.RPM(rp.Deterministic(nn.Identity()), rp.InfoNCEPrior(rp.GaussianRBF(dim=dim)))
+    other.load_state_dict(model.state_dict())
+    assert other.prior.coupling.initialised
+    other.initialise(100 * z, 100 * z_prime)
+    assert torch.equal(other.prior.coupling.lengthscale.detach(), lengthscale)
+    unset = rp.RPM(rp.Deterministic(nn.Identity()), rp.InfoNCEPrior(rp.GaussianRBF(dim=dim)))
+    other.load_state_dict(unset.state_dict())
+    assert not other.prior.coupling.initialised
+
+
+def test_the_lengthscale_is_the_median_distance_between_different_observations() -> None:
+    z, z_prime = latents()
+    coupling = rp.GaussianRBF()
+    coupling.initialise(z, z_prime)
+    distances = [float((a - b).norm()) for i, a in enumerate(z) for j, b in enumerate(z_prime) if i != j]
+    lengthscale = float(coupling.lengthscale.detach())
+    assert sum(d < lengthscale for d in distances) / len(distances) == pytest.approx(0.5, abs=1e-3)
+
+
 # Broken objects, one property each
 
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from gaussian_world import GaussianWorld, mixed, standard
 from torch import Tensor
 
 import recparam as rp
+from gaussian_world import GaussianWorld, mixed, standard
 from recparam.bounds import infinite_infonce
 from recparam.marginals import Marginal
 from recparam.priors import Prior, Side

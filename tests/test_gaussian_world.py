@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from gaussian_world import GaussianWorld, mixed, standard
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import recparam as rp
+from gaussian_world import GaussianWorld, mixed, standard
 from recparam.priors import Prior
 
 
