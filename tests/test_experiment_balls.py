@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recparam.evaluation import LinearDecoder
 from rich.console import Console
 from scipy.stats import gaussian_kde
 
 import recparam.experiments.balls.arms as arms
 from recparam.cli import main
+from recparam.evaluation import LinearDecoder
 from recparam.experiments.balls.run import OutputFolderError, prepare_folder, run_experiment
 from recparam.experiments.balls.settings import ARMS, Run, Settings, Training, make_settings
 
