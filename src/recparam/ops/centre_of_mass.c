@@ -120,7 +120,6 @@ static void moments_one(job *j, int image, float *scratch) {
     v8 *border = sum + 15 * C * C;
     double *windows = (double *)(border + 5 * C * C); /* [C][H][9] */
     float **a = (float **)(windows + (size_t)9 * C * H);
-    double edge[4];
     memset(out, 0, j->out_size * sizeof(double));
     for (int i = 0; i < 15 * C * C; i++) sum[i] = splat(0.f);
     for (int h = 0; h < H; h++) {
@@ -140,21 +139,16 @@ static void moments_one(job *j, int image, float *scratch) {
             }
         if ((h + 1) % j->flush == 0 || h == H - 1) flush(sum, out, 15 * C * C);
         for (int c = 0; c < C; c++) {
-            v8 row = splat(0.f);
-            for (int x = 0; x < wide8; x += 8) row += load(a[c] + x);
-            /* one row's sum less its ends; with a width of 1 or 2 both ends may be the same column */
-            edge[0] = a[c][0];
-            edge[1] = W > 1 ? a[c][1] : 0;
-            edge[2] = W > 1 ? a[c][W - 2] : 0;
-            edge[3] = a[c][W - 1];
-            for (int low = 0; low < 3; low++)
-                for (int high = 0; high < 3; high++) {
-                    double t = low + high >= W ? 0 : total(row);
-                    if (low + high < W)
-                        t -= (low > 0 ? edge[0] : 0) + (low > 1 ? edge[1] : 0) + (high > 0 ? edge[3] : 0) +
-                             (high > 1 ? edge[2] : 0);
-                    windows[((size_t)c * H + h) * 9 + 3 * low + high] = t;
-                }
+            v8 row[4] = {splat(0.f), splat(0.f), splat(0.f), splat(0.f)};
+            for (int x = 0; x < j->wide; x += BLOCK) FOUR row[v] += load(a[c] + x + 8 * v);
+            /* one row's sum less its ends */
+            const double all = total((row[0] + row[1]) + (row[2] + row[3]));
+            const double left[3] = {0, a[c][0], (double)a[c][0] + a[c][1]};
+            const double right[3] = {0, a[c][W - 1], W > 1 ? (double)a[c][W - 1] + a[c][W - 2] : 0};
+            double *to = windows + ((size_t)c * H + h) * 9;
+            UNROLL for (int low = 0; low < 3; low++)
+                UNROLL for (int high = 0; high < 3; high++)
+                    to[3 * low + high] = low + high < W ? all - left[low] - right[high] : 0;
         }
         for (int below = 0; below < 2; below++) {
             if (h != (below ? H - 1 : 0)) continue;
