@@ -48,7 +48,7 @@ class Bound:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean over independent rows, in nats; NaN for one row."""
+        """Standard error of the mean over independent, equally weighted rows, in nats; NaN for one row."""
         count = self.per_observation.numel()
         return float(self.per_observation.detach().std()) / math.sqrt(count) if count > 1 else math.nan
 
@@ -205,6 +205,8 @@ def infonce(
         nats = tight if constant == "tight" else math.log(count)
     else:
         nats = float(constant)
+        if not math.isfinite(nats):
+            raise ValueError(f"Expected constant 'tight', 'paper' or a finite number of nats; got {constant!r}.")
     per_observation = log_f - log_denominator + nats
     kind: Kind = "lower" if nats <= tight + 1e-12 else "estimate"
     terms = {

@@ -17,7 +17,8 @@ from torch.distributions import Distribution
 
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised, RecognitionJoint, Situation
-from recparam.recognition import DensityError, Dirac, Particles
+from recparam.ops.checks import check_finite
+from recparam.recognition import DensityError, Dirac, Particles, enumerable
 
 Side = Literal["upper", "lower"] | None
 Kind = Literal["lower", "upper", "exact", "estimate"]
@@ -27,7 +28,6 @@ class Prior(nn.Module, ABC):
     """P_theta over J latents, seen through its log-ratio with the marginals."""
 
     needs_density: ClassVar[bool] = True
-    order: ClassVar[int] = 1
 
     @abstractmethod
     def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> dict[str, Tensor]:
@@ -80,8 +80,10 @@ class Prior(nn.Module, ABC):
 
         Raises:
             DensityError: The prior needs densities that a Dirac lacks.
-            ValueError: Latent widths do not fit.
+            ValueError: Latent widths do not fit, or an unknown side.
         """
+        if side not in (None, "upper", "lower"):
+            raise ValueError(f"Expected side=None, 'upper' or 'lower'; got {side!r}.")
         self.check_densities(recognised.joint.distributions)
         self.check_widths([z.shape[-1] for z in recognised.particles.latents])
         return self._terms(recognised.particles.latents, recognised, side)
@@ -104,6 +106,8 @@ class Prior(nn.Module, ABC):
             raise ValueError(
                 f"Expected at least two latents of one length >= 2; got {[tuple(z.shape) for z in latents]}."
             )
+        for j, z in enumerate(latents):
+            check_finite(("z", "z_prime")[j] if j < 2 else f"latent {j}", z)
         diracs = [Dirac(z) for z in latents]
         self.check_densities(diracs)
         self.check_widths([z.shape[-1] for z in latents])
@@ -158,12 +162,12 @@ class InfoNCEPrior(Prior):
             self.coupling.check_widths(width, width_prime)
 
     def kind(self, side: Side, situation: Situation) -> Kind:
-        """Exact over the data set; self-included an estimate; leave-one-out or an independent bank an upper bound."""
+        """Exact over the data set; self-included an estimate; leave-one-out an upper bound."""
         if situation == "exact":
             return "exact"
-        if side == "lower":
-            return "lower"
-        return "estimate" if situation == "batch" and side is None else "upper"
+        if side is None and situation != "exact_sampled":
+            return "estimate"
+        return side or "upper"
 
     def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
         """The self-included value and the exact one are."""
@@ -197,6 +201,11 @@ class InfoNCEPrior(Prior):
     ) -> Float[Tensor, "A G"]:
         """log R(z') + log f(z, z') for every pair; Z(z) is left to the grid."""
         self.coupling.check_widths(z.shape[-1], grid.shape[-1])
+        if not self.coupling.initialised:
+            raise ValueError(
+                "Expected a coupling whose lengthscale is set; got one that waits for data. Call "
+                "model.initialise(x, x_prime) first, or give lengthscale=."
+            )
         return self.coupling.score()(z, grid) + log_base
 
 
@@ -241,8 +250,6 @@ class OptimalPrior(Prior):
 class ParametricPrior(Prior):
     """A prior with a density of its own: l is that density over mixture estimates of the marginals."""
 
-    order: ClassVar[int] = 0
-
     @abstractmethod
     def log_prob(self, *latents: Tensor) -> Tensor:
         """log P_theta(z_1, ..., z_J) of latents (..., D_j), shape (...), in nats."""
@@ -264,7 +271,7 @@ class ParametricPrior(Prior):
                     "Expected side='upper' or None with a bank that does not hold the scored rows; got 'lower'. "
                     "Use marginal=rp.BatchMarginal(), whose self-included mixtures bound from below."
                 )
-            return "upper"
+            return "estimate" if side is None else "upper"
         return "upper" if side == "upper" else "lower"
 
     def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
@@ -304,6 +311,15 @@ class JointGaussianPrior(ParametricPrior):
         """rho, shape (D,)."""
         return self.raw_correlation.tanh()
 
+    def check_densities(self, distributions: Sequence[Distribution]) -> None:
+        """Raise DensityError for a Dirac, ValueError for categorical latents."""
+        super().check_densities(distributions)
+        if any(enumerable([d]) for d in distributions):
+            raise ValueError(
+                "Expected continuous latents for JointGaussianPrior, as of rp.Gaussian(net); got categorical ones. "
+                "Use JointCategoricalPrior, rp.OptimalPrior or rp.InfoNCEPrior."
+            )
+
     def check_widths(self, widths: Sequence[int]) -> None:
         """Raise ValueError if a latent's width is not dim."""
         if any(width != len(self.raw_correlation) for width in widths):
@@ -339,6 +355,15 @@ class JointCategoricalPrior(ParametricPrior):
         if len(sizes) < 2 or min(sizes) < 1:
             raise ValueError(f"Expected at least two sizes >= 1; got {sizes}.")
         self.logits = nn.Parameter(torch.zeros(sizes))
+
+    def check_densities(self, distributions: Sequence[Distribution]) -> None:
+        """Raise DensityError for a Dirac, ValueError for continuous latents."""
+        super().check_densities(distributions)
+        if not enumerable(distributions):
+            raise ValueError(
+                "Expected one-hot latents for JointCategoricalPrior, as of rp.Categorical(net); got continuous ones. "
+                "Use rp.JointGaussianPrior, rp.OptimalPrior or rp.InfoNCEPrior."
+            )
 
     def check_widths(self, widths: Sequence[int]) -> None:
         """Raise ValueError if the latents' widths are not the table's."""

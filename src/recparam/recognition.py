@@ -107,6 +107,8 @@ class RecognitionModel(nn.Module, ABC):
         if not isinstance(parameters, Tensor) or parameters.ndim != 2 or parameters.shape[0] != x.shape[0]:
             got = tuple(parameters.shape) if isinstance(parameters, Tensor) else type(parameters).__name__
             raise ValueError(f"Expected net(x) of shape ({x.shape[0]}, width), one row per observation; got {got}.")
+        if not parameters.is_floating_point():
+            raise ValueError(f"Expected floating-point values from net(x); got {parameters.dtype}. Use x.float().")
         check_finite("the output of the recognition network", parameters)
         return parameters
 
