@@ -155,23 +155,40 @@ def test_a_finished_run_is_loaded_and_a_longer_one_continues(data: Any, tmp_path
         run(toy(), data, tmp_path / "b", epochs=1)
 
 
-def test_the_real_model_trains_resumes_and_its_bound_rises(tmp_path: Path) -> None:
+@pytest.fixture
+def pair() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(60, 2, generator=generator)
-    pair = (x, x + 0.2 * torch.randn(60, 2, generator=generator))
+    return x, x + 0.2 * torch.randn(60, 2, generator=generator)
 
-    def build() -> RPMModule:
-        torch.manual_seed(0)
-        prior = rp.InfoNCEPrior(rp.GaussianRBF())
-        return RPMModule(rp.RPM(recognition=rp.Deterministic(nn.Linear(2, 2)), prior=prior), lr=0.02)
 
-    whole, resumed = build(), build()
-    history = run(whole, pair, tmp_path / "a", epochs=6, batch_size=20)
+def real(**options: Any) -> RPMModule:
+    torch.manual_seed(0)
+    prior = rp.InfoNCEPrior(rp.GaussianRBF())
+    return RPMModule(rp.RPM(recognition=rp.Deterministic(nn.Linear(2, 2)), prior=prior), **({"lr": 0.02} | options))
+
+
+def test_the_real_model_trains_resumes_and_its_bound_rises(pair: Any, tmp_path: Path) -> None:
+    whole, resumed = real(), real()
+    history = run(whole, pair, tmp_path / "a", batch_size=20)
     assert history[-1]["bound_nats"] > history[0]["bound_nats"]
     assert all(row["bound_nats"] < row["ceiling_nats"] == pytest.approx(np.log(20)) for row in history)
-    run(build(), pair, tmp_path / "b", epochs=2, batch_size=20)
-    run(resumed, pair, tmp_path / "b", epochs=6, batch_size=20)
+    run(real(), pair, tmp_path / "b", epochs=2, batch_size=20)
+    run(resumed, pair, tmp_path / "b", batch_size=20)
     assert_same(weights(whole), weights(resumed))
+
+
+def test_a_network_that_turns_nan_stops_the_real_model_and_keeps_the_checkpoint(pair: Any, tmp_path: Path) -> None:
+    good, module = real(label="the arm"), real(label="the arm")
+    run(good, pair, tmp_path, epochs=1, batch_size=20)
+    (net,) = (part for part in module.modules() if isinstance(part, nn.Linear))
+    net.register_forward_hook(lambda *call: call[-1] * (np.nan if module.global_step == 4 else 1.0))
+    with pytest.raises(TrainingDiverged, match=r"^the arm: .*network.* not finite at step 5 \(epoch 2\)") as caught:
+        run(module, pair, tmp_path, batch_size=20)
+    assert isinstance(caught.value.__cause__, rp.ops.NonFiniteError)
+    assert (caught.value.label, caught.value.step, caught.value.epoch) == ("the arm", 5, 2)
+    assert str(checkpoint_path(tmp_path)) in caught.value.__notes__[0]
+    assert_same(weights(good), load_tree(checkpoint_path(tmp_path))["state_dict"])
 
 
 def test_the_seed_decides_the_run(data: Any, tmp_path: Path) -> None:
@@ -263,7 +280,7 @@ def test_an_objective_of_the_callers_own(data: Any, tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     module = RPMModule(nn.Linear(3, 3), optimiser="sgd", lr=0.3, objective=objective)
-    history = run(module, data, tmp_path, epochs=10, gradient_clip=1.0)
+    history = run(module, data, tmp_path, gradient_clip=1.0)
     assert history[-1]["bound_nats"] > history[0]["bound_nats"]
     assert history[-1]["ceiling_nats"] is None
 
