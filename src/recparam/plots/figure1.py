@@ -1,14 +1,10 @@
-"""Figure 1 of the moving-balls experiment and its training curves, drawn without global matplotlib state."""
+"""Figure 1 of the moving-balls experiment: five panels for one video, and their caption."""
 
-import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Real, UInt8
 from matplotlib.axes import Axes
@@ -19,30 +15,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect, withStroke
-from matplotlib.ticker import MaxNLocator
 
 from recparam.evaluation import mean_interval
-from recparam.storage import replacing
+from recparam.plots.style import INK, MUTED, arm_colour, arm_title, bare, missing, order_arms, style
 
-ARM_ORDER: tuple[str, ...] = ("supervised", "recipe", "gaussian", "linear", "untrained", "constant")
-"""The order in which the arms of the experiment are drawn and tabulated."""
-
-# Okabe & Ito's palette, which stays distinct under the common colour-vision deficiencies. Arms that
-# learn have a hue, the two controls are grey.
-ARM_COLOURS: dict[str, str] = {
-    "supervised": "#0072B2",
-    "recipe": "#009E73",
-    "gaussian": "#E69F00",
-    "linear": "#D55E00",
-    "untrained": "#8C8C8C",
-    "constant": "#BDBDBD",
-}
-"""One colour per arm, the same in every panel."""
-
-_ARM_TITLES = {"gaussian": "Gaussian"}
-_OTHER_COLOUR = "#CC79A7"
-_INK = "#222222"
-_MUTED = "#666666"
 _EDGE: list[AbstractPathEffect] = [withStroke(linewidth=3.4, foreground="black")]
 _NOW_MARK: dict[str, Any] = {
     "ls": "none",
@@ -63,32 +39,6 @@ _NEXT_MARK: dict[str, Any] = {
 _DENSITY_MAP = "inferno"
 _BASES = (("uniform", "uniform base"), ("marginal", "base R(z′)"))
 _POINTS = 40  # frames in panel B: enough to fill the arena, few enough to follow a single error
-_DPI = 200
-
-_STYLE: dict[Any, Any] = {
-    "text.usetex": False,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.labelsize": 9.0,
-    "axes.linewidth": 0.8,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.grid": False,
-    "axes.facecolor": "white",
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 9.0,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "pdf.fonttype": 42,  # TrueType: the text of the PDF stays text
-}
-
 _WIDTH, _HEIGHT = 10.0, 8.35  # inches
 
 
@@ -124,27 +74,6 @@ class Figure1Data:
     next_centre: Real[np.ndarray, "2"]
     predicted: Mapping[str, Mapping[str, Real[np.ndarray, "_ _"]]]
     size_px: int
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with matplotlib.rc_context(_STYLE):
-        yield
-
-
-def arm_title(arm: str) -> str:
-    """Return the name of an arm as figures and tables print it."""
-    return _ARM_TITLES.get(arm, arm)
-
-
-def order_arms(arms: Sequence[str] | Mapping[str, object]) -> list[str]:
-    """Return the arms in the order of the figure, unknown ones last in the order given."""
-    known = [arm for arm in ARM_ORDER if arm in arms]
-    return known + [arm for arm in arms if arm not in ARM_ORDER]
-
-
-def _colour(arm: str) -> str:
-    return ARM_COLOURS.get(arm, _OTHER_COLOUR)
 
 
 def _check(data: Figure1Data) -> None:
@@ -186,24 +115,10 @@ def _heading(fig: Figure, left: float, top: float, letter: str, text: str) -> No
     fig.text((left + 0.24) / _WIDTH, y, text, fontsize=10, va="baseline")
 
 
-def _bare(ax: Axes) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
-
-
-def _missing(ax: Axes) -> None:
-    """Say in an empty panel that its arm was not run, instead of leaving a hole."""
-    _bare(ax)
-    ax.set_facecolor("#F4F4F4")
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    ax.text(0.5, 0.5, "not in this run", transform=ax.transAxes, ha="center", va="center", color=_MUTED)
-
-
 def _draw_frames(axes: Sequence[Axes], data: Figure1Data) -> None:
     last = len(data.frames) - 1
     for index, ax in enumerate(axes):
-        _bare(ax)
+        bare(ax)
         ax.imshow(data.frames[index], interpolation="nearest")
         # A white arrow on a dark edge is seen on black, on clutter and on the balls themselves.
         for ball in range(data.frame_centres.shape[1]):
@@ -228,51 +143,51 @@ def _draw_frames(axes: Sequence[Axes], data: Figure1Data) -> None:
                 arrow.set_clip_on(True)
         ax.set_xlim(-0.5, data.frames.shape[2] - 0.5)
         ax.set_ylim(data.frames.shape[1] - 0.5, -0.5)
-        ax.set_title("t" if index == 0 else f"t + {index}", pad=3, fontsize=8.5, color=_MUTED)
+        ax.set_title("t" if index == 0 else f"t + {index}", pad=3, fontsize=8.5, color=MUTED)
 
 
 def _draw_decoded(ax: Axes, arm: str, data: Figure1Data) -> None:
-    ax.set_title(arm_title(arm), pad=4, color=_colour(arm), fontweight="bold")
+    ax.set_title(arm_title(arm), pad=4, color=arm_colour(arm), fontweight="bold")
     if arm not in data.decoded:
-        _missing(ax)
+        missing(ax)
         return
     rows = np.unique(np.linspace(0, len(data.true) - 1, _POINTS).round().astype(int))
     true = data.true[rows].reshape(-1, 2)
     decoded = data.decoded[arm][rows].reshape(-1, 2)
     errors = np.stack([true, decoded], axis=1)  # (points, ends, 2)
-    ax.add_collection(LineCollection(list(errors), colors=_colour(arm), linewidths=0.5, alpha=0.6, zorder=1))
+    ax.add_collection(LineCollection(list(errors), colors=arm_colour(arm), linewidths=0.5, alpha=0.6, zorder=1))
     ring = {"facecolors": "none", "edgecolors": "#555555", "linewidths": 0.7}
     ax.scatter(true[:, 0], true[:, 1], s=16, zorder=2, **ring)
-    ax.scatter(decoded[:, 0], decoded[:, 1], s=7, color=_colour(arm), linewidths=0, zorder=3)
+    ax.scatter(decoded[:, 0], decoded[:, 1], s=7, color=arm_colour(arm), linewidths=0, zorder=3)
     ax.set_xlim(-0.5, data.size_px - 0.5)
     ax.set_ylim(data.size_px - 0.5, -0.5)
     ax.set_aspect("equal")
-    _bare(ax)
+    bare(ax)
 
 
 def _draw_bars(ax: Axes, data: Figure1Data) -> None:
     arms = [arm for arm in order_arms(data.errors) if len(data.errors[arm]) > 0]
     if not arms:
-        _missing(ax)
+        missing(ax)
         return
     reach = 0.0
     ends: list[tuple[float, float]] = []
     for row, arm in enumerate(arms):
         mean, low, high = mean_interval(data.errors[arm])
-        ax.barh(row, mean, height=0.62, color=_colour(arm), zorder=1)
+        ax.barh(row, mean, height=0.62, color=arm_colour(arm), zorder=1)
         seeds = np.asarray(data.errors[arm], dtype=float)
         end = max(mean, float(seeds.max()))
         if low is not None and high is not None:
             # A distance is not negative; the t interval of a few seeds may be.
             whiskers = [[mean - max(low, 0.0)], [high - mean]]
-            ax.errorbar(mean, row, xerr=whiskers, color=_INK, lw=1.1, capsize=3.5, capthick=1.1, zorder=2)
+            ax.errorbar(mean, row, xerr=whiskers, color=INK, lw=1.1, capsize=3.5, capthick=1.1, zorder=2)
             end = max(end, high)
             ax.scatter(
                 seeds,
                 row + np.linspace(-0.17, 0.17, seeds.size),
                 s=11,
                 color="white",
-                edgecolors=_INK,
+                edgecolors=INK,
                 linewidths=0.7,
                 zorder=3,
             )
@@ -297,9 +212,9 @@ def _number(value: float) -> str:
 def _draw_density(ax: Axes, mass: np.ndarray | None, title: str, data: Figure1Data) -> None:
     ax.set_title(title, pad=4)
     if mass is None:
-        _missing(ax)
+        missing(ax)
         return
-    _bare(ax)
+    bare(ax)
     relative = np.asarray(mass, dtype=float) / float(mass.max())
     height, width = data.current_frame.shape[:2]
     # Cell centres lie on the first and the last pixel, so the cells reach half a cell beyond.
@@ -347,7 +262,7 @@ def draw_figure1(data: Figure1Data) -> Figure:
         ValueError: if shapes disagree, a mass is negative or not finite, or an error is not finite.
     """
     _check(data)
-    with _style():
+    with style():
         fig = Figure(figsize=(_WIDTH, _HEIGHT))
         FigureCanvasAgg(fig)
         left = 0.3
@@ -367,7 +282,7 @@ def draw_figure1(data: Figure1Data) -> Figure:
             fontsize=8.5,
             va="top",
             linespacing=1.25,
-            color=_MUTED,
+            color=MUTED,
             parse_math=False,
         )
 
@@ -386,8 +301,8 @@ def draw_figure1(data: Figure1Data) -> Figure:
             5.46,
             [
                 Line2D([], [], ls="none", marker="o", ms=4.5, mfc="none", mec="#555555", label="true"),
-                Line2D([], [], ls="none", marker="o", ms=3, color=_MUTED, label="decoded"),
-                Line2D([], [], color=_MUTED, lw=0.7, label="error"),
+                Line2D([], [], ls="none", marker="o", ms=3, color=MUTED, label="decoded"),
+                Line2D([], [], color=MUTED, lw=0.7, label="error"),
             ],
             3,
         )
@@ -416,53 +331,6 @@ def draw_figure1(data: Figure1Data) -> Figure:
             ],
             2,
         )
-    return fig
-
-
-def draw_curves(histories: Mapping[str, Sequence[tuple[int, float | None, float | None]]]) -> Figure:
-    """Draw the training curves: the bound of each arm over the epochs, its ceiling dashed.
-
-    Args:
-        histories: for each arm, tuples of epoch, bound (nats) and ceiling (nats); None and non-finite
-            numbers are left out of the line.
-
-    Returns:
-        A figure of 7 x 3.2 inches with an Agg canvas, unknown to pyplot.
-    """
-    with _style():
-        fig = Figure(figsize=(7.0, 3.2), layout="constrained")
-        FigureCanvasAgg(fig)
-        ax = fig.add_subplot()
-        ceilings: dict[tuple[float, ...], list[str]] = {}
-        epochs_of: dict[tuple[float, ...], np.ndarray] = {}
-        for arm in order_arms(histories):
-            # None becomes nan, which matplotlib leaves out of a line.
-            table = np.array([[np.nan if v is None else v for v in row] for row in histories[arm]], dtype=float)
-            if table.size == 0 or not np.isfinite(table[:, 1]).any():
-                continue
-            single = "o" if len(table) == 1 else None
-            ax.plot(table[:, 0], table[:, 1], color=_colour(arm), lw=1.8, marker=single, label=arm_title(arm))
-            if np.isfinite(table[:, 2]).any():
-                key = tuple(np.unique(table[np.isfinite(table[:, 2]), 2].round(9)))
-                ceilings.setdefault(key, []).append(arm)
-                if key not in epochs_of or len(epochs_of[key]) < len(table):
-                    epochs_of[key] = table[:, [0, 2]]
-        if not ax.lines:
-            _missing(ax)
-            return fig
-        for key, arms in ceilings.items():
-            # One line for a ceiling that all arms share, else each in the colour of its arms.
-            shared = len(ceilings) == 1
-            label = "ceiling" if shared else "ceiling, " + ", ".join(arm_title(arm) for arm in arms)
-            colour = _INK if shared else _colour(arms[0])
-            rows = epochs_of[key]
-            ax.plot(rows[:, 0], rows[:, 1], color=colour, lw=1.1, ls=(0, (4, 3)), label=label)
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("bound (nats)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.margins(x=0.02)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0)
     return fig
 
 
@@ -498,23 +366,3 @@ def figure1_caption(data: Figure1Data) -> str:
         "linear decoder, with the other coordinates held at their values in the current frame; each panel is "
         "scaled to its own maximum, and the current frame shows through as a grey veil."
     )
-
-
-def save_figure(fig: Figure, stem: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Save a figure as PNG (200 dpi) and PDF, each written atomically.
-
-    Args:
-        fig: the figure.
-        stem: path without extension; its folder is made if missing.
-
-    Returns:
-        The paths of the PNG and of the PDF.
-    """
-    base = Path(stem)
-    png, pdf = base.with_name(base.name + ".png"), base.with_name(base.name + ".pdf")
-    # Without dates and program names the same data gives the same bytes.
-    with _style(), replacing(png) as file:
-        fig.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
-    with _style(), replacing(pdf) as file:
-        fig.savefig(file, format="pdf", dpi=_DPI, metadata={"CreationDate": None})
-    return png, pdf

@@ -1,0 +1,17 @@
+"""Figure 1 of the moving-balls experiment and its training curves, drawn without global matplotlib state."""
+
+from recparam.plots.curves import draw_curves
+from recparam.plots.figure1 import Figure1Data, draw_figure1, figure1_caption
+from recparam.plots.style import ARM_COLOURS, ARM_ORDER, arm_title, order_arms, save_figure
+
+__all__ = [
+    "ARM_COLOURS",
+    "ARM_ORDER",
+    "Figure1Data",
+    "arm_title",
+    "draw_curves",
+    "draw_figure1",
+    "figure1_caption",
+    "order_arms",
+    "save_figure",
+]

@@ -1,0 +1,116 @@
+"""What the figures share: the arms and their colours, the style, and how a figure is saved."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from recparam.storage import replacing
+
+ARM_ORDER: tuple[str, ...] = ("supervised", "recipe", "gaussian", "linear", "untrained", "constant")
+"""The order in which the arms of the experiment are drawn and tabulated."""
+
+# Okabe & Ito's palette, which stays distinct under the common colour-vision deficiencies. Arms that
+# learn have a hue, the two controls are grey.
+ARM_COLOURS: dict[str, str] = {
+    "supervised": "#0072B2",
+    "recipe": "#009E73",
+    "gaussian": "#E69F00",
+    "linear": "#D55E00",
+    "untrained": "#8C8C8C",
+    "constant": "#BDBDBD",
+}
+"""One colour per arm, the same in every panel."""
+
+_ARM_TITLES = {"gaussian": "Gaussian"}
+_OTHER_COLOUR = "#CC79A7"
+INK = "#222222"
+MUTED = "#666666"
+_DPI = 200
+
+_STYLE: dict[Any, Any] = {
+    "text.usetex": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 9.0,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.grid": False,
+    "axes.facecolor": "white",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 9.0,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "pdf.fonttype": 42,  # TrueType: the text of the PDF stays text
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw and save in the style of the figures, whatever the caller has set."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def arm_title(arm: str) -> str:
+    """Return the name of an arm as figures and tables print it."""
+    return _ARM_TITLES.get(arm, arm)
+
+
+def order_arms(arms: Sequence[str] | Mapping[str, object]) -> list[str]:
+    """Return the arms in the order of the figure, unknown ones last in the order given."""
+    known = [arm for arm in ARM_ORDER if arm in arms]
+    return known + [arm for arm in arms if arm not in ARM_ORDER]
+
+
+def arm_colour(arm: str) -> str:
+    """Return the colour of an arm, one and the same for all unknown arms."""
+    return ARM_COLOURS.get(arm, _OTHER_COLOUR)
+
+
+def bare(ax: Axes) -> None:
+    """Remove the ticks."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def missing(ax: Axes) -> None:
+    """Say in an empty panel that its arm was not run, instead of leaving a hole."""
+    bare(ax)
+    ax.set_facecolor("#F4F4F4")
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.text(0.5, 0.5, "not in this run", transform=ax.transAxes, ha="center", va="center", color=MUTED)
+
+
+def save_figure(fig: Figure, stem: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Save a figure as PNG (200 dpi) and PDF, each written atomically.
+
+    Args:
+        fig: the figure.
+        stem: path without extension; its folder is made if missing.
+
+    Returns:
+        The paths of the PNG and of the PDF.
+    """
+    base = Path(stem)
+    png, pdf = base.with_name(base.name + ".png"), base.with_name(base.name + ".pdf")
+    # Without dates and program names the same data gives the same bytes.
+    with style(), replacing(png) as file:
+        fig.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
+    with style(), replacing(pdf) as file:
+        fig.savefig(file, format="pdf", dpi=_DPI, metadata={"CreationDate": None})
+    return png, pdf
