@@ -64,12 +64,12 @@ class Variant:
 # What matters most comes first, so that a stopped command has it.
 VARIANTS = (
     Variant(AS_CHOSEN, ARMS),
-    Variant("orange, teal and purple balls", ARMS, colours=MIXED),
+    Variant("latents in pixels of the small frame", ("gaussian", "linear"), unit="frame"),
     Variant("latents in frame widths, [0, 1]", ("gaussian", "linear"), unit="one"),
+    Variant("orange, teal and purple balls", ARMS, colours=MIXED),
     Variant("lengthscale starts at the median distance", ("gaussian",), lengthscale=None),
     Variant("theta starts at zeros", ("linear",), theta="zeros"),
     Variant("theta starts at random entries of scale 1e-4", ("linear",), theta="random"),
-    Variant("latents in pixels of the small frame", ("gaussian", "linear"), unit="frame"),
 )
 EVALUATIONS = (
     "batch norm: running averages of training",
