@@ -231,11 +231,11 @@ def infinite_infonce(coupling: Coupling, recognised: Recognised) -> Bound:
         recognised: Latents and R. Only with the whole data set as bank is the inner expectation exact.
 
     Returns:
-        Bound of the MI: "lower" with an exact bank, or with the own row kept in the batch; a bank that leaves
-        it out gives an "estimate", since an upper bound on I_inf is no bound on the MI.
+        Bound of the MI: "lower" with an exact bank, or with the own row kept in the batch; a bank of other
+        data gives an "estimate", since an upper bound on I_inf is no bound on the MI.
     """
     value = elbo(InfoNCEPrior(coupling), recognised)
-    kind: Kind = "estimate" if value.kind == "upper" else "lower"
+    kind: Kind = "lower" if recognised.joint.situation in ("exact", "batch") else "estimate"
     return Bound(value.value, value.per_observation, "mi", kind, value.ceiling, value.terms)
 
 

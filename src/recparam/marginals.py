@@ -25,7 +25,7 @@ Situation = Literal["exact", "exact_sampled", "batch", "independent"]
 
 exact: the bank is the whole data set under the empirical base, every expectation a sum; exact_sampled: the
 same, with latents drawn rather than enumerated; batch: the bank is the scored batch, a sample of the true
-marginal; independent: a bank that does not hold the queries.
+marginal; independent: other data, taken not to hold the queries.
 """
 
 
@@ -270,8 +270,9 @@ class DatasetMarginal(Marginal):
     """The bank is a whole data set, encoded afresh at each call: the empirical marginal (App. A.1).
 
     Scoring rows of that data set gives exact values under the empirical base. Rows are recognised when the
-    scored tensors are the data set's own, or named by `rows=`. Other observations meet a bank that does not
-    hold them, which turns exact values into upper bounds (see docs/theory.md).
+    scored tensors are the data set's own, or named by `rows=`. The value of other observations is an estimate;
+    where the caller knows that the data set does not hold them, `side="upper"` makes it an upper bound
+    (see docs/theory.md).
 
     Args:
         observations: One tensor (N, ...) per observation.
