@@ -308,7 +308,8 @@ def predicted_density(
     places[:, 1] = y.flatten()
     matrix, intercept = decoder_matrix(decoder)
     latents = (places.double() - intercept) @ torch.linalg.pinv(matrix).mT
-    base = torch.from_numpy(log_density(z_train.numpy(), latents.numpy())).float()
+    base = torch.from_numpy(log_density(z_train.numpy(), latents.numpy()))
+    base = (base - base.max()).float()  # far from the data it is so low that single precision would flatten it
     latents = latents.float()
     z = z_fresh[frame : frame + 1]
     with torch.no_grad():
