@@ -1,0 +1,17 @@
+"""The README's Python runs as printed."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_the_readme_s_python_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        names: dict[str, object] = {}
+        exec(compile(block, str(README), "exec"), names)
+        bound, net = names["bound"], names["net"]
+        assert str(bound).startswith("ELBO - const ~")
+        assert all(parameter.grad is not None for parameter in net.parameters())  # type: ignore[attr-defined]
