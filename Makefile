@@ -36,8 +36,8 @@ balls: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check
-	$(BIN)/basedpyright
-	$(BIN)/basedpyright --project tools/strict.json
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/basedpyright --pythonpath $(BIN)/python --project tools/strict.json
 	$(BIN)/lint-imports --no-cache
 
 test: lint
