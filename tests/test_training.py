@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -304,6 +305,15 @@ def test_the_cosine_schedule_ends_at_zero(data: Any, tmp_path: Path) -> None:
     assert load_tree(checkpoint_path(tmp_path))["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests in the background and it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_process_is_left_as_it_was(data: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def state() -> list[Any]:
         levels = [logging.getLogger(name).level for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
