@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from recparam.marginals import BatchMarginal, DatasetMarginal, RecognitionJoint
     from recparam.model import RPM
     from recparam.networks import MLP, CentreOfMassCNN
-    from recparam.priors import InfoNCEPrior, JointGaussianPrior, OptimalPrior
+    from recparam.priors import InfoNCEPrior, JointCategoricalPrior, JointGaussianPrior, OptimalPrior
     from recparam.recognition import Categorical, Deterministic, Dirac, EpsilonGaussian, Gaussian
 
 # The home of every top-level name; a subpackage is its own home. Must agree with the imports above.
@@ -37,6 +37,7 @@ _HOMES = {
     "OnDimensions": "recparam.couplings",
     "InfoNCEPrior": "recparam.priors",
     "OptimalPrior": "recparam.priors",
+    "JointCategoricalPrior": "recparam.priors",
     "JointGaussianPrior": "recparam.priors",
     "BatchMarginal": "recparam.marginals",
     "DatasetMarginal": "recparam.marginals",
@@ -68,6 +69,7 @@ __all__ = [
     "Gaussian",
     "GaussianRBF",
     "InfoNCEPrior",
+    "JointCategoricalPrior",
     "JointGaussianPrior",
     "MutualInformation",
     "OnDimensions",
