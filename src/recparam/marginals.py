@@ -340,9 +340,9 @@ class DatasetMarginal(Marginal):
                 weights=bank_weights,
                 situation=situation,
             )
-            for _ in range(1 if exact else 2)
+            for _ in range(2 if situation == "exact_sampled" else 1)
         ]
-        return Recognised(particles, banks[0], rows, weights, banks[-1] if not exact else None)
+        return Recognised(particles, banks[0], rows, weights, banks[1] if len(banks) > 1 else None)
 
 
 def normalised_weights(weights: Tensor, size: int) -> Tensor:

@@ -163,10 +163,7 @@ class RPM(nn.Module):
         Raises:
             DensityError: A deterministic recognition model without an InfoNCE prior.
         """
-        recognised = self._recognised(observations, weights, rows, num_samples, generator)
-        if recognised.joint.situation == "independent":
-            # A bank without the scored rows bounds neither side of the MI; the scored pairs are a bank themselves.
-            recognised = self._recognised(observations, weights, None, num_samples, generator, BatchMarginal())
+        recognised = self._recognised(observations, weights, rows, num_samples, generator, in_bank=True)
         if not any(isinstance(d, Dirac) for d in recognised.joint.distributions):
             sides: tuple[Side, Side, Side] = ("lower", None, "upper")
             lower, estimate, upper = (bounds.mutual_information(recognised, side=side) for side in sides)
@@ -200,10 +197,8 @@ class RPM(nn.Module):
         Raises:
             DensityError: A recognition model is deterministic; the KL is then not defined by densities.
         """
-        recognised = self._recognised(observations, weights, rows, num_samples, generator)
+        recognised = self._recognised(observations, weights, rows, num_samples, generator, in_bank=True)
         exact = recognised.joint.situation in ("exact", "exact_sampled")
-        if recognised.joint.situation == "independent":
-            recognised = self._recognised(observations, weights, None, num_samples, generator, BatchMarginal())
         elbo = bounds.elbo(self.prior, recognised, side=None if exact else "upper")
         mi = bounds.mutual_information(recognised, side=None if exact else "lower")
         return bounds.decompose(elbo, mi)
@@ -284,8 +279,14 @@ class RPM(nn.Module):
         rows: Tensor | None,
         num_samples: int,
         generator: torch.Generator | None,
-        marginal: Marginal | None = None,
+        *,
+        in_bank: bool = False,
     ) -> Recognised:
+        """Encode and sample the scored rows, and put them beside their bank.
+
+        A bank without the scored rows bounds neither side of the MI. `in_bank` asks for one that holds them, which
+        is then the scored batch itself.
+        """
         self._check(observations)
         distributions = self._encode(*observations)
         self.prior.check_densities(distributions)
@@ -294,15 +295,21 @@ class RPM(nn.Module):
         size = observations[0].shape[0]
         reference = particles.log_weights
         equal = reference.new_full((size,), 1 / size)
-        return (self.marginal if marginal is None else marginal).recognised(
+        row_weights = equal if weights is None else normalised_weights(weights.to(reference), size)
+        recognised = self.marginal.recognised(
             observations,
             distributions,
             particles,
             encode=self._encode,
-            weights=equal if weights is None else normalised_weights(weights.to(reference), size),
+            weights=row_weights,
             rows=rows,
             generator=generator,
         )
+        if in_bank and recognised.joint.situation == "independent":
+            return BatchMarginal().recognised(
+                observations, distributions, particles, encode=self._encode, weights=row_weights
+            )
+        return recognised
 
     def _encode(self, *observations: Tensor) -> list[Distribution]:
         for j, x in enumerate(observations):
