@@ -206,7 +206,9 @@ def test_self_included_infonce_is_no_lower_bound_of_the_elbo() -> None:
     assert centre > case.elbo + 50
     assert centre - case.elbo > 20 * error
     # the side that is asked for by name does hold
-    assert_below(elbos(case, "lower", "lower"), case.elbo, strict=False)
+    with pytest.warns(UserWarning, match="valid but vacuous"):
+        lower = elbos(case, "lower", "lower")
+    assert_below(lower, case.elbo, strict=False)
 
 
 def test_leave_one_out_infonce_exceeds_what_it_estimates() -> None:

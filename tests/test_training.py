@@ -398,8 +398,8 @@ NAN = torch.tensor([[0.0], [float("nan")], [1.0]])
         (lambda: TupleBatches(X, X[:5], batch_size=2, seed=0), r"same number of rows, got \[6, 5\]"),
         (lambda: TupleBatches(X[:1], batch_size=2, seed=0), "at least 2 tuples, got 1"),
         (lambda: TupleBatches(X, batch_size=2, seed=-1), "seed: .* got -1"),
-        (lambda: TupleBatches(NAN, NAN.numpy(), batch_size=2, seed=0), r"observations\[0\]: .*finite"),
-        (lambda: PairBatches(NAN.numpy(), batch_size=2, seed=0), "frames: .*finite"),
+        (lambda: TupleBatches(NAN, NAN.numpy(), batch_size=2, seed=0), r"finite values in observations\[0\]; got 1"),
+        (lambda: PairBatches(NAN.numpy(), batch_size=2, seed=0), "finite values in frames; got 1"),
         (
             lambda: PairBatches(X, targets=X[:5], batch_size=2, seed=0),
             "targets: expected one per frame, 6, got 5",

@@ -8,7 +8,8 @@ evaluation mode; while training on the same batch the value is a training object
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.ops import pairwise_logsumexp
-from recparam.ops.checks import check_finite, check_matrix
+from recparam.ops.checks import check_finite, check_matrix, is_finite_number
 from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, Prior, Side
 
 Of = Literal["elbo", "mi", "log_marginal", "kl"]
@@ -37,6 +38,7 @@ class Bound:
         kind: "lower" or "upper" bound, "exact", or "estimate" (no side holds).
         ceiling: The largest mean value the bank allows, in nats; None where there is no such limit.
         terms: Named means that add up to the value, where it is a sum.
+        weights: Weight of each row in the mean, shape (B,), summing to one; None means equal.
     """
 
     value: Tensor
@@ -45,12 +47,23 @@ class Bound:
     kind: Kind
     ceiling: float | None = None
     terms: dict[str, Tensor] = field(default_factory=dict)
+    weights: Tensor | None = None
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the mean over independent, equally weighted rows, in nats; NaN for one row."""
-        count = self.per_observation.numel()
-        return float(self.per_observation.detach().std()) / math.sqrt(count) if count > 1 else math.nan
+        """Standard error of the weighted mean over independent rows, in nats; NaN if one row has all the weight.
+
+        sqrt( sum_i w_i^2 (v_i - mean)^2 / (1 - sum_i w_i^2) ), which is std(v) / sqrt(B) where the weights are equal.
+        """
+        value_B = self.per_observation.detach().cpu().double()
+        weights_B = torch.full_like(value_B, 1 / len(value_B))
+        if self.weights is not None:
+            weights_B = self.weights.detach().to(value_B)
+        rest = 1 - float(weights_B.square().sum())
+        if int((weights_B > 0).sum()) < 2 or rest <= 0:
+            return math.nan
+        deviation_B = value_B - (weights_B * value_B).sum()
+        return math.sqrt(float((weights_B * deviation_B).square().sum()) / rest)
 
     def __float__(self) -> float:
         """The value in nats."""
@@ -107,13 +120,21 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
         side: None for the training objective; "upper" or "lower" for a bound on the ELBO.
 
     Returns:
-        Bound of the ELBO; its kind follows from prior, bank and side (docs/design.md).
+        Bound of the ELBO; its kind follows from prior, bank and side (docs/design.md). With an InfoNCE prior the
+        lower side can be -inf, where few latents of the bank are near a row: valid but vacuous, and a UserWarning.
     """
     terms_SB = prior.terms(recognised, side=side)
     mass_SB = recognised.particles.log_weights.exp()
     weights_B = recognised.weights
     means = {name: (mass_SB * term).sum(0) for name, term in terms_SB.items()}
     per_observation = torch.stack(list(means.values())).sum(0)
+    if side == "lower" and isinstance(prior, InfoNCEPrior) and bool(per_observation.isneginf().any()):
+        warnings.warn(
+            f"The lower bound is -inf at {int(per_observation.isneginf().sum())} of {len(per_observation)} rows: valid "
+            f"but vacuous, since two parts of the bank disagree about Z(z). Use a larger bank (batch or data set) or "
+            f"a longer lengthscale.",
+            stacklevel=3,
+        )
     return Bound(
         value=(weights_B * per_observation).sum(),
         per_observation=per_observation,
@@ -121,6 +142,7 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
         kind=prior.kind(side, recognised.joint.situation),
         ceiling=_ceiling(prior, recognised, side),
         terms={name: (weights_B * term).sum() for name, term in means.items()},
+        weights=weights_B,
     )
 
 
@@ -148,7 +170,8 @@ def log_marginal(prior: Prior, recognised: Recognised, *, side: Side = None) -> 
     else:
         kind = "estimate"
     ceiling = _ceiling(prior, recognised, side) if deterministic else None
-    return Bound((recognised.weights * per_observation).sum(), per_observation, "log_marginal", kind, ceiling)
+    value = (recognised.weights * per_observation).sum()
+    return Bound(value, per_observation, "log_marginal", kind, ceiling, weights=recognised.weights)
 
 
 def infonce(
@@ -187,26 +210,28 @@ def infonce(
     check_matrix("z_prime", z_prime, rows=z.shape[0])
     for name, value in (("z", z), ("z_prime", z_prime)):
         check_finite(name, value)
+    if isinstance(constant, str):
+        if constant not in ("tight", "paper"):
+            raise ValueError(f"Expected constant 'tight', 'paper' or a number of nats; got {constant!r}.")
+    elif not is_finite_number(constant):
+        raise ValueError(f"Expected constant 'tight', 'paper' or a finite number of nats; got {constant!r}.")
+    if negatives is not None:
+        check_matrix("negatives", negatives, width=z_prime.shape[1])
+        check_finite("negatives", negatives)
+    elif z.shape[0] < 2:
+        raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
     log_f = coupling(z, z_prime)
     if negatives is None:
-        if z.shape[0] < 2:
-            raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
         count = z.shape[0] - 1
         log_denominator = pairwise_logsumexp(coupling.score(), z, z_prime)
     else:
-        check_matrix("negatives", negatives, width=z_prime.shape[1])
-        check_finite("negatives", negatives)
         count = negatives.shape[0]
         log_denominator = torch.logaddexp(log_f, pairwise_logsumexp(coupling.score(), z, negatives))
     tight = math.log(count + 1)
     if isinstance(constant, str):
-        if constant not in ("tight", "paper"):
-            raise ValueError(f"Expected constant 'tight', 'paper' or a number of nats; got {constant!r}.")
         nats = tight if constant == "tight" else math.log(count)
     else:
         nats = float(constant)
-        if not math.isfinite(nats):
-            raise ValueError(f"Expected constant 'tight', 'paper' or a finite number of nats; got {constant!r}.")
     per_observation = log_f - log_denominator + nats
     kind: Kind = "lower" if nats <= tight + 1e-12 else "estimate"
     terms = {
@@ -236,7 +261,7 @@ def infinite_infonce(coupling: Coupling, recognised: Recognised) -> Bound:
     """
     value = elbo(InfoNCEPrior(coupling), recognised)
     kind: Kind = "lower" if recognised.joint.situation in ("exact", "batch") else "estimate"
-    return Bound(value.value, value.per_observation, "mi", kind, value.ceiling, value.terms)
+    return replace(value, of="mi", kind=kind)
 
 
 def mutual_information(recognised: Recognised, *, side: Side = None) -> Bound:
@@ -252,7 +277,7 @@ def mutual_information(recognised: Recognised, *, side: Side = None) -> Bound:
         DensityError: A recognition model is a Dirac.
     """
     value = elbo(OptimalPrior(), recognised, side=side)
-    return Bound(value.value, value.per_observation, "mi", value.kind, value.ceiling, value.terms)
+    return replace(value, of="mi")
 
 
 def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
@@ -283,6 +308,7 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
         "kl",
         kind,
         terms={"mi": mi_bound.value, "minus_elbo": -elbo_bound.value},
+        weights=elbo_bound.weights,
     )
     return Decomposition(elbo_bound, mi_bound, kl)
 

@@ -6,13 +6,15 @@ A coupling needs no normaliser (Z takes care of that) and no density; `score` de
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from recparam.ops import DotProduct, OnColumns, Score, SquaredDistance, SumOfScores
+from recparam.ops.checks import check_count, check_finite, check_positive, check_tensor, explain_dtype
 
 _MEDIAN_ROWS = 1024  # rows used for the median heuristic: enough for two digits, never a large matrix
 
@@ -55,15 +57,24 @@ class Coupling(nn.Module, ABC):
             Shape (...), in nats.
 
         Raises:
-            ValueError: The widths do not fit, or a data-driven lengthscale cannot be set from one row.
+            ValueError: The widths or dtypes do not fit, or a data-driven lengthscale cannot be set from one row.
         """
+        check_tensor("z", z)
+        check_tensor("z_prime", z_prime)
         self.check_widths(z.shape[-1], z_prime.shape[-1])
         if not self.initialised:
             self.initialise(z.reshape(-1, z.shape[-1]), z_prime.reshape(-1, z_prime.shape[-1]))
-        return self._log_f(z, z_prime)
+        try:
+            return self._log_f(z, z_prime)
+        except RuntimeError as error:
+            explain_dtype(error, "z", z, self)
+            explain_dtype(error, "z_prime", z_prime, self)
+            raise
 
     def __add__(self, other: Coupling) -> CouplingSum:
         """log f of a product of couplings."""
+        if not isinstance(other, Coupling):
+            return NotImplemented
         return CouplingSum([self, other])
 
 
@@ -80,16 +91,20 @@ class Bilinear(Coupling):
         theta: Initial matrix (D, D'); None means the identity.
 
     Raises:
-        ValueError: A width below one, or a theta of another shape.
+        ValueError: A width below one, or a theta of another shape, not floating-point or not finite.
     """
 
     def __init__(self, dim: int, dim_prime: int | None = None, *, theta: Float[Tensor, "D D2"] | None = None) -> None:
         super().__init__()
         dim_prime = dim if dim_prime is None else dim_prime
-        if dim < 1 or dim_prime < 1:
-            raise ValueError(f"Expected dim and dim_prime >= 1; got {dim} and {dim_prime}.")
+        check_count("dim", dim)
+        check_count("dim_prime", dim_prime)
         if theta is None:
             theta = torch.eye(dim, dim_prime)
+        check_tensor("theta", theta)
+        if not theta.is_floating_point():
+            raise ValueError(f"Expected floating-point values in theta; got {theta.dtype}. Use theta.float().")
+        check_finite("theta", theta)
         if theta.shape != (dim, dim_prime):
             raise ValueError(f"Expected theta of shape ({dim}, {dim_prime}); got {tuple(theta.shape)}.")
         self.theta = nn.Parameter(theta.detach().clone())
@@ -132,10 +147,15 @@ class GaussianRBF(Coupling):
 
     def __init__(self, lengthscale: float | Float[Tensor, " D"] | None = None, *, dim: int | None = None) -> None:
         super().__init__()
-        if dim is not None and dim < 1:
-            raise ValueError(f"Expected dim >= 1; got {dim}.")
+        if dim is not None:
+            check_count("dim", dim)
         given = lengthscale is not None
-        value = torch.as_tensor(lengthscale if given else 1.0, dtype=torch.get_default_dtype()).detach().clone()
+        try:
+            value = torch.as_tensor(lengthscale if given else 1.0, dtype=torch.get_default_dtype()).detach().clone()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"Expected lengthscale > 0 and finite, a float or a vector (D,); got {lengthscale!r}."
+            ) from error
         if value.ndim > 1 or not bool((torch.isfinite(value) & (value > 0)).all()):
             raise ValueError(f"Expected lengthscale > 0 and finite, a float or a vector (D,); got {lengthscale}.")
         if dim is not None:
@@ -225,8 +245,7 @@ class Cosine(Coupling):
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"Expected temperature > 0; got {temperature}.")
+        check_positive("temperature", temperature)
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
 
     @property
@@ -257,17 +276,16 @@ class OnDimensions(Coupling):
         dims_prime: Indices into z'; None means `dims`.
 
     Raises:
-        ValueError: Empty, repeated or negative indices, or latents too narrow for them.
+        ValueError: No coupling, empty, repeated or negative indices, or latents too narrow for them.
     """
 
     def __init__(self, coupling: Coupling, dims: Sequence[int], *, dims_prime: Sequence[int] | None = None) -> None:
         super().__init__()
+        if not isinstance(coupling, Coupling):
+            raise ValueError(f"Expected coupling as a recparam Coupling, such as rp.Cosine(); got {coupling!r}.")
         self.coupling = coupling
-        self.dims = list(dims)
-        self.dims_prime = list(dims if dims_prime is None else dims_prime)
-        for name, chosen in (("dims", self.dims), ("dims_prime", self.dims_prime)):
-            if not chosen or min(chosen) < 0 or len(set(chosen)) != len(chosen):
-                raise ValueError(f"Expected {name} as distinct indices >= 0, at least one; got {chosen}.")
+        self.dims = _indices("dims", dims)
+        self.dims_prime = _indices("dims_prime", dims if dims_prime is None else dims_prime)
 
     @property
     def initialised(self) -> bool:
@@ -302,14 +320,17 @@ class CouplingSum(Coupling):
         couplings: At least one.
 
     Raises:
-        ValueError: No coupling is given.
+        ValueError: No coupling is given, or something else.
     """
 
     def __init__(self, couplings: Sequence[Coupling]) -> None:
         super().__init__()
-        if not couplings:
-            raise ValueError("Expected at least one coupling; got none.")
-        self.couplings = nn.ModuleList(couplings)
+        parts = list(couplings) if isinstance(couplings, Iterable) else []
+        if not parts or not all(isinstance(part, Coupling) for part in parts):
+            raise ValueError(
+                f"Expected couplings as a sequence of at least one coupling, such as [rp.Cosine()]; got {couplings!r}."
+            )
+        self.couplings = nn.ModuleList(parts)
 
     def _parts(self) -> list[Coupling]:
         return [part for part in self.couplings if isinstance(part, Coupling)]
@@ -334,3 +355,11 @@ class CouplingSum(Coupling):
     def score(self) -> Score:
         """The sum of the parts' scores."""
         return SumOfScores([part.score() for part in self._parts()])
+
+
+def _indices(name: str, chosen: Sequence[int]) -> list[int]:
+    indices = list(chosen) if isinstance(chosen, Iterable) else []
+    whole = all(isinstance(i, Integral) and not isinstance(i, bool) for i in indices)
+    if not indices or not whole or min(indices) < 0 or len(set(indices)) != len(indices):
+        raise ValueError(f"Expected {name} as distinct indices >= 0, at least one, such as [0, 1]; got {chosen!r}.")
+    return indices

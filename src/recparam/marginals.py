@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from recparam.ops import OnColumns, Score, SumOfScores, pairwise_logmeanexp
+from recparam.ops.checks import check_finite, check_tensor, observation_name
 from recparam.recognition import Particles, density_score, enumerable, recognise
 
 Situation = Literal["exact", "exact_sampled", "batch", "independent"]
@@ -222,6 +223,11 @@ Encode = Callable[..., list[Distribution]]
 class Marginal(ABC):
     """Where R's bank comes from."""
 
+    def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
+        """Raise ValueError if the scored rows do not go with the bank; `RPM` asks before it encodes anything."""
+        if rows is not None:
+            check_tensor("rows", rows)
+
     @abstractmethod
     def recognised(
         self,
@@ -240,6 +246,14 @@ class Marginal(ABC):
 class BatchMarginal(Marginal):
     """The bank is the batch being scored: an estimate of the true marginal from a sample of it (App. A.2)."""
 
+    def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
+        """Raise ValueError for a batch of one (it has no negative), or if `rows` are given."""
+        size = observations[0].shape[0]
+        if rows is not None:
+            raise ValueError("Expected rows=None with BatchMarginal; rows index the data set of a DatasetMarginal.")
+        if size < 2:
+            raise ValueError(f"Expected a batch of at least 2 observations (one has no negative); got {size}.")
+
     def recognised(
         self,
         observations: Sequence[Tensor],
@@ -256,13 +270,9 @@ class BatchMarginal(Marginal):
         Raises:
             ValueError: A batch of one (it has no negative), or `rows` given.
         """
-        size = observations[0].shape[0]
-        if rows is not None:
-            raise ValueError("Expected rows=None with BatchMarginal; rows index the data set of a DatasetMarginal.")
-        if size < 2:
-            raise ValueError(f"Expected a batch of at least 2 observations (one has no negative); got {size}.")
+        self.check(observations, rows)
         joint = RecognitionJoint(distributions, particles, weights=weights, situation="batch")
-        own = torch.arange(size, device=particles.log_weights.device)
+        own = torch.arange(len(observations[0]), device=particles.log_weights.device)
         return Recognised(particles, joint, own, weights)
 
 
@@ -279,17 +289,44 @@ class DatasetMarginal(Marginal):
         weights: Weight of each row, shape (N,), not negative; normalised here. None means 1/N.
 
     Raises:
-        ValueError: Fewer than two observations or rows, different numbers of rows, or bad weights.
+        NonFiniteError: An observation holds NaN or infinity.
+        ValueError: Fewer than two observations or rows, different numbers of rows, no tensors, or bad weights.
     """
 
     def __init__(self, *observations: Tensor, weights: Float[Tensor, " N"] | None = None) -> None:
         if len(observations) < 2:
             raise ValueError(f"Expected at least two observations (x, x_prime); got {len(observations)}.")
-        sizes = [len(x) for x in observations]
+        for j, x in enumerate(observations):
+            check_tensor(f"{observation_name(j)} of the DatasetMarginal", x)
+        sizes = [x.shape[0] if x.ndim else 0 for x in observations]
         if len(set(sizes)) > 1 or sizes[0] < 2:
             raise ValueError(f"Expected observations with the same number of rows, at least 2; got {sizes}.")
+        for j, x in enumerate(observations):
+            check_finite(f"{observation_name(j)} of the DatasetMarginal", x)
         self.observations = observations
         self.weights = None if weights is None else normalised_weights(weights, sizes[0])
+
+    def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
+        """Raise ValueError unless there are as many observations, and `rows` are where the data set holds them."""
+        data, size = self.observations, len(self.observations[0])
+        if len(data) != len(observations):
+            raise ValueError(f"Expected {len(data)} observations, as in the DatasetMarginal; got {len(observations)}.")
+        super().check(observations, rows)
+        if rows is None:
+            return
+        whole = not (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool)
+        inside = whole and rows.shape == (len(observations[0]),)
+        if not inside or int(rows.min()) < 0 or int(rows.max()) >= size:
+            raise ValueError(
+                f"Expected rows as {len(observations[0])} indices from 0 to {size - 1}, one per scored "
+                f"observation; got {rows.dtype} of shape {tuple(rows.shape)}."
+            )
+        for j, (held, scored) in enumerate(zip(data, observations, strict=True)):
+            if not _same(held[rows.to(held.device, torch.long)].to(scored.device), scored):
+                raise ValueError(
+                    f"Expected {observation_name(j)} to be rows `rows` of the DatasetMarginal; got other values, "
+                    f"shape or dtype. Score those rows, or leave rows=None for observations that are not in it."
+                )
 
     def recognised(
         self,
@@ -302,25 +339,14 @@ class DatasetMarginal(Marginal):
         rows: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Recognised:
-        """Encode the data set and put the scored rows beside it.
-
-        Raises:
-            ValueError: `rows` does not index the data set.
-        """
+        """Encode the data set and put the scored rows, as `check` lets them pass, beside it."""
         device = observations[0].device
         data = [x.to(device) for x in self.observations]
         size = data[0].shape[0]
-        if len(data) != len(observations):
-            raise ValueError(f"Expected {len(data)} observations, as in the DatasetMarginal; got {len(observations)}.")
-        if rows is None and all(_same(a, b) for a, b in zip(data, observations, strict=True)):
+        if rows is not None:
+            rows = rows.to(device, torch.long)
+        elif all(_same(a, b) for a, b in zip(data, observations, strict=True)):
             rows = torch.arange(size, device=device)
-        elif rows is not None:
-            inside = rows.ndim == 1 and len(rows) == len(observations[0]) and not rows.is_floating_point()
-            if not inside or int(rows.min()) < 0 or int(rows.max()) >= size:
-                raise ValueError(
-                    f"Expected rows as {len(observations[0])} indices from 0 to {size - 1}, one per scored "
-                    f"observation; got shape {tuple(rows.shape)}."
-                )
         encoded = encode(*data)
         bank_weights = self.weights
         if bank_weights is None:
@@ -346,7 +372,8 @@ class DatasetMarginal(Marginal):
 
 
 def normalised_weights(weights: Tensor, size: int) -> Tensor:
-    """Weights (size,) that sum to one; ValueError for a wrong shape, a negative or a non-finite entry."""
+    """Weights (size,) that sum to one; ValueError for a wrong type or shape, a negative or a non-finite entry."""
+    check_tensor("weights", weights)
     good = weights.shape == (size,) and bool(torch.isfinite(weights).all()) and bool((weights >= 0).all())
     if not good or not bool(weights.sum() > 0):
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch.distributions import Distribution
 from recparam import bounds
 from recparam.bounds import Bound, Decomposition, MutualInformation
 from recparam.marginals import BatchMarginal, Marginal, Recognised, normalised_weights
-from recparam.ops.checks import check_finite, check_matrix
+from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor, observation_name
 from recparam.posteriors import RecognitionPosterior
 from recparam.priors import InfoNCEPrior, Prior, Side
 from recparam.recognition import DensityError, Dirac, RecognitionModel
@@ -63,6 +64,8 @@ class RPM(nn.Module):
             raise ValueError(f"Expected prior as a recparam prior, such as rp.InfoNCEPrior(...); got {prior!r}.")
         if marginal is not None and not isinstance(marginal, Marginal):
             raise ValueError(f"Expected marginal as a recparam marginal, such as rp.BatchMarginal(); got {marginal!r}.")
+        if posterior is not None and not isinstance(posterior, RecognitionPosterior):
+            raise ValueError(f"Expected posterior as a RecognitionPosterior, or None; got {posterior!r}.")
         self.shared = isinstance(recognition, RecognitionModel)
         self.recognition = nn.ModuleList(models)
         self.prior = prior
@@ -74,19 +77,22 @@ class RPM(nn.Module):
 
         Args:
             x: Observations, batch first.
-            index: Which observation's recognition model, if each has its own.
+            index: Which observation's recognition model, from zero; of no effect where they share one.
 
         Returns:
             Distribution with batch shape (B,) and event shape (D,); `.mean` are the latents of a Dirac.
 
         Raises:
             NonFiniteError: x holds NaN or infinity.
-            ValueError: index names no recognition model, or the network's output has the wrong shape.
+            ValueError: x is not a tensor, index names no recognition model, or the network's output has the wrong
+                shape.
         """
+        check_count("index", index, least=0)
         models = self._models
-        if not self.shared and not 0 <= index < len(models):
+        if not self.shared and index >= len(models):
             raise ValueError(f"Expected index from 0 to {len(models) - 1}, one recognition model each; got {index}.")
-        check_finite(_name(index), x)
+        check_tensor("x", x)
+        check_finite("x", x)
         return models[0 if self.shared else index](x)
 
     @torch.no_grad()
@@ -129,9 +135,27 @@ class RPM(nn.Module):
 
         Raises:
             DensityError: The prior needs densities and a recognition model is deterministic.
-            ValueError: Shapes or widths do not fit, a batch of one, NaN or infinity (named).
+            ValueError: Shapes, widths or dtypes do not fit, a batch of one, NaN or infinity (named), `rows` that are
+                not the scored observations.
+
+        With side="lower" and an InfoNCE prior the bound, valid as it is, can be -inf and so say nothing, where a row
+        has few latents of the bank near it. A UserWarning tells; a larger bank or a longer lengthscale helps.
         """
         return bounds.elbo(self.prior, self._recognised(observations, weights, rows, num_samples, generator), side=side)
+
+    def forward(
+        self,
+        *observations: Tensor,
+        side: Side = None,
+        weights: Float[Tensor, " B"] | None = None,
+        rows: Int[Tensor, " B"] | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """The same as `elbo`, for wrappers that call the module itself, such as DistributedDataParallel."""
+        return self.elbo(
+            *observations, side=side, weights=weights, rows=rows, num_samples=num_samples, generator=generator
+        )
 
     def log_marginal(
         self,
@@ -178,7 +202,7 @@ class RPM(nn.Module):
         if recognised.joint.situation == "exact":
             return MutualInformation(lower, lower, None)
         left_out = bounds.elbo(self.prior, recognised, side="upper")
-        estimate = Bound(left_out.value, left_out.per_observation, "mi", "estimate", None, left_out.terms)
+        estimate = replace(left_out, of="mi", kind="estimate", ceiling=None)
         return MutualInformation(lower, estimate, None)
 
     def decompose(
@@ -216,6 +240,7 @@ class RPM(nn.Module):
                 f"{len(observations)}."
             )
         self._check(observations)
+        BatchMarginal().check(observations, None)
         distributions = self._encode(*observations)
         if not all(isinstance(d, Dirac) for d in distributions):
             raise ValueError(
@@ -256,20 +281,31 @@ class RPM(nn.Module):
         check_matrix("grid", grid)
         check_finite("z", z)
         check_finite("grid", grid)
-        if isinstance(base, str):
-            if base != "uniform":
-                raise ValueError(f"Expected base='uniform', a tensor or a callable; got {base!r}.")
+        if isinstance(base, str) and base == "uniform":
             log_base_G = grid.new_zeros(grid.shape[0])
         else:
             log_base_G = base(grid) if callable(base) else base
+        if not isinstance(log_base_G, Tensor):
+            raise ValueError(
+                f"Expected base='uniform', a tensor or a callable that returns one; got {log_base_G!r}. "
+                f"Use torch.as_tensor for numbers."
+            )
         if log_base_G.shape != grid.shape[:1]:
             raise ValueError(
                 f"Expected base of shape ({grid.shape[0]},), one log-density per grid point; got "
                 f"{tuple(log_base_G.shape)}."
             )
-        if bool(log_base_G.isnan().any()):  # -inf says that R(z') is zero there
-            raise ValueError("Expected base without NaN; got NaN log-densities.")
+        if bool((log_base_G.isnan() | log_base_G.isposinf()).any()):  # -inf says that R(z') is zero there
+            raise ValueError("Expected base without NaN and +inf; got such log-densities. Zero density is -inf.")
+        if bool(log_base_G.isneginf().all()):
+            raise ValueError("Expected base above -inf at some grid point; got -inf, no density, on the whole grid.")
         logits_AG = self.prior.log_conditional(z, grid, log_base_G)
+        lost_A = ~logits_AG.amax(-1).isfinite()
+        if bool(lost_A.any()):
+            raise ValueError(
+                f"Expected z within reach of the grid; got row {int(lost_A.nonzero()[0])}, whose log-density overflows "
+                f"at every grid point of positive base. Move the grid, or rescale z."
+            )
         return logits_AG.softmax(-1)
 
     def _recognised(
@@ -288,14 +324,16 @@ class RPM(nn.Module):
         is then the scored batch itself.
         """
         self._check(observations)
+        check_count("num_samples", num_samples)
+        size = observations[0].shape[0]
+        given = None if weights is None else normalised_weights(weights, size)
+        self.marginal.check(observations, rows)
         distributions = self._encode(*observations)
         self.prior.check_densities(distributions)
         self.prior.initialise(*(d.mean.detach() for d in distributions))
         particles = self.posterior(distributions, num_samples=num_samples, generator=generator)
-        size = observations[0].shape[0]
         reference = particles.log_weights
-        equal = reference.new_full((size,), 1 / size)
-        row_weights = equal if weights is None else normalised_weights(weights.to(reference), size)
+        row_weights = reference.new_full((size,), 1 / size) if given is None else given.to(reference)
         recognised = self.marginal.recognised(
             observations,
             distributions,
@@ -312,8 +350,6 @@ class RPM(nn.Module):
         return recognised
 
     def _encode(self, *observations: Tensor) -> list[Distribution]:
-        for j, x in enumerate(observations):
-            check_finite(_name(j), x)
         models = self._models
         if self.shared:
             return models[0].encode_many(*observations)
@@ -327,8 +363,7 @@ class RPM(nn.Module):
         if len(observations) < 2:
             raise ValueError(f"Expected at least two observations (x, x_prime); got {len(observations)}.")
         for j, x in enumerate(observations):
-            if not isinstance(x, Tensor):
-                raise ValueError(f"Expected {_name(j)} as a tensor; got {type(x).__name__}. Use torch.as_tensor.")
+            check_tensor(observation_name(j), x)
         if not self.shared and len(observations) != len(self.recognition):
             raise ValueError(
                 f"Expected {len(self.recognition)} observations, one per recognition model; got {len(observations)}."
@@ -336,7 +371,5 @@ class RPM(nn.Module):
         sizes = [x.shape[0] if x.ndim else 0 for x in observations]
         if len(set(sizes)) > 1 or sizes[0] < 1:
             raise ValueError(f"Expected observations with the same number of rows, at least one; got {sizes}.")
-
-
-def _name(index: int) -> str:
-    return ("x", "x_prime")[index] if index < 2 else f"observation {index}"
+        for j, x in enumerate(observations):
+            check_finite(observation_name(j), x)

@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised, RecognitionJoint, Situation
-from recparam.ops.checks import check_finite
+from recparam.ops.checks import check_count, check_finite, check_tensor, explain_dtype, is_finite_number
 from recparam.recognition import DensityError, Dirac, Particles, enumerable
 
 Side = Literal["upper", "lower"] | None
@@ -102,6 +102,8 @@ class Prior(nn.Module, ABC):
             DensityError: The prior needs densities; latents alone have none.
             ValueError: Fewer than two latents or rows, different numbers of rows, or widths that do not fit.
         """
+        for j, z in enumerate(latents):
+            check_tensor(("z", "z_prime")[j] if j < 2 else f"latent {j}", z)
         if len(latents) < 2 or len({len(z) for z in latents}) > 1 or len(latents[0]) < 2:
             raise ValueError(
                 f"Expected at least two latents of one length >= 2; got {[tuple(z.shape) for z in latents]}."
@@ -206,7 +208,12 @@ class InfoNCEPrior(Prior):
                 "Expected a coupling whose lengthscale is set; got one that waits for data. Call "
                 "model.initialise(x, x_prime) first, or give lengthscale=."
             )
-        return self.coupling.score()(z, grid) + log_base
+        try:
+            return self.coupling.score()(z, grid) + log_base
+        except RuntimeError as error:
+            explain_dtype(error, "z", z, self.coupling)
+            explain_dtype(error, "grid", grid, self.coupling)
+            raise
 
 
 class OptimalPrior(Prior):
@@ -300,10 +307,9 @@ class JointGaussianPrior(ParametricPrior):
 
     def __init__(self, dim: int, *, correlation: float = 0.5) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"Expected dim >= 1; got {dim}.")
-        if not -1 < correlation < 1:
-            raise ValueError(f"Expected a correlation between -1 and 1, exclusive; got {correlation}.")
+        check_count("dim", dim)
+        if not is_finite_number(correlation) or not -1 < correlation < 1:
+            raise ValueError(f"Expected a correlation between -1 and 1, exclusive; got {correlation!r}.")
         self.raw_correlation = nn.Parameter(torch.full((dim,), math.atanh(correlation)))
 
     @property
@@ -352,8 +358,10 @@ class JointCategoricalPrior(ParametricPrior):
 
     def __init__(self, *sizes: int) -> None:
         super().__init__()
-        if len(sizes) < 2 or min(sizes) < 1:
+        if len(sizes) < 2:
             raise ValueError(f"Expected at least two sizes >= 1; got {sizes}.")
+        for j, size in enumerate(sizes):
+            check_count(f"sizes[{j}]", size)
         self.logits = nn.Parameter(torch.zeros(sizes))
 
     def check_densities(self, distributions: Sequence[Distribution]) -> None:
@@ -369,6 +377,18 @@ class JointCategoricalPrior(ParametricPrior):
         """Raise ValueError if the latents' widths are not the table's."""
         if tuple(widths) != tuple(self.logits.shape):
             raise ValueError(f"Expected latents of widths {tuple(self.logits.shape)}; got {tuple(widths)}.")
+
+    def log_conditional(
+        self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"], log_base: Float[Tensor, " G"]
+    ) -> Float[Tensor, "A G"]:
+        """log P(z, z') for every pair of one-hot rows; ValueError for other rows."""
+        for name, value in (("z", z), ("grid", grid)):
+            if not bool((((value == 0) | (value == 1)).all(-1) & (value.sum(-1) == 1)).all()):
+                raise ValueError(
+                    f"Expected one-hot rows in {name} for JointCategoricalPrior, such as torch.eye(K); got other rows. "
+                    f"Enumerate or draw latents; the mean of a categorical distribution is none."
+                )
+        return super().log_conditional(z, grid, log_base)
 
     def log_prob(self, *latents: Tensor) -> Tensor:
         """Log-probability of one-hot latents (..., K_j), shape (...), in nats."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, OneHotCategorical, constraints
 
 from recparam.ops import BlockScore, DotProduct, GaussianDensity, Score
-from recparam.ops.checks import check_finite
+from recparam.ops.checks import check_count, check_finite, check_positive, check_tensor, explain_dtype
 
 
 class DensityError(ValueError):
@@ -66,10 +66,15 @@ class RecognitionModel(nn.Module, ABC):
 
     Args:
         net: Module that maps a batch of observations to a matrix of parameters (B, P).
+
+    Raises:
+        ValueError: net is not a module.
     """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"Expected net as a torch module, such as torch.nn.Linear(4, 2); got {net!r}.")
         self.net = net
 
     @abstractmethod
@@ -86,7 +91,8 @@ class RecognitionModel(nn.Module, ABC):
             Distribution with batch shape (B,) and event shape (D,).
 
         Raises:
-            ValueError: The network's output is not a matrix with one row per observation, or not finite.
+            ValueError: x is no batch or has another dtype than the network takes, or the network's output is not a
+                matrix with one row per observation, or not finite.
         """
         return self._distribution(self._output(x))
 
@@ -103,7 +109,14 @@ class RecognitionModel(nn.Module, ABC):
         return [self._distribution(part) for part in parameters.split([len(x) for x in observations])]
 
     def _output(self, x: Tensor) -> Float[Tensor, "B P"]:
-        parameters = self.net(x)
+        check_tensor("x", x)
+        if not x.ndim:
+            raise ValueError("Expected x with the batch first; got a scalar. Use x[None].")
+        try:
+            parameters = self.net(x)
+        except RuntimeError as error:
+            explain_dtype(error, "x", x, self.net)
+            raise
         if not isinstance(parameters, Tensor) or parameters.ndim != 2 or parameters.shape[0] != x.shape[0]:
             got = tuple(parameters.shape) if isinstance(parameters, Tensor) else type(parameters).__name__
             raise ValueError(f"Expected net(x) of shape ({x.shape[0]}, width), one row per observation; got {got}.")
@@ -150,8 +163,7 @@ class EpsilonGaussian(RecognitionModel):
 
     def __init__(self, net: nn.Module, *, epsilon: float) -> None:
         super().__init__(net)
-        if not 0 < epsilon < float("inf"):
-            raise ValueError(f"Expected epsilon > 0 (a variance); got {epsilon}.")
+        check_positive("epsilon", epsilon, what="variance")
         self.epsilon = float(epsilon)
 
     def _distribution(self, parameters: Float[Tensor, "B P"]) -> Distribution:
@@ -237,10 +249,9 @@ def recognise(
         Particles with S = product of the numbers of values (enumerated) or `num_samples`.
 
     Raises:
-        ValueError: num_samples < 1.
+        ValueError: num_samples is not a whole number >= 1.
     """
-    if num_samples < 1:
-        raise ValueError(f"Expected num_samples >= 1; got {num_samples}.")
+    check_count("num_samples", num_samples)
     if enumerable(distributions):
         supports = [_support(d) for d in distributions]  # (K_j, B, D_j) each
         index = list(itertools.product(*(range(len(s)) for s in supports)))

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from recparam.ops.checks import check_finite
+
 
 class Batches(ABC):
     """Batches of rows in an order that depends on the seed and the epoch only; a base class.
@@ -76,7 +78,7 @@ class TupleBatches(Batches):
             )
         super().__init__(lengths[0], batch_size=batch_size, seed=seed)
         for number, observation in enumerate(observations):
-            _check_finite(observation, f"observations[{number}]")
+            check_finite(f"observations[{number}]", observation)
         self.observations = observations
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, ...]:
@@ -124,24 +126,15 @@ class PairBatches(Batches):
             raise ValueError(
                 f"targets: expected one per frame, {len(frames)}, got {len(targets)}. Give each frame one."
             )
-        _check_finite(frames, "frames")
+        check_finite("frames", frames)
         if targets is not None:
-            _check_finite(targets, "targets")
+            check_finite("targets", targets)
         self.frames, self.targets, self.indices = frames, targets, indices
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, ...]:
         columns = self.indices[rows].unbind(dim=1)
         sources = (self.frames,) if self.targets is None else (self.frames, self.targets)
         return tuple(_take(source, column) for source in sources for column in columns)
-
-
-def _check_finite(values: Any, name: str) -> None:
-    if isinstance(values, Tensor):
-        finite = not values.is_floating_point() or bool(torch.isfinite(values).all())
-    else:
-        finite = values.dtype.kind != "f" or bool(np.isfinite(values).all())
-    if not finite:
-        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity. Remove or repair those rows.")
 
 
 def _take(values: Any, rows: Tensor) -> Tensor:
