@@ -154,6 +154,35 @@ def test_bounds_say_what_they_are(tmp_path: Path) -> None:
     assert row == ["black", "Gaussian", "ELBO", "estimate", "7", "2.912", "3.401", "−0.5124", "3.401", "12.3"]
 
 
+def test_no_remark_where_all_values_keep_below_their_ceiling(tmp_path: Path) -> None:
+    data = results(("gaussian",))
+    data["runs"][0]["bound_nats"] = 3.4015  # rounding
+    found, _ = page(tmp_path, results=data)
+    assert not any("remark" in row for row in found.rows) and "single precision lost" not in found.words
+
+
+def test_values_above_their_ceiling_are_marked_in_words(tmp_path: Path) -> None:
+    data = results(("gaussian", "linear", "recipe"))
+    data["runs"][1]["heldout_bound_nats"] = 131072.0
+    data["runs"][2] |= {"bound_nats": 21723.8, "heldout_bound_nats": 3.41}
+    found, _ = page(tmp_path, results=data)
+    head, *rows = [row for row in found.rows if len(row) == 11]
+    assert head[-1] == "remark"
+    remarks = {row[1]: row[-1] for row in rows}
+    assert remarks == {
+        "Gaussian": "",
+        "linear": "held out above its ceiling: single precision lost, not a bound",
+        "recipe": "training and held out above their ceilings: single precision lost, not a bound",
+    }
+    assert "in exact arithmetic no value exceeds its ceiling" in " ".join(found.words.split())
+
+
+def test_arms_and_terms_are_defined(tmp_path: Path) -> None:
+    found, _ = page(tmp_path)
+    for words in ("settings this library recommends", "the mean centre of the training video", "R(z′)the density of"):
+        assert words in found.words
+
+
 def test_settings_versions_and_seeds_are_shown(tmp_path: Path) -> None:
     found, _ = page(tmp_path)
     assert ["epochs", "30"] in found.rows and ["recipe.lengthscale", "–"] in found.rows

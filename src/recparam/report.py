@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from recparam.plots import arm_title, order_arms
+from recparam.plots import CEILING_TOLERANCE, above_ceiling, arm_title, order_arms
 from recparam.storage import replacing
 
 Image = bytes | str | os.PathLike[str]
@@ -19,11 +19,18 @@ _DASH = "–"
 
 _ARMS = {
     "supervised": "the same encoder, trained on the true centres: what the architecture can reach",
-    "recipe": "Gaussian coupling, trained with the settings this library recommends",
+    "recipe": "Gaussian coupling, trained with the settings this library recommends instead of the paper's",
     "gaussian": "InfoNCE with the Gaussian coupling (Eq. 27), the paper's settings",
     "linear": "InfoNCE with the linear, that is bilinear, coupling (Eq. 8), the paper's settings",
     "untrained": "the encoder as initialised: what the architecture gives away for free",
-    "constant": "the best constant prediction: what knowing nothing of the frame costs",
+    "constant": "always the mean centre of the training video: what knowing nothing of the frame costs",
+}
+
+_TERMS = {
+    "bound, ceiling": "what training maximises, and the largest value it can take with so many pairs per batch",
+    "R(z′)": "the density of the latents over all frames, estimated from the training video; a “base” of the "
+    "predicted density",
+    "held-out video": "a fresh video of another seed, on which all errors are measured",
 }
 
 _CSS = """
@@ -51,7 +58,7 @@ th { font-weight: 600; }
 thead th { border-bottom: 1.5px solid #222; white-space: normal; vertical-align: bottom; line-height: 1.3; }
 tbody td, tbody th { border-bottom: 1px solid #ececec; }
 .text, th.text, td.text { text-align: left; }
-td.text { white-space: normal; overflow-wrap: anywhere; }
+td.text { white-space: normal; overflow-wrap: break-word; }
 dt { font-weight: 600; } dd { margin: 0 0 .5rem; }
 .arms { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .95rem; }
 .arms dd { margin: 0; }
@@ -139,6 +146,7 @@ def _introduction(title: str, results: Mapping[str, Any]) -> str:
         facts.append(f"{_duration(float(results['seconds']))} for the last command")
     arms = order_arms(list(results.get("arms") or _arms_in(results)))
     items = "".join(f"<dt>{_text(arm_title(a))}</dt><dd>{_text(_ARMS.get(a, ''))}</dd>" for a in arms)
+    terms = "".join(f"<dt>{_text(term)}</dt><dd>{_text(meaning)}</dd>" for term, meaning in _TERMS.items())
     return (
         f'<header>\n<h1>{_text(title)}</h1>\n<p class="label">{label}</p>\n</header>\n'
         "<section>\n<p>An encoder sees pairs of consecutive frames of a video of moving balls and no labels; "
@@ -146,6 +154,7 @@ def _introduction(title: str, results: Mapping[str, Any]) -> str:
         "Errors are mean distances between decoded and true centres on a fresh video of another seed.</p>\n"
         + (f"<p>{'; '.join(facts)}.</p>\n" if facts else "")
         + (f'<h3>Arms</h3>\n<dl class="arms">{items}</dl>\n' if items else "")
+        + (f'<h3>Terms</h3>\n<dl class="arms">{terms}</dl>\n' if items else "")
         + "</section>"
     )
 
@@ -168,7 +177,11 @@ def _curves(curves: Image | Mapping[str, Image] | None) -> str:
         f'alt="{_text(("Training curves, " + name) if name else "Training curves")}">\n</figure>'
         for name, image in named.items()
     )
-    note = '<p class="note">The bound of each arm in training, in nats; its ceiling is dashed.</p>'
+    note = (
+        '<p class="note">The bound of each arm in training, in nats; its ceiling is dashed. Where a curve leaves '
+        "the range up to the ceiling by far, the axis is logarithmic there. Crosses, if any, mark values above their "
+        "ceiling: single precision lost, not a bound.</p>"
+    )
     return _section("Training curves", f"{note}\n{body}") if named else ""
 
 
@@ -213,9 +226,7 @@ def _errors(results: Mapping[str, Any]) -> str:
         return ""
     seeds = results.get("seeds") or ()
     spread = (
-        "With a single seed there is no interval. "
-        if len(seeds) == 1
-        else "The interval is Student's t over seeds. "
+        "With a single seed there is no interval. " if len(seeds) == 1 else "The interval is Student's t over seeds. "
     )
     note = (
         f'<p class="note">Mean distance on the held-out video, in pixels of the frames. {spread}'
@@ -246,14 +257,32 @@ def _bounds(results: Mapping[str, Any]) -> str:
             _number(run.get("heldout_bound_nats"), 4),
             _number(run.get("heldout_ceiling_nats"), 4),
             _number(run.get("seconds"), 3),
+            _text(_remark(run)),
         ]
         for run in runs
     ]
+    remarks = any(row[-1] for row in rows)
+    if remarks:
+        head.append("remark")
+    else:
+        rows = [row[:-1] for row in rows]
     note = (
         '<p class="note">In nats per pair. “Of” is the quantity, “kind” says whether the value is a lower or '
-        "an upper bound of it or an estimate. No value can exceed its ceiling, whatever is learned.</p>"
+        "an upper bound of it or an estimate. Whatever is learned, in exact arithmetic no value exceeds its "
+        f"ceiling; one that does so by more than {CEILING_TOLERANCE:g} nats is marked in words.</p>"
     )
-    return _section("Bounds", _table(head, rows, left=4) + "\n" + note)
+    return _section("Bounds", _table(head, rows, left=4, right=int(remarks)) + "\n" + note)
+
+
+def _remark(run: Mapping[str, Any]) -> str:
+    pairs = (("training", "bound_nats", "ceiling_nats"), ("held out", "heldout_bound_nats", "heldout_ceiling_nats"))
+    above = [name for name, bound, ceiling in pairs if _exceeds(run.get(bound), run.get(ceiling))]
+    whose = "its ceiling" if len(above) == 1 else "their ceilings"
+    return f"{' and '.join(above)} above {whose}: single precision lost, not a bound" if above else ""
+
+
+def _exceeds(value: Any, ceiling: Any) -> bool:
+    return _finite(value) and _finite(ceiling) and above_ceiling(value, ceiling)
 
 
 def _ratio(value: Any, reference: Any) -> float | None:
@@ -287,11 +316,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
             yield name, _DASH if value is None else str(value)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
-    """Build a table from escaped cells; the first ``left`` columns are text, the others numbers."""
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, right: int = 0) -> str:
+    """Build a table from escaped cells; ``left`` columns are text, then come numbers, then ``right`` of text."""
 
     def cell(index: int, content: str, tag: str, scope: str = "") -> str:
-        kind = ' class="text"' if index < left else ""
+        kind = ' class="text"' if index < left or index >= len(head) - right else ""
         return f"<{tag}{scope}{kind}>{content}</{tag}>"
 
     top = "".join(cell(i, _text(name), "th", ' scope="col"') for i, name in enumerate(head))

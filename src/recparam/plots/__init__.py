@@ -1,13 +1,15 @@
 """Figure 1 of the moving-balls experiment and its training curves, drawn without global matplotlib state."""
 
-from recparam.plots.curves import draw_curves
+from recparam.plots.curves import CEILING_TOLERANCE, above_ceiling, draw_curves
 from recparam.plots.figure1 import Figure1Data, draw_figure1, figure1_caption
 from recparam.plots.style import ARM_COLOURS, ARM_ORDER, arm_title, order_arms, save_figure
 
 __all__ = [
     "ARM_COLOURS",
     "ARM_ORDER",
+    "CEILING_TOLERANCE",
     "Figure1Data",
+    "above_ceiling",
     "arm_title",
     "draw_curves",
     "draw_figure1",

@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Real, UInt8
@@ -14,30 +13,25 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.patheffects import withStroke
 
 from recparam.evaluation import mean_interval
-from recparam.plots.style import INK, MUTED, arm_colour, arm_title, bare, missing, order_arms, style
+from recparam.plots.bars import draw_bars
+from recparam.plots.density import DENSITY_MAP, EDGE, NEXT_MARK, NOW_MARK, density_note, draw_density
+from recparam.plots.style import MUTED, arm_colour, arm_title, bare, missing, order_arms, style
 
-_EDGE: list[AbstractPathEffect] = [withStroke(linewidth=3.4, foreground="black")]
-_NOW_MARK: dict[str, Any] = {
-    "ls": "none",
-    "marker": "o",
-    "ms": 6.5,
-    "mfc": "none",
-    "mec": "white",
-    "mew": 1.6,
+_BASES = (("uniform", "uniform base"), ("marginal", "base R(z′), density of latents"))
+# Shape and shade tell the balls apart; pure green would be too pale on white.
+_BALL_MARKS = ("o", "s", "D")
+_BALL_SHADES = {"red": "#C00000", "green": "#007A00", "blue": "#0000D0"}
+_ARM_MEANINGS = {
+    "supervised": "supervised is the same encoder trained on the true centres",
+    "recipe": "recipe is the Gaussian coupling trained as this library recommends instead of with the paper's settings",
+    "gaussian": "Gaussian is the Gaussian coupling with the paper's settings",
+    "linear": "linear is the bilinear coupling with the paper's settings",
+    "untrained": "untrained is the encoder as initialised",
+    "constant": "constant always answers the mean centre of the training video",
 }
-_NEXT_MARK: dict[str, Any] = {
-    "ls": "none",
-    "marker": "X",
-    "ms": 8,
-    "mfc": "#56B4E9",
-    "mec": "black",
-    "mew": 0.7,
-}
-_DENSITY_MAP = "inferno"
-_BASES = (("uniform", "uniform base"), ("marginal", "base R(z′)"))
 _POINTS = 40  # frames in panel B: enough to fill the arena, few enough to follow a single error
 _WIDTH, _HEIGHT = 10.0, 8.35  # inches
 
@@ -50,12 +44,16 @@ class Figure1Data:
         video: name of the video, e.g. ``"clutter"``.
         label: what was run, e.g. the preset, the size and the number of seeds.
         frames: consecutive frames of panel A.
+        first_frame: number of the first of them in the held-out video, counted from 0.
         frame_centres: centres of the balls in these frames, px.
+        ball_names: what tells each ball apart for a reader, e.g. its colour.
         true: centres of the balls over the held-out video, px.
         decoded: for each arm, the decoded centres over the same frames, px.
         errors: for each arm, the mean distance of each seed, px.
         current_frame: the frame from which panels D and E predict.
-        current_centre: centre of the ball of panels D and E in that frame, px.
+        current_index: its number in the held-out video, counted from 0.
+        ball: index of the ball of panels D and E.
+        current_centre: centre of this ball in that frame, px.
         next_centre: centre of the same ball one frame later, px.
         predicted: for each arm, the mass of the next place under the bases ``"uniform"`` and
             ``"marginal"``, on a grid from the first to the last pixel of the frame.
@@ -65,15 +63,23 @@ class Figure1Data:
     video: str
     label: str
     frames: UInt8[np.ndarray, "frames height width 3"]
+    first_frame: int
     frame_centres: Real[np.ndarray, "frames balls 2"]
+    ball_names: Sequence[str]
     true: Real[np.ndarray, "time balls 2"]
     decoded: Mapping[str, Real[np.ndarray, "time balls 2"]]
     errors: Mapping[str, Sequence[float]]
     current_frame: UInt8[np.ndarray, "height width 3"]
+    current_index: int
+    ball: int
     current_centre: Real[np.ndarray, "2"]
     next_centre: Real[np.ndarray, "2"]
     predicted: Mapping[str, Mapping[str, Real[np.ndarray, "_ _"]]]
     size_px: int
+
+    def ball_title(self, ball: int) -> str:
+        """Return the name of a ball as the figure and its caption print it, counted from 1."""
+        return f"ball {ball + 1} ({self.ball_names[ball]})"
 
 
 def _check(data: Figure1Data) -> None:
@@ -84,6 +90,11 @@ def _check(data: Figure1Data) -> None:
             "frames: expected at least one frame and as many frames as frame_centres, "
             f"got {len(data.frames)} and {len(data.frame_centres)}"
         )
+    balls = data.true.shape[1]
+    if len(data.ball_names) != balls:
+        raise ValueError(f"ball_names: expected one name for each of the {balls} balls, got {list(data.ball_names)}")
+    if not 0 <= data.ball < balls:
+        raise ValueError(f"ball: expected the index of one of the {balls} balls, from 0, got {data.ball}")
     for arm, centres in data.decoded.items():
         if centres.shape != data.true.shape:
             raise ValueError(
@@ -137,13 +148,13 @@ def _draw_frames(axes: Sequence[Axes], data: Figure1Data) -> None:
                         "lw": 1.4,
                         "shrinkA": 0,
                         "shrinkB": 0,
-                        "path_effects": _EDGE,
+                        "path_effects": EDGE,
                     },
                 )
                 arrow.set_clip_on(True)
         ax.set_xlim(-0.5, data.frames.shape[2] - 0.5)
         ax.set_ylim(data.frames.shape[1] - 0.5, -0.5)
-        ax.set_title("t" if index == 0 else f"t + {index}", pad=3, fontsize=8.5, color=MUTED)
+        ax.set_title(f"frame {data.first_frame + index}", pad=3, fontsize=8.5, color=MUTED)
 
 
 def _draw_decoded(ax: Axes, arm: str, data: Figure1Data) -> None:
@@ -152,86 +163,32 @@ def _draw_decoded(ax: Axes, arm: str, data: Figure1Data) -> None:
         missing(ax)
         return
     rows = np.unique(np.linspace(0, len(data.true) - 1, _POINTS).round().astype(int))
-    true = data.true[rows].reshape(-1, 2)
-    decoded = data.decoded[arm][rows].reshape(-1, 2)
-    errors = np.stack([true, decoded], axis=1)  # (points, ends, 2)
+    true, decoded = data.true[rows], data.decoded[arm][rows]
+    errors = np.stack([true, decoded], axis=2).reshape(-1, 2, 2)  # (points, ends, 2)
     ax.add_collection(LineCollection(list(errors), colors=arm_colour(arm), linewidths=0.5, alpha=0.6, zorder=1))
-    ring = {"facecolors": "none", "edgecolors": "#555555", "linewidths": 0.7}
-    ax.scatter(true[:, 0], true[:, 1], s=16, zorder=2, **ring)
-    ax.scatter(decoded[:, 0], decoded[:, 1], s=7, color=arm_colour(arm), linewidths=0, zorder=3)
+    for ball in range(true.shape[1]):
+        mark, shade = _ball_mark(data, ball)
+        ring = {"facecolors": "none", "edgecolors": shade, "linewidths": 0.7, "marker": mark}
+        ax.scatter(true[:, ball, 0], true[:, ball, 1], s=16, zorder=2, **ring)
+    places = decoded.reshape(-1, 2)
+    ax.scatter(places[:, 0], places[:, 1], s=7, color=arm_colour(arm), linewidths=0, zorder=3)
     ax.set_xlim(-0.5, data.size_px - 0.5)
     ax.set_ylim(data.size_px - 0.5, -0.5)
     ax.set_aspect("equal")
     bare(ax)
 
 
-def _draw_bars(ax: Axes, data: Figure1Data) -> None:
-    arms = [arm for arm in order_arms(data.errors) if len(data.errors[arm]) > 0]
-    if not arms:
-        missing(ax)
-        return
-    reach = 0.0
-    ends: list[tuple[float, float]] = []
-    for row, arm in enumerate(arms):
-        mean, low, high = mean_interval(data.errors[arm])
-        ax.barh(row, mean, height=0.62, color=arm_colour(arm), zorder=1)
-        seeds = np.asarray(data.errors[arm], dtype=float)
-        end = max(mean, float(seeds.max()))
-        if low is not None and high is not None:
-            # A distance is not negative; the t interval of a few seeds may be.
-            whiskers = [[mean - max(low, 0.0)], [high - mean]]
-            ax.errorbar(mean, row, xerr=whiskers, color=INK, lw=1.1, capsize=3.5, capthick=1.1, zorder=2)
-            end = max(end, high)
-            ax.scatter(
-                seeds,
-                row + np.linspace(-0.17, 0.17, seeds.size),
-                s=11,
-                color="white",
-                edgecolors=INK,
-                linewidths=0.7,
-                zorder=3,
-            )
-        ends.append((mean, end))
-        reach = max(reach, end)
-    reach = reach or 1.0
-    for row, (mean, end) in enumerate(ends):
-        ax.text(end + 0.04 * reach, row, _number(mean), va="center", ha="left", fontsize=9)
-    ax.set_xlim(0, 1.26 * reach)
-    ax.set_ylim(max(len(arms), 5) - 0.4, -0.6)  # a lone arm keeps a bar's usual width
-    ax.set_yticks(range(len(arms)), [arm_title(arm) for arm in arms])
-    ax.tick_params(axis="y", length=0)
-    ax.locator_params(axis="x", nbins=5)
-    ax.set_xlabel(f"mean distance from true centre\n(px; the frame is {data.size_px} px wide)")
-    ax.spines[["top", "right"]].set_visible(False)
+def _ball_mark(data: Figure1Data, ball: int) -> tuple[str, str]:
+    return _BALL_MARKS[ball % len(_BALL_MARKS)], _BALL_SHADES.get(data.ball_names[ball], "#555555")
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def _draw_density(ax: Axes, mass: np.ndarray | None, title: str, data: Figure1Data) -> None:
-    ax.set_title(title, pad=4)
-    if mass is None:
-        missing(ax)
-        return
-    bare(ax)
-    relative = np.asarray(mass, dtype=float) / float(mass.max())
-    height, width = data.current_frame.shape[:2]
-    # Cell centres lie on the first and the last pixel, so the cells reach half a cell beyond.
-    x_half = 0.5 * (width - 1) / max(relative.shape[1] - 1, 1)
-    y_half = 0.5 * (height - 1) / max(relative.shape[0] - 1, 1)
-    extent = (-x_half, width - 1 + x_half, height - 1 + y_half, -y_half)
-    ax.imshow(relative, extent=extent, cmap=_DENSITY_MAP, vmin=0, vmax=1, interpolation="bilinear")
-    # The frame shows through faintly as a grey veil, so that its colours are not read as density.
-    light = data.current_frame.astype(float).max(axis=-1) / 255
-    veil = np.ones((height, width, 4))
-    veil[..., 3] = 0.4 * light
-    ax.imshow(veil, interpolation="nearest")
-    (now,) = ax.plot([data.current_centre[0]], [data.current_centre[1]], **_NOW_MARK)
-    now.set_path_effects(_EDGE)
-    ax.plot([data.next_centre[0]], [data.next_centre[1]], **_NEXT_MARK)
-    ax.set_xlim(-0.5, width - 0.5)
-    ax.set_ylim(height - 0.5, -0.5)
+def _ball_key(data: Figure1Data) -> list[Line2D]:
+    handles: list[Line2D] = []
+    for ball in range(len(data.ball_names)):
+        mark, shade = _ball_mark(data, ball)
+        label = ("" if ball else "true: ") + data.ball_title(ball)
+        handles.append(Line2D([], [], ls="none", marker=mark, ms=4.5, mfc="none", mec=shade, label=label))
+    return handles
 
 
 def _legend(fig: Figure, left: float, top: float, handles: Sequence[Line2D], columns: int) -> None:
@@ -300,34 +257,44 @@ def draw_figure1(data: Figure1Data) -> Figure:
             left,
             5.46,
             [
-                Line2D([], [], ls="none", marker="o", ms=4.5, mfc="none", mec="#555555", label="true"),
+                *_ball_key(data),
                 Line2D([], [], ls="none", marker="o", ms=3, color=MUTED, label="decoded"),
                 Line2D([], [], color=MUTED, lw=0.7, label="error"),
             ],
-            3,
+            len(data.ball_names) + 2,
         )
 
         _heading(fig, 6.75, 0.9, "C", "Error of every arm")
-        _draw_bars(_place(fig, 7.62, 1.1, 2.2, 3.72), data)
+        draw_bars(_place(fig, 7.62, 1.1, 2.2, 3.72), data.errors, size_px=data.size_px)
 
         top, side = 6.12, 1.98
         for letter, arm, start in (("D", "gaussian", left), ("E", "linear", 4.95)):
             name = arm_title(arm)
-            _heading(fig, start, top - 0.32, letter, f"Predicted place in the next frame, {name}")
+            where = f"Predicted place of {data.ball_title(data.ball)} in frame {data.current_index + 1}, {name}"
+            _heading(fig, start, top - 0.32, letter, where)
             for i, (base, title) in enumerate(_BASES):
                 mass = data.predicted.get(arm, {}).get(base)
-                _draw_density(_place(fig, start + i * (side + 0.1), top, side, side), mass, title, data)
+                draw_density(
+                    _place(fig, start + i * (side + 0.1), top, side, side),
+                    mass,
+                    title=title,
+                    arm=arm,
+                    frame=data.current_frame,
+                    now=data.current_centre,
+                    following=data.next_centre,
+                )
         scale = _place(fig, 4.95 + 2 * side + 0.2, top, 0.1, side)
-        bar = fig.colorbar(ScalarMappable(Normalize(0, 1), _DENSITY_MAP), cax=scale, ticks=[0, 0.5, 1])
+        bar = fig.colorbar(ScalarMappable(Normalize(0, 1), DENSITY_MAP), cax=scale, ticks=[0, 0.5, 1])
         bar.ax.tick_params(labelsize=8, length=2)
         bar.set_label("density / its maximum", fontsize=8.5, labelpad=3)
+        ball = data.ball_title(data.ball)
         _legend(
             fig,
             left,
             top + side + 0.14,
             [
-                Line2D([], [], label="ball now", path_effects=_EDGE, **_NOW_MARK),
-                Line2D([], [], label="ball in the next frame", **_NEXT_MARK),
+                Line2D([], [], label=f"{ball} in frame {data.current_index}", path_effects=EDGE, **NOW_MARK),
+                Line2D([], [], label=f"{ball} in frame {data.current_index + 1}", **NEXT_MARK),
             ],
             2,
         )
@@ -353,16 +320,34 @@ def figure1_caption(data: Figure1Data) -> str:
         if most <= 1
         else "dots are seeds, whiskers the 95% interval of the mean (Student's t)"
     )
-    balls = data.true.shape[1]
-    return (
-        f"Figure 1, video “{data.video}” ({data.label}). "
-        "A: consecutive frames; arrows lead to the next centre of each ball, dotted lines show its path. "
-        f"B: centres of all {balls} balls after linear decoding, in frames spread evenly over a held-out "
-        "video of another seed; lines join each decoded centre to the true one. "
-        f"C: mean distance between decoded and true centres on the held-out video, {seeds}; {spread}. "
-        "D, E: predicted density of the place of one ball in the next frame, for the Gaussian and the linear "
-        "coupling. “Uniform base” is f / Z, normalised on the grid under a uniform base (as in Eq. 26); "
-        "“base R(z′)” is the same times an estimate of R(z′). Densities are drawn over the image through the "
-        "linear decoder, with the other coordinates held at their values in the current frame; each panel is "
-        "scaled to its own maximum, and the current frame shows through as a grey veil."
+    lows = [mean_interval(values)[1] for values in data.errors.values() if len(values) > 0]
+    if any(low is not None and low <= 0 for low in lows):
+        spread += "; an arrow at the axis: the interval reaches down to zero, which the logarithmic axis cannot show"
+    arms = [_ARM_MEANINGS[arm] for arm in order_arms(data.errors) if data.errors[arm] and arm in _ARM_MEANINGS]
+    balls = ", ".join(data.ball_title(ball) for ball in range(len(data.ball_names)))
+    notes = [
+        f"{letter}, {title.partition(',')[0]}: {note.text}."
+        for letter, arm in (("D", "gaussian"), ("E", "linear"))
+        for base, title in _BASES
+        if (mass := data.predicted.get(arm, {}).get(base)) is not None and (note := density_note(mass, arm))
+    ]
+    return " ".join(
+        [
+            f"Figure 1, video “{data.video}” ({data.label}).",
+            "A: consecutive frames of the held-out video, counted from 0; arrows lead to the next centre of each "
+            "ball, dotted lines show its path.",
+            f"B: centres of {balls} after linear decoding, in frames spread evenly over a held-out video of "
+            "another seed; lines join each decoded centre to the true one.",
+            "C: mean distance between decoded and true centres on the held-out video, on a logarithmic axis, "
+            f"{seeds}; {spread}.",
+            *([f"Arms: {'; '.join(arms)}."] if arms else []),
+            f"D, E: predicted density of the place of {data.ball_title(data.ball)} in frame "
+            f"{data.current_index + 1}, seen from frame {data.current_index}, for the Gaussian and the linear "
+            "coupling. “Uniform base” is f / Z, normalised on the grid under a uniform base (as in Eq. 26); "
+            "“base R(z′)” is the same times R(z′), the density of the latents over all frames, estimated from the "
+            "training video. Densities are drawn over the image through the linear decoder, with the other "
+            "coordinates held at their values in the current frame; each panel is scaled to its own maximum, and "
+            "the current frame shows through as a grey veil.",
+            *notes,
+        ]
     )

@@ -18,6 +18,9 @@ from recparam.report import write_report
 CONSECUTIVE = 4
 """Frames of panel A."""
 
+_DRAWN_BALL = 0  # the one whose density a run stores
+_COLOUR_NAMES = {(255, 0, 0): "red", (0, 255, 0): "green", (0, 0, 255): "blue"}
+
 
 def draw_all(settings: Settings, results: dict[str, Any], out: Path) -> list[Path]:
     """Draw Figure 1 of each video and write the report.
@@ -86,6 +89,8 @@ def figure_data(settings: Settings, results: dict[str, Any], out: Path, video: s
         label=f"{settings.label}; panels A, B, D and E: seed {seed}",
         frames=fresh.frames[first : first + CONSECUTIVE],
         frame_centres=centres[first : first + CONSECUTIVE],
+        first_frame=first,
+        ball_names=[_COLOUR_NAMES.get(tuple(map(int, colour)), f"RGB {colour}") for colour in fresh.colours],
         true=centres,
         decoded={arm: found["decoded"] for arm, found in arrays.items()},
         errors={
@@ -93,8 +98,10 @@ def figure_data(settings: Settings, results: dict[str, Any], out: Path, video: s
             for arm in dict.fromkeys(run["arm"] for run in runs)
         },
         current_frame=fresh.frames[frame],
-        current_centre=centres[frame, 0],
-        next_centre=centres[frame + 1, 0],
+        current_index=frame,
+        ball=_DRAWN_BALL,
+        current_centre=centres[frame, _DRAWN_BALL],
+        next_centre=centres[frame + 1, _DRAWN_BALL],
         predicted={
             arm: {"uniform": found["density_uniform"], "marginal": found["density_marginal"]}
             for arm, found in arrays.items()
