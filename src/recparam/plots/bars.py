@@ -86,7 +86,7 @@ def draw_bars(ax: Axes, errors: Mapping[str, Sequence[float]], *, size_px: int) 
     powers = 10.0 ** np.arange(round(math.log10(floor)), math.floor(math.log10(right)) + 1)
     # Within a decade or two the powers of ten alone would leave the axis almost without numbers.
     ticks = np.outer(powers, [1, 2, 5]).ravel() if decades < 1.5 else powers[:: math.ceil(len(powers) / 6)]
-    ax.xaxis.set_major_locator(FixedLocator(ticks[ticks <= right]))
+    ax.xaxis.set_major_locator(FixedLocator(ticks[ticks <= right].tolist()))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(f"mean distance from true centre\n(px, log scale; frame {size_px} px wide)")

@@ -19,7 +19,7 @@ CONSECUTIVE = 4
 """Frames of panel A."""
 
 _DRAWN_BALL = 0  # the one whose density a run stores
-_COLOUR_NAMES = {(255, 0, 0): "red", (0, 255, 0): "green", (0, 0, 255): "blue"}
+_COLOUR_NAMES: dict[tuple[int, ...], str] = {(255, 0, 0): "red", (0, 255, 0): "green", (0, 0, 255): "blue"}
 
 
 def draw_all(settings: Settings, results: dict[str, Any], out: Path) -> list[Path]:
@@ -90,7 +90,7 @@ def figure_data(settings: Settings, results: dict[str, Any], out: Path, video: s
         frames=fresh.frames[first : first + CONSECUTIVE],
         frame_centres=centres[first : first + CONSECUTIVE],
         first_frame=first,
-        ball_names=[_COLOUR_NAMES.get(tuple(map(int, colour)), f"RGB {colour}") for colour in fresh.colours],
+        ball_names=[_COLOUR_NAMES.get(colour, f"RGB {colour}") for colour in fresh.colours],
         true=centres,
         decoded={arm: found["decoded"] for arm, found in arrays.items()},
         errors={
