@@ -1,13 +1,24 @@
-"""The one kernel: row-wise log-sum-exp and log-mean-exp of pairwise scores over a bank."""
+"""The one kernel: row-wise log-sum-exp of pairwise scores over a bank, in memory linear in either side."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from recparam.ops.checks import check_matrix
-from recparam.ops.scores import Score
+from recparam.ops import engines
+from recparam.ops.logits import Logits
+from recparam.ops.pairs import BLOCK, LeaveOut, Pairs, check_left, check_pairs
+from recparam.ops.scores import DotProduct, Features, ProductScore, Score, largest_norm
+
+Implementation = Literal["auto", "dense", "blocked", "native", "triton"]
+
+_DOUBLE = 2.0**29  # how many times more magnitude double precision holds than single, at the same error
 
 
 def pairwise_logsumexp(
@@ -18,26 +29,33 @@ def pairwise_logsumexp(
     log_weights: Float[Tensor, " M"] | None = None,
     row_owner: Int[Tensor, " A"] | None = None,
     bank_owner: Int[Tensor, " M"] | None = None,
+    leave_out: LeaveOut | None = None,
+    implementation: Implementation = "auto",
 ) -> Float[Tensor, " A"]:
-    """Row-wise log-sum-exp of a pairwise score, differentiable in all tensors.
+    """Row-wise log-sum-exp of a pairwise score, differentiable in all tensors, never holding an A x M matrix.
 
         out_a = log sum_{m: bank_owner_m != row_owner_a} w_m exp score(z_a, bank_m)
 
     Args:
-        score: Maps blocks (A, D), (M, E) to scores (A, M) in nats.
+        score: Maps blocks (A, D), (M, E) to scores (A, M) in nats. It is called on blocks of rows, unless it
+            is a matrix product of features (dot product, squared distance, Gaussian densities).
         z: Queries, shape (A, D).
-        bank: Columns, shape (M, E).
-        log_weights: Log of a weight per column, shape (M,); None means weight one.
+        bank: Columns, shape (M, E), of the same dtype and device. Half precision is computed in single.
+        log_weights: Log of a weight per column, shape (M,); -inf masks a column; None means weight one.
         row_owner: Identity of each query, shape (A,). With `bank_owner` the columns of the same identity
             are left out of that row.
         bank_owner: Identity of each column, shape (M,).
+        leave_out: Maps a slice of rows to a boolean mask (rows, M), True for further columns to leave out.
+        implementation: "auto"; "dense", in plain operations and quadratic memory, for double backward and as
+            reference; or one of the others by name (see `recparam.ops.engines`).
 
     Returns:
-        Shape (A,), in nats.
+        Shape (A,), in nats, of the dtype of z.
 
     Raises:
-        ValueError: A side is empty or not a matrix, the score's block has the wrong shape, only one of the
-            owners is given, or a row has no column left.
+        ValueError: A side is empty or not a matrix, dtypes or devices differ, an input is not finite, the
+            score's block has the wrong shape, only one of the owners is given, or a row has no column left.
+        NotImplementedError: In a double backward of any implementation but "dense".
 
     Example:
         >>> import torch
@@ -46,28 +64,8 @@ def pairwise_logsumexp(
         >>> pairwise_logsumexp(DotProduct(), z, torch.zeros(4, 3)).exp()
         tensor([4., 4.])
     """
-    check_matrix("z", z)
-    check_matrix("bank", bank)
-    block_AM = score(z, bank)
-    if block_AM.shape != (z.shape[0], bank.shape[0]):
-        raise ValueError(
-            f"Expected the score to return shape ({z.shape[0]}, {bank.shape[0]}); got {tuple(block_AM.shape)}."
-        )
-    if log_weights is not None:
-        block_AM = block_AM + log_weights
-    if (row_owner is None) != (bank_owner is None):
-        raise ValueError("Expected row_owner and bank_owner together, or neither; got one of them.")
-    if row_owner is not None and bank_owner is not None:
-        own_AM = row_owner[:, None] == bank_owner[None, :]
-        weightless = own_AM if log_weights is None else own_AM | torch.isneginf(log_weights)
-        empty = weightless.all(-1)
-        if bool(empty.any()):
-            raise ValueError(
-                f"Expected at least one weighted bank column that is not the row's own; "
-                f"row {int(empty.nonzero()[0])} has none. Use a batch or bank of at least two observations."
-            )
-        block_AM = block_AM.masked_fill(own_AM, -torch.inf)
-    return torch.logsumexp(block_AM, dim=-1)
+    pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
+    return _value(pairs, implementation)
 
 
 def pairwise_logmeanexp(
@@ -75,17 +73,241 @@ def pairwise_logmeanexp(
     z: Float[Tensor, "A D"],
     bank: Float[Tensor, "M E"],
     *,
-    log_weights: Float[Tensor, " M"],
+    log_weights: Float[Tensor, " M"] | None = None,
     row_owner: Int[Tensor, " A"] | None = None,
     bank_owner: Int[Tensor, " M"] | None = None,
+    leave_out: LeaveOut | None = None,
+    implementation: Implementation = "auto",
 ) -> Float[Tensor, " A"]:
     """Row-wise log of the weighted mean of exp score over the columns kept for that row.
 
     As `pairwise_logsumexp`, less the log of the total weight of the columns that were kept, so that leaving
     a row's own columns out leaves a mean and not a smaller sum.
     """
-    total = pairwise_logsumexp(score, z, bank, log_weights=log_weights, row_owner=row_owner, bank_owner=bank_owner)
-    if row_owner is None or bank_owner is None:
-        return total - torch.logsumexp(log_weights, dim=0)
-    kept_AM = log_weights.expand(z.shape[0], -1).masked_fill(row_owner[:, None] == bank_owner[None, :], -torch.inf)
-    return total - torch.logsumexp(kept_AM, dim=-1)
+    pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
+    return _value(pairs, implementation) - _log_total(pairs, implementation)
+
+
+def pairwise_infonce(
+    score: Score,
+    z: Float[Tensor, "A D"],
+    bank: Float[Tensor, "M E"],
+    *,
+    positives: Int[Tensor, " A"] | None = None,
+    keep_positive: bool = True,
+    log_weights: Float[Tensor, " M"] | None = None,
+    leave_out: LeaveOut | None = None,
+    implementation: Implementation = "auto",
+) -> Float[Tensor, " A"]:
+    """The score of each row's positive less the log-mean-exp over the bank: what "InfoNCE" computes.
+
+        out_a = score(z_a, bank_p(a)) - log mean_m exp score(z_a, bank_m)
+
+    Forming the two in one sweep keeps what their difference loses: the value never exceeds log M by rounding,
+    and gradients are right where the positive stands far above the rest (one minus its probability is computed
+    from the others' sum). See also: Eqs. 6, 22.
+
+    Args:
+        score: As in `pairwise_logsumexp`.
+        z: Queries, shape (A, D).
+        bank: Columns, shape (M, E), the positives among them.
+        positives: Index of each query's positive in the bank, shape (A,); None means column a for row a.
+        keep_positive: Whether the positive stays in the mean.
+        log_weights: Log of a weight per column, shape (M,); a positive's must be finite.
+        leave_out: Maps a slice of rows to a boolean mask (rows, M), True for columns to leave out of the mean;
+            a positive's own entry is ignored.
+        implementation: As in `pairwise_logsumexp`.
+
+    Returns:
+        Shape (A,), in nats. The other direction is the same with the sides, and the score's, exchanged.
+
+    Raises:
+        ValueError: As `pairwise_logsumexp`, or positives that do not index the bank.
+
+    Example:
+        >>> import torch
+        >>> from recparam.ops import DotProduct, pairwise_infonce
+        >>> pairwise_infonce(DotProduct(), 100 * torch.eye(2), torch.eye(2))
+        tensor([0.6931, 0.6931])
+    """
+    pairs = check_pairs(score, z, bank, log_weights, None, None, leave_out)
+    if positives is None:
+        if len(z) > len(bank):
+            raise ValueError(f"Expected positives=, or at least {len(z)} bank rows, one per query; got {len(bank)}.")
+        positives = torch.arange(len(z), device=z.device)
+    if positives.shape != (len(z),) or positives.dtype != torch.int64 or positives.device != z.device:
+        raise ValueError(
+            f"Expected positives of shape ({len(z)},), int64 on {z.device}; got {tuple(positives.shape)}, "
+            f"{positives.dtype} on {positives.device}."
+        )
+    if int(positives.min()) < 0 or int(positives.max()) >= len(bank):
+        raise ValueError(
+            f"Expected positives from 0 to {len(bank) - 1}; got {int(positives.min())} to {int(positives.max())}."
+        )
+    if log_weights is not None and bool(torch.isneginf(log_weights[positives]).any()):
+        raise ValueError("Expected finite log_weights at every positive; got -inf. Leave those rows out of z.")
+    pairs = replace(pairs, own=positives, keep_own=keep_positive, contrast=True)
+    if not keep_positive and leave_out is None:
+        check_left(pairs)
+    value = _value(pairs, implementation) + _log_total(pairs, implementation)
+    return value if log_weights is None else value - log_weights[positives]
+
+
+def _log_total(pairs: Pairs, implementation: Implementation) -> Tensor:
+    """Log of the total weight of the columns that each row keeps, a scalar or (A,)."""
+    left = pairs.own is not None and not pairs.keep_own
+    if pairs.excluded is None and not left:
+        if pairs.log_weights is None:
+            return pairs.z.new_tensor(math.log(len(pairs.bank)))
+        return torch.logsumexp(pairs.log_weights, 0)
+    if pairs.excluded is None and pairs.log_weights is None and pairs.own is not None:
+        count = len(pairs.bank) - (pairs.own >= 0).to(torch.float64)
+        return count.log().to(pairs.z.dtype)
+    zeros = replace(
+        pairs, score=DotProduct(), z=pairs.z.new_zeros(len(pairs.z), 1), bank=pairs.bank.new_zeros(len(pairs.bank), 1)
+    )
+    return _value(replace(zeros, contrast=False), implementation)
+
+
+def _value(pairs: Pairs, implementation: Implementation) -> Tensor:
+    """lse over the kept columns, or the own logit (its weight included) less it."""
+    dtype = pairs.z.dtype
+    if implementation != "dense":
+        engine = engines.choose(implementation)
+        if dtype in (torch.float16, torch.bfloat16) and not engine.half:
+            pairs = _as(pairs, torch.float32)
+        features, pairs = _features(pairs)
+        if features is not None:
+            return _product(pairs, features, engine).to(dtype)
+        return _by_blocks(pairs).to(dtype)
+    if dtype in (torch.float16, torch.bfloat16):
+        pairs = _as(pairs, torch.float32)
+    return _block(pairs, slice(0, len(pairs.z)), pairs.z, pairs.bank, pairs.log_weights).to(dtype)
+
+
+def _as(pairs: Pairs, dtype: torch.dtype) -> Pairs:
+    weights = None if pairs.log_weights is None else pairs.log_weights.to(dtype)
+    return replace(pairs, z=pairs.z.to(dtype), bank=pairs.bank.to(dtype), log_weights=weights)
+
+
+def _features(pairs: Pairs) -> tuple[Features | None, Pairs]:
+    """Features in the least precision in which their product is right, by a bound computed from them."""
+    score = pairs.score
+    if not isinstance(score, ProductScore):
+        return None, pairs
+    features = score.features(pairs.z, pairs.bank)
+    if features is None:
+        return None, pairs
+    tolerated = score.tolerated * (_DOUBLE if pairs.z.dtype == torch.float64 else 1)
+    if _magnitude(features) <= tolerated:
+        return features, pairs
+    if pairs.z.dtype != torch.float64:
+        pairs = _as(pairs, torch.float64)
+        features = score.features(pairs.z, pairs.bank)
+        if features is not None and _magnitude(features) <= score.tolerated * _DOUBLE:
+            return features, pairs
+    return None, pairs
+
+
+@torch.no_grad()
+def _magnitude(features: Features) -> float:
+    """The largest term, in nats, that can be met while a score is formed from features."""
+    biases = [float(bias.abs().max()) for bias in features[2:] if bias is not None]
+    return float(largest_norm(features.rows)) * float(largest_norm(features.columns)) + sum(biases)
+
+
+def _product(pairs: Pairs, features: Features, engine: engines.Engine) -> Tensor:
+    bias = features.column_bias
+    if pairs.log_weights is not None:
+        weights = pairs.log_weights.to(features.rows.dtype)
+        bias = weights if bias is None else bias + weights
+    value = _Sweep.apply(
+        features.rows, features.columns, bias, pairs.own, pairs.keep_own, pairs.contrast, pairs.excluded, engine,
+        torch.is_grad_enabled(),
+    )  # fmt: skip
+    assert isinstance(value, Tensor)
+    return value if features.row_bias is None or pairs.contrast else value + features.row_bias
+
+
+class _Sweep(torch.autograd.Function):
+    """One sweep forward that also leaves the gradients of the sum; backward scales them, or sweeps again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        columns: Tensor,
+        bias: Tensor | None,
+        own: Tensor | None,
+        keep_own: bool,
+        contrast: bool,
+        excluded: LeaveOut | None,
+        engine: engines.Engine,
+        with_gradients: bool,
+    ) -> Tensor:
+        logits = Logits(
+            rows.detach(), columns.detach(), None if bias is None else bias.detach(), own, keep_own, contrast, excluded
+        )
+        ctx.need = tuple(ctx.needs_input_grad[:3])
+        swept = engine.sweep(logits, ctx.need if with_gradients and any(ctx.need) else None)
+        ctx.save_for_backward(rows, columns, bias, own)
+        ctx.options, ctx.engine, ctx.gradients = (keep_own, contrast, excluded), engine, swept.gradients
+        return swept.out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError(
+                "The pairwise log-sum-exp has no second derivative (create_graph=True); use implementation='dense'."
+            )
+        (g,) = upstream
+        equal = g.numel() < 2 or g.stride(0) == 0 or bool((g == g[0]).all())
+        kept, ctx.gradients = ctx.gradients, None  # scaled in place: a second backward sweeps again
+        if equal and kept is not None:
+            parts = tuple(None if part is None else part.mul_(g[0]) for part in kept)
+        else:
+            rows, columns, bias, own = ctx.saved_tensors
+            keep_own, contrast, excluded = ctx.options
+            logits = Logits(rows, columns, bias, own, keep_own, contrast, excluded)
+            parts = tuple(ctx.engine.gradients(logits, g, ctx.need))
+        return *parts, None, None, None, None, None, None
+
+
+def _by_blocks(pairs: Pairs) -> Tensor:
+    """Blocks of rows of any score; backward forms each block again."""
+    height = max(1, BLOCK // len(pairs.bank))
+    values: list[Tensor] = []
+    for start in range(0, len(pairs.z), height):
+        rows = slice(start, min(start + height, len(pairs.z)))
+        block = pairs.z[rows]
+        if torch.is_grad_enabled() and len(pairs.z) > height:
+            value = checkpoint(_block, pairs, rows, block, pairs.bank, pairs.log_weights, use_reentrant=False)
+        else:
+            value = _block(pairs, rows, block, pairs.bank, pairs.log_weights)
+        assert isinstance(value, Tensor)
+        values.append(value)
+    return torch.cat(values)
+
+
+def _block(pairs: Pairs, rows: slice, z: Tensor, bank: Tensor, log_weights: Tensor | None) -> Tensor:
+    """The values of some rows, from the score itself and in operations that torch differentiates."""
+    scores = pairs.score(z, bank)
+    if scores.shape != (len(z), len(bank)):
+        raise ValueError(f"Expected the score to return shape ({len(z)}, {len(bank)}); got {tuple(scores.shape)}.")
+    if log_weights is not None:
+        scores = scores + log_weights
+    own = None if pairs.own is None else pairs.own[rows]
+    kept = scores if pairs.excluded is None else scores.masked_fill(pairs.excluded(rows), -torch.inf)
+    if own is None:
+        return torch.logsumexp(kept, -1)
+    # The own logit apart: one minus its probability must not be formed as a difference.
+    is_own = own[:, None] == torch.arange(len(bank), device=own.device)
+    t_own = torch.where(own >= 0, scores.gather(1, own.clamp_min(0)[:, None])[:, 0], -torch.inf)
+    others = kept.masked_fill(is_own, -torch.inf)
+    none = torch.isneginf(others.detach()).all(-1)
+    off = torch.where(none, -torch.inf, torch.logsumexp(others.masked_fill(none[:, None], 0), -1))
+    if not pairs.keep_own:
+        return t_own - off if pairs.contrast else off
+    if not pairs.contrast:
+        return torch.logaddexp(off, t_own)
+    return torch.where(none, 0, -torch.nn.functional.softplus(torch.where(none, 0, off - t_own)))

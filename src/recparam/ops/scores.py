@@ -1,14 +1,15 @@
 """Pairwise scores: what the kernel is told about a coupling or a density, in tensors alone.
 
-A score maps rows `z` of shape (A, D) and columns `bank` of shape (M, E) to a block (A, M) in nats. A
-faster kernel may recognise the class and use its fields; calling it is always right.
+A score maps rows `z` of shape (A, D) and columns `bank` of shape (M, E) to a block (A, M) in nats; calling
+it is always right. A score that is a matrix product of features of either side says so by `features`, and the
+kernel then never calls it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,39 @@ class Score(Protocol):
         ...
 
 
+class Features(NamedTuple):
+    """A score as a matrix product: s_ij = rows_i . columns_j + row_bias_i + column_bias_j.
+
+    Args:
+        rows: Shape (A, F).
+        columns: Shape (M, F).
+        row_bias: Shape (A,), or None for zero.
+        column_bias: Shape (M,), or None for zero.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    row_bias: Tensor | None = None
+    column_bias: Tensor | None = None
+
+
+@runtime_checkable
+class ProductScore(Score, Protocol):
+    """A score that is a matrix product of features."""
+
+    tolerated: float
+    """Largest magnitude of the product's terms, in nats, at which single precision is good enough."""
+
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
+        """Both sides' features, differentiable; None if the score is no such product after all."""
+        ...
+
+
+_DISTANCE = 500.0  # a squared distance is small where its terms are large: rounding stays under 3e-5 nats
+_DOT = 1e4  # a dot product of this size loses 5e-4 nats in single precision however it is formed
+_CENTRED = 100.0  # nats; below this the bank is left where it is
+
+
 @dataclass(frozen=True)
 class DotProduct:
     """Scores `scale * z^T weight z'`, of unit vectors if `normalise`.
@@ -37,47 +71,95 @@ class DotProduct:
     weight: Tensor | None = None
     scale: Tensor | None = None
     normalise: bool = False
+    tolerated = _DOT
 
-    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
-        """Score every row against every column."""
+    def _sides(self, z: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
         if self.normalise:
             z, bank = torch.nn.functional.normalize(z, dim=-1), torch.nn.functional.normalize(bank, dim=-1)
         if self.weight is not None:
-            z = z @ self.weight
+            z = z @ self.weight.to(z.dtype)
         if self.scale is not None:
-            z = z * self.scale
+            z = z * self.scale.to(z.dtype)
+        return z, bank
+
+    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
+        """Score every row against every column."""
+        z, bank = self._sides(z, bank)
         return z @ bank.T
+
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
+        """Both sides as they are; a bank far from the origin is centred, which moves z . centre into the row's bias."""
+        z, bank = self._sides(z, bank)
+        with torch.no_grad():
+            centre = bank.mean(0)
+            far = float(centre.norm() * largest_norm(z)) > _CENTRED
+            far = far and float(centre.norm()) > 0.5 * float((bank - centre).square().mean().mul(bank.shape[1]).sqrt())
+        return Features(z, bank - centre, row_bias=z @ centre) if far else Features(z, bank)
 
 
 @dataclass(frozen=True)
 class SquaredDistance:
     """Scores `-1/2 sum_d ((z_d - z'_d) / lengthscale_d)^2`.
 
-    Differences are taken directly: the expansion |z|^2 - 2 z.z' + |z'|^2 loses every digit in float32 once
-    the latents sit a thousand lengthscales from the origin.
+    Calling it takes the differences directly. Its features expand the square around the bank's centre, which
+    errs in single precision as the square of range over lengthscale; the kernel looks at that number first.
 
     Args:
         lengthscale: Scalar or (D,), in units of z.
     """
 
     lengthscale: Tensor
+    tolerated = _DISTANCE
 
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """Score every row against every column."""
         difference_AMD = (z[:, None, :] - bank[None, :, :]) / self.lengthscale
         return -0.5 * difference_AMD.square().sum(-1)
 
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
+        """The scaled latents around the bank's centre, and minus half their squared norms."""
+        centre, per_scale = bank.detach().mean(0), 1 / self.lengthscale.to(z.dtype)
+        rows, columns = (z - centre) * per_scale, (bank - centre) * per_scale
+        return Features(rows, columns, -0.5 * rows.square().sum(-1), -0.5 * columns.square().sum(-1))
+
+
+@dataclass(frozen=True)
+class AbsoluteDistance:
+    """Scores `-sum_d |z_d - z'_d| / scale_d`.
+
+    Args:
+        scale: Scalar or (D,), in units of z.
+    """
+
+    scale: Tensor
+
+    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
+        """Score every row against every column."""
+        # Around the bank's centre, or dividing by the scale would round away what an offset leaves.
+        centre, scale = bank.detach().mean(0), self.scale.to(z.dtype)
+        return -torch.cdist((z - centre) / scale, (bank - centre) / scale, p=1.0)
+
 
 @dataclass(frozen=True)
 class GaussianDensity:
     """Scores log N(z; mean_m, diag scale_m^2), one component per column; columns hold (mean, scale)."""
 
+    tolerated = _DISTANCE
+
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """Log-density of every row under every component."""
         mean_MD, scale_MD = bank.chunk(2, dim=-1)
         standard_AMD = (z[:, None, :] - mean_MD[None]) / scale_MD[None]
-        log_normaliser_M = scale_MD.log().sum(-1) + 0.5 * z.shape[-1] * torch.log(z.new_tensor(2 * torch.pi))
-        return -0.5 * standard_AMD.square().sum(-1) - log_normaliser_M
+        return -0.5 * standard_AMD.square().sum(-1) - _log_normaliser(scale_MD)
+
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
+        """z and its square against mean and -1/2, both over the variance, around the centre of the means."""
+        mean_MD, scale_MD = bank.chunk(2, dim=-1)
+        centre = mean_MD.detach().mean(0)
+        z, mean_MD, precision_MD = z - centre, mean_MD - centre, scale_MD.square().reciprocal()
+        shift_MD = mean_MD * precision_MD
+        bias = -0.5 * (mean_MD * shift_MD).sum(-1) - _log_normaliser(scale_MD)
+        return Features(torch.cat([z, z.square()], -1), torch.cat([shift_MD, -0.5 * precision_MD], -1), None, bias)
 
 
 @dataclass(frozen=True)
@@ -85,7 +167,7 @@ class BlockScore:
     """Scores any callable on blocks; a wrong output shape is an error.
 
     Args:
-        function: Maps (A, D) and (M, E) to (A, M).
+        function: Maps (A, D) and (M, E) to (A, M), each row and column alone: it is called on blocks.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
@@ -93,10 +175,9 @@ class BlockScore:
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """Score every row against every column."""
         block = self.function(z, bank)
-        if block.shape != (z.shape[0], bank.shape[0]):
-            raise ValueError(
-                f"Expected the score to return shape ({z.shape[0]}, {bank.shape[0]}); got {tuple(block.shape)}."
-            )
+        if not isinstance(block, Tensor) or block.shape != (z.shape[0], bank.shape[0]):
+            got = tuple(block.shape) if isinstance(block, Tensor) else type(block).__name__
+            raise ValueError(f"Expected the score to return shape ({z.shape[0]}, {bank.shape[0]}); got {got}.")
         return block
 
 
@@ -118,6 +199,17 @@ class OnColumns:
         """Score every row against every column."""
         return self.score(z[:, self.rows], bank[:, self.columns])
 
+    @property
+    def tolerated(self) -> float:
+        """That of the inner score."""
+        return self.score.tolerated if isinstance(self.score, ProductScore) else 0.0
+
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
+        """The inner score's features of the chosen entries."""
+        if not isinstance(self.score, ProductScore):
+            return None
+        return self.score.features(z[:, self.rows], bank[:, self.columns])
+
 
 @dataclass(frozen=True)
 class SumOfScores:
@@ -131,3 +223,28 @@ class SumOfScores:
         for score in self.scores[1:]:
             total = total + score(z, bank)
         return total
+
+    @property
+    def tolerated(self) -> float:
+        """The least of the parts'."""
+        return min(score.tolerated if isinstance(score, ProductScore) else 0.0 for score in self.scores)
+
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
+        """The parts' features side by side."""
+        parts = [score.features(z, bank) if isinstance(score, ProductScore) else None for score in self.scores]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        biases = [[bias for bias in side if bias is not None] for side in zip(*(p[2:] for p in known), strict=True)]
+        row_bias, column_bias = (torch.stack(side).sum(0) if side else None for side in biases)
+        rows, columns = torch.cat([p.rows for p in known], -1), torch.cat([p.columns for p in known], -1)
+        return Features(rows, columns, row_bias, column_bias)
+
+
+def largest_norm(values: Float[Tensor, "N D"]) -> Tensor:
+    """The largest Euclidean norm of a row, without a copy of the whole."""
+    return torch.linalg.vector_norm(values, dim=-1).max()
+
+
+def _log_normaliser(scale_MD: Tensor) -> Tensor:
+    return scale_MD.log().sum(-1) + 0.5 * scale_MD.shape[-1] * torch.log(scale_MD.new_tensor(2 * torch.pi))

@@ -306,8 +306,9 @@ def predicted_density(
     places = decoded[frame].flatten().repeat(GRID * GRID, 1)
     places[:, 0] = x.flatten()
     places[:, 1] = y.flatten()
-    matrix, intercept = decoder_matrix(decoder)
-    latents = (places.double() - intercept) @ torch.linalg.pinv(matrix).mT
+    # From the current latents, so that what the decoder cannot see (collapsed latents) stays where it is.
+    step = (places - decoded[frame].flatten()).double()
+    latents = z_fresh[frame].double() + step @ torch.linalg.pinv(decoder_matrix(decoder)).mT
     base = torch.from_numpy(log_density(z_train.numpy(), latents.numpy()))
     base = (base - base.max()).float()  # far from the data it is so low that single precision would flatten it
     latents = latents.float()
@@ -323,9 +324,9 @@ def predicted_density(
     }
 
 
-def decoder_matrix(decoder: LinearDecoder) -> tuple[Tensor, Tensor]:
-    """Return A and b of the decoder's y = A z + b, in double precision."""
-    return torch.as_tensor(decoder.weight).double(), torch.as_tensor(decoder.bias).double()
+def decoder_matrix(decoder: LinearDecoder) -> Tensor:
+    """Return A of the decoder's y = A z + b, in double precision."""
+    return torch.as_tensor(decoder.weight).double()
 
 
 def log_density(

@@ -1,0 +1,179 @@
+"""The kernel in plain torch: blocks of rows against all columns, each score formed once.
+
+For a row i with own logit t and o_i = log sum_{j not own} exp t_ij, the value is (contrast, own kept)
+-log(1 + exp(o_i - t)). Its derivative is +s_i in t_own and -s_i exp(t_ij - o_i) in the others, with
+s_i = sigmoid(o_i - t): one minus the own probability is never formed as a difference, which single
+precision could not represent where the own term dominates. The gradient of a row follows from the block
+as soon as its sum is known; that of the columns too, if every row's upstream gradient is one (or all are
+equal), so that a mean needs each score once and 6 n m F operations.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recparam.ops.logits import Gradients, Logits, Need, Swept
+
+_RIDE = 16  # up to this width bias, reference and row sums ride in the matrix products
+_BLOCK = 1 << 19  # scores in a block with few features; stays near the processor
+_WIDE_BLOCK = 1 << 21  # with many features, where taller blocks make better matrix products
+_LEAST_ROWS = 16
+_PROBES = 16  # columns from which a row's reference is taken
+
+
+def sweep(logits: Logits, need: Need | None) -> Swept:
+    """Values of all rows and, with `need`, the gradients of their sum, in one sweep."""
+    blocks = _Blocks(logits, need or (False, False, False))
+    out, off = [], []
+    for rows in blocks.slices():
+        weight_off, weight_own, value, log_off = blocks.weights(rows)
+        out.append(value)
+        off.append(log_off)
+        if need is not None:
+            blocks.accumulate(rows, weight_off, weight_own)
+    return Swept(torch.cat(out), torch.cat(off), blocks.gradients() if need is not None else None)
+
+
+def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
+    """Gradients for upstream gradients (n,) that differ between rows: each score is formed again."""
+    blocks = _Blocks(logits, need)
+    for rows in blocks.slices():
+        weight_off, weight_own, _, _ = blocks.weights(rows)
+        g = upstream[rows]
+        blocks.accumulate(rows, weight_off * g, None if weight_own is None else weight_own * g)
+    return blocks.gradients()
+
+
+class _Blocks:
+    """The buffers of a sweep, and what is done to one block."""
+
+    def __init__(self, logits: Logits, need: Need) -> None:
+        self.logits, self.need = logits, need
+        rows, columns, bias = logits.rows, logits.columns, logits.bias
+        self.n, self.m, self.width = len(rows), len(columns), rows.shape[1]
+        self.ride = self.width + 2 <= _RIDE
+        budget = _BLOCK if self.ride else _WIDE_BLOCK
+        self.height = min(self.n, max(_LEAST_ROWS, budget // self.m))
+        self.buffer = rows.new_empty(self.height, self.m)
+        self.index = torch.arange(self.height, device=rows.device)
+        if self.ride:
+            self.columns = columns.new_zeros(self.m, _RIDE)
+            self.columns[:, : self.width] = columns
+            if bias is not None:
+                self.columns[:, self.width] = bias
+            self.columns[:, self.width + 1] = 1
+            self.rows = rows.new_zeros(self.n, _RIDE)
+            self.rows[:, : self.width] = rows
+            self.rows[:, self.width] = 1
+        else:
+            self.columns, self.rows = columns, rows
+        self.probes = torch.linspace(0, self.m - 1, min(self.m, _PROBES), device=rows.device).long()
+        self.grad_rows = torch.empty_like(self.rows) if need[0] else None
+        self.grad_columns = torch.zeros_like(self.columns) if need[1] or (need[2] and self.ride) else None
+        self.grad_bias = rows.new_zeros(self.m) if need[2] and not self.ride else None
+
+    def slices(self) -> list[slice]:
+        return [slice(start, min(start + self.height, self.n)) for start in range(0, self.n, self.height)]
+
+    def weights(self, rows: slice) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Fill the buffer with exp(t - reference), own columns zero; return what turns it into derivatives.
+
+        Returns:
+            The factor of each row's buffer and the derivative in its own logit (both k,), the value, and the
+            log-sum-exp of the other columns.
+        """
+        own = None if self.logits.own is None else self.logits.own[rows]
+        reference = self._reference(rows, own)
+        total, t_own = self._exponentials(rows, own, reference)
+        if not bool(((total >= 0.5) & torch.isfinite(total)).all()):  # a column far above the probed ones, or none
+            reference = self._reference(rows, own, exact=True)
+            total, t_own = self._exponentials(rows, own, reference)
+        off = total.log()  # less the reference, as t_own is
+        per_total = torch.where(total > 0, 1 / total, 0)
+        log_off = off + reference
+        if t_own is None:
+            return per_total, None, log_off, log_off
+        if not self.logits.keep_own:
+            if self.logits.contrast:
+                return -per_total, torch.ones_like(off), t_own - off, log_off
+            return per_total, torch.zeros_like(off), log_off, log_off
+        share_off = torch.sigmoid(off - t_own)
+        if self.logits.contrast:
+            return -share_off * per_total, share_off, -torch.nn.functional.softplus(off - t_own), log_off
+        return share_off * per_total, torch.sigmoid(t_own - off), torch.logaddexp(off, t_own) + reference, log_off
+
+    def accumulate(self, rows: slice, weight_off: Tensor, weight_own: Tensor | None) -> None:
+        """Add the block's part of every gradient that is asked for."""
+        block = self.buffer[: len(weight_off)]
+        here = self.rows[rows]
+        own = None if self.logits.own is None else self.logits.own[rows].clamp_min(0)
+        if self.grad_rows is not None:
+            part = torch.mm(block, self.columns, out=self.grad_rows[rows]).mul_(weight_off[:, None])
+            if own is not None and weight_own is not None:
+                part.addcmul_(self.columns[own], weight_own[:, None])
+        if self.grad_columns is not None:
+            self.grad_columns.addmm_(block.T, here * weight_off[:, None])
+            if own is not None and weight_own is not None:
+                self.grad_columns.index_add_(0, own, here * weight_own[:, None])
+        if self.grad_bias is not None:
+            self.grad_bias.addmv_(block.T, weight_off)
+            if own is not None and weight_own is not None:
+                self.grad_bias.index_add_(0, own, weight_own)
+
+    def gradients(self) -> Gradients:
+        width = self.width
+        rows, columns, bias = self.grad_rows, self.grad_columns, self.grad_bias
+        if self.ride:
+            bias = columns[:, width].clone() if columns is not None and self.need[2] else None
+            columns = columns[:, :width].clone() if columns is not None and self.need[1] else None
+            rows = None if rows is None else rows[:, :width].clone()
+        return Gradients(rows, columns, bias)
+
+    def _reference(self, rows: slice, own: Tensor | None, *, exact: bool = False) -> Tensor:
+        """A logit of each row near its largest, so that no exponential overflows and one of them is one or more."""
+        if exact or self.logits.excluded is not None:
+            block = self._scores(rows, self.logits.rows.new_zeros(rows.stop - rows.start))
+            self._leave_out(block, rows, own, -torch.inf)
+            largest = block.amax(1)
+        else:
+            logits = self.logits
+            probed = logits.rows[rows] @ logits.columns[self.probes].T
+            if logits.bias is not None:
+                probed += logits.bias[self.probes]
+            if own is not None:
+                probed.masked_fill_(own[:, None] == self.probes, -torch.inf)
+            largest = probed.amax(1)
+        return torch.where(torch.isneginf(largest), 0, largest)
+
+    def _exponentials(self, rows: slice, own: Tensor | None, reference: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Fill the buffer; return the row sums without own columns, and the own logits less the reference."""
+        block = self._scores(rows, reference)
+        t_own = None
+        if own is not None:
+            t_own = block[self.index[: len(block)], own.clamp_min(0)]
+            t_own = torch.where(own >= 0, t_own, -torch.inf)
+        block.exp_()
+        self._leave_out(block, rows, own, 0.0)
+        return (block @ self.columns[:, self.width + 1] if self.ride else block.sum(1)), t_own
+
+    def _scores(self, rows: slice, reference: Tensor) -> Tensor:
+        block = self.buffer[: len(reference)]
+        if self.ride:
+            here = self.rows[rows]
+            here[:, self.width + 1] = -reference
+            torch.mm(here, self.columns.T, out=block)
+            here[:, self.width + 1] = 0
+            return block
+        if self.logits.bias is None:
+            torch.mm(self.rows[rows], self.columns.T, out=block)
+        else:
+            torch.addmm(self.logits.bias, self.rows[rows], self.columns.T, out=block)
+        return block.sub_(reference[:, None])
+
+    def _leave_out(self, block: Tensor, rows: slice, own: Tensor | None, value: float) -> None:
+        if own is not None:
+            have = own >= 0
+            block[self.index[: len(block)][have], own[have]] = value
+        if self.logits.excluded is not None:
+            block.masked_fill_(self.logits.excluded(rows), value)

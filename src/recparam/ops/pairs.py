@@ -1,0 +1,122 @@
+"""A question to the kernel, checked before any work: scores of whom, and who is left out for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recparam.ops.checks import check_finite, check_matrix
+from recparam.ops.scores import Score
+
+LeaveOut = Callable[[slice], Tensor]
+"""Maps a slice of rows to a boolean mask (rows, M) of the columns that those rows leave out."""
+
+BLOCK = 1 << 19
+"""Scores, or entries of a mask, that are held at once where no engine decides."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A checked question to the kernel; the fields of `Logits` have their meaning there."""
+
+    score: Score
+    z: Tensor
+    bank: Tensor
+    log_weights: Tensor | None
+    own: Tensor | None = None
+    keep_own: bool = True
+    contrast: bool = False
+    excluded: LeaveOut | None = None
+
+
+def check_pairs(
+    score: Score,
+    z: Tensor,
+    bank: Tensor,
+    log_weights: Tensor | None,
+    row_owner: Tensor | None,
+    bank_owner: Tensor | None,
+    leave_out: LeaveOut | None,
+) -> Pairs:
+    """Check what `pairwise_logsumexp` was given, whose arguments and errors these are."""
+    check_matrix("z", z)
+    check_matrix("bank", bank)
+    if z.dtype != bank.dtype or z.device != bank.device or not z.is_floating_point():
+        raise ValueError(
+            f"Expected z and bank of one floating-point dtype and device; got {z.dtype} on {z.device} and "
+            f"{bank.dtype} on {bank.device}. Use bank.to(z)."
+        )
+    check_finite("z", z)
+    check_finite("bank", bank)
+    if log_weights is not None:
+        if log_weights.shape != bank.shape[:1] or bool((log_weights.isnan() | (log_weights == torch.inf)).any()):
+            raise ValueError(
+                f"Expected log_weights of shape ({len(bank)},), finite or -inf; got {tuple(log_weights.shape)}."
+            )
+        if bool(torch.isneginf(log_weights).all()):
+            raise ValueError("Expected at least one finite entry in log_weights; got -inf for every column.")
+    if (row_owner is None) != (bank_owner is None):
+        raise ValueError("Expected row_owner and bank_owner together, or neither; got one of them.")
+    pairs = Pairs(score, z, bank, log_weights, excluded=leave_out)
+    if row_owner is not None and bank_owner is not None:
+        for name, owner, size in (("row_owner", row_owner, len(z)), ("bank_owner", bank_owner, len(bank))):
+            if owner.shape != (size,) or owner.is_floating_point():
+                raise ValueError(f"Expected {name} as whole numbers of shape ({size},); got {tuple(owner.shape)}.")
+        pairs = _left_out(pairs, row_owner, bank_owner)
+    if pairs.excluded is not None or pairs.own is not None:
+        check_left(pairs)
+    return pairs
+
+
+def _left_out(pairs: Pairs, row_owner: Tensor, bank_owner: Tensor) -> Pairs:
+    """Find each row's own column; where an identity has several, compare block by block."""
+    ordered, order = bank_owner.sort()
+    if len(ordered) == 1 or bool((ordered[1:] != ordered[:-1]).all()):
+        place = torch.searchsorted(ordered, row_owner.to(ordered.dtype)).clamp_max(len(ordered) - 1)
+        own = torch.where(ordered[place] == row_owner, order[place], -1)
+        return replace(pairs, own=own, keep_own=False)
+    also = pairs.excluded
+
+    def excluded(rows: slice) -> Tensor:
+        same = row_owner[rows, None] == bank_owner
+        return same if also is None else same | also(rows)
+
+    return replace(pairs, excluded=excluded)
+
+
+def check_left(pairs: Pairs) -> None:
+    """Raise `ValueError` unless every row has a weighted column left."""
+    n, m = len(pairs.z), len(pairs.bank)
+    weighted = torch.ones(m, dtype=torch.bool, device=pairs.z.device)
+    if pairs.log_weights is not None:
+        weighted = ~torch.isneginf(pairs.log_weights)
+    own = pairs.own if pairs.own is not None and not pairs.keep_own else None
+    if pairs.excluded is None:
+        left = weighted.sum().expand(n)
+        if own is not None:
+            left = left - ((own >= 0) & weighted[own.clamp_min(0)]).long()
+    else:
+        height = max(1, BLOCK // m)
+        counts: list[Tensor] = []
+        for start in range(0, n, height):
+            rows = slice(start, min(start + height, n))
+            out = pairs.excluded(rows)
+            if out.shape != (rows.stop - start, m) or out.dtype != torch.bool:
+                raise ValueError(
+                    f"Expected leave_out to return a boolean mask of shape ({rows.stop - start}, {m}); "
+                    f"got {tuple(out.shape)}, {out.dtype}."
+                )
+            kept = weighted & ~out
+            if own is not None:
+                have = own[rows] >= 0
+                kept[have.nonzero()[:, 0], own[rows][have]] = False
+            counts.append(kept.sum(1))
+        left = torch.cat(counts)
+    if bool((left < 1).any()):
+        raise ValueError(
+            f"Expected at least one weighted bank column that is not the row's own; "
+            f"row {int((left < 1).nonzero()[0])} has none. Use a batch or bank of at least two observations."
+        )
