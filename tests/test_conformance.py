@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam import couplings, marginals, priors, recognition
+from recparam import couplings, joint, marginals, priors, recognition
 from recparam.couplings import Coupling
 from recparam.ops import BlockScore, Score, SquaredDistance
 from recparam.priors import Prior
@@ -229,7 +229,7 @@ def test_broken_couplings_are_found(broken: type[Broken], words: str) -> None:
 
 
 class Mislabelled(rp.OptimalPrior):
-    def kind(self, side: priors.Side, situation: marginals.Situation) -> priors.Kind:
+    def kind(self, side: priors.Side, situation: joint.Situation) -> priors.Kind:
         return "lower"
 
 

@@ -230,7 +230,7 @@ def test_an_independent_bank_is_no_bound_of_the_mi() -> None:
     generator = torch.Generator().manual_seed(0)
     model = case.model(rp.DatasetMarginal(*case.world.sample(SIZE, generator)))
     with torch.no_grad():
-        recognised = model._recognised(case.world.sample(SIZE, generator), None, None, 1, None)
+        recognised = model._recognised(case.world.sample(SIZE, generator), None, None, None, 1, None)
         bound = infinite_infonce(case.prior.coupling, recognised)  # type: ignore[arg-type]
         mi = model.mutual_information(*case.world.sample(SIZE, generator))
     assert float(bound) > case.world.mi()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import recparam as rp
 from finite_world import FiniteWorld, cells, random_base
 from recparam import bounds
+from recparam.banks import Queries
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.priors import JointCategoricalPrior, Prior
@@ -145,7 +146,7 @@ def all_pairs(case: Case) -> tuple[rp.RecognitionJoint, tuple[Tensor, ...]]:
     observations, weights = cells(case.base)
     model = case.model(rp.OptimalPrior())
     distributions = [model.encode(x, index=j) for j, x in enumerate(observations)]
-    joint = rp.RecognitionJoint(distributions, recognise(distributions), weights=weights, situation="exact")
+    joint = rp.RecognitionJoint(rp.Bank(distributions, recognise(distributions), weights=weights), situation="exact")
     index = torch.cartesian_prod(*(torch.arange(width) for width in case.widths)).unbind(1)
     return joint, tuple(torch.eye(width)[i][None] for width, i in zip(case.widths, index, strict=True))
 
@@ -240,9 +241,10 @@ def test_the_log_ratio_is_that_of_a_normalised_prior(prior_name: str, views: int
         model, world = case.model(prior), case.world
         distributions = [model.encode(x, index=j) for j, x in enumerate(observations)]
         particles = recognise(distributions)
-        joint = rp.RecognitionJoint(distributions, particles, weights=weights, situation="exact")
-        terms = prior.terms(Recognised(particles, joint, torch.arange(len(weights)), weights))
-        log_ratio = torch.stack(list(terms.values())).sum(0)  # (S, B): every z, z' by every observation
+        joint = rp.RecognitionJoint(rp.Bank(distributions, particles, weights=weights), situation="exact")
+        terms = prior.terms(Recognised(particles, joint, Queries(torch.arange(len(weights))), weights))
+        log_ratio = terms.log_ratio  # (S, B): every z, z' by every observation
+        close(torch.stack(list(terms.named.values())).sum(0), log_ratio)
         close(log_ratio, log_ratio[:, :1].expand_as(log_ratio))
         got = log_ratio[:, 0].reshape(case.widths).exp() * world.product_of_marginals()
         close(got, table)
@@ -267,8 +269,10 @@ def test_the_infonce_elbo_is_infinite_infonce(seed: int, name: str) -> None:
     observations, weights = cells(case.base)
     distributions = [model.encode(x, index=j) for j, x in enumerate(observations)]
     particles = recognise(distributions)
-    joint = rp.RecognitionJoint(distributions, particles, weights=weights, situation="exact")
-    objective = bounds.infinite_infonce(coupling, Recognised(particles, joint, torch.arange(len(weights)), weights))
+    joint = rp.RecognitionJoint(rp.Bank(distributions, particles, weights=weights), situation="exact")
+    objective = bounds.infinite_infonce(
+        coupling, Recognised(particles, joint, Queries(torch.arange(len(weights))), weights)
+    )
     close(objective.value, elbo.value)
     assert (objective.of, objective.kind, elbo.kind) == ("mi", "lower", "exact")
     assert float(objective) < float(world.mutual_information())

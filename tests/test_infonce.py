@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import recparam as rp
 from finite_world import FiniteWorld, cells, multisets, random_base
 from recparam.bounds import Bound, infinite_infonce, infonce
+from recparam.marginals import Scored
 from recparam.priors import JointCategoricalPrior, Prior
 from recparam.recognition import recognise
 
@@ -259,7 +260,7 @@ def test_self_included_infonce_bounds_the_mutual_information_not_the_elbo(seed: 
         distributions = [model.encode(x, index=j) for j, x in enumerate(chosen)]
         particles = recognise(distributions)
         weights = torch.full((len(batch),), 1 / len(batch))
-        recognised = rp.BatchMarginal().recognised(chosen, distributions, particles, encode=list, weights=weights)
+        recognised = rp.BatchMarginal().recognised(Scored(chosen, distributions, particles, weights), encode=list)
         bound = infinite_infonce(coupling, recognised)
         assert (bound.of, bound.kind) == ("mi", "lower")
         return float(bound)

@@ -14,9 +14,11 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 if TYPE_CHECKING:
     from recparam import ops
+    from recparam.banks import Bank, Labels
     from recparam.bounds import Bound, Decomposition, MutualInformation, infonce
     from recparam.couplings import Bilinear, Cosine, CouplingSum, GaussianRBF, OnDimensions
-    from recparam.marginals import BatchMarginal, DatasetMarginal, RecognitionJoint
+    from recparam.joint import RecognitionJoint
+    from recparam.marginals import BatchMarginal, DatasetMarginal, QueueMarginal
     from recparam.model import RPM
     from recparam.networks import MLP, CentreOfMassCNN
     from recparam.priors import InfoNCEPrior, JointCategoricalPrior, JointGaussianPrior, OptimalPrior
@@ -41,7 +43,10 @@ _HOMES = {
     "JointGaussianPrior": "recparam.priors",
     "BatchMarginal": "recparam.marginals",
     "DatasetMarginal": "recparam.marginals",
-    "RecognitionJoint": "recparam.marginals",
+    "QueueMarginal": "recparam.marginals",
+    "RecognitionJoint": "recparam.joint",
+    "Bank": "recparam.banks",
+    "Labels": "recparam.banks",
     "Bound": "recparam.bounds",
     "MutualInformation": "recparam.bounds",
     "Decomposition": "recparam.bounds",
@@ -54,6 +59,7 @@ _HOMES = {
 __all__ = [
     "MLP",
     "RPM",
+    "Bank",
     "BatchMarginal",
     "Bilinear",
     "Bound",
@@ -71,9 +77,11 @@ __all__ = [
     "InfoNCEPrior",
     "JointCategoricalPrior",
     "JointGaussianPrior",
+    "Labels",
     "MutualInformation",
     "OnDimensions",
     "OptimalPrior",
+    "QueueMarginal",
     "RecognitionJoint",
     "__version__",
     "infonce",

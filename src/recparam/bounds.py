@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
-from recparam.ops import pairwise_logsumexp
+from recparam.ops import pairwise_infonce, pairwise_logsumexp
 from recparam.ops.checks import check_finite, check_matrix, is_finite_number
 from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, Prior, Side
 
@@ -123,11 +123,10 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
         Bound of the ELBO; its kind follows from prior, bank and side (docs/design.md). With an InfoNCE prior the
         lower side can be -inf, where few latents of the bank are near a row: valid but vacuous, and a UserWarning.
     """
-    terms_SB = prior.terms(recognised, side=side)
+    terms = prior.terms(recognised, side=side)
     mass_SB = recognised.particles.log_weights.exp()
     weights_B = recognised.weights
-    means = {name: (mass_SB * term).sum(0) for name, term in terms_SB.items()}
-    per_observation = torch.stack(list(means.values())).sum(0)
+    per_observation = (mass_SB * terms.log_ratio).sum(0)
     if side == "lower" and isinstance(prior, InfoNCEPrior) and bool(per_observation.isneginf().any()):
         warnings.warn(
             f"The lower bound is -inf at {int(per_observation.isneginf().sum())} of {len(per_observation)} rows: valid "
@@ -141,7 +140,7 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
         of="elbo",
         kind=prior.kind(side, recognised.joint.situation),
         ceiling=_ceiling(prior, recognised, side),
-        terms={name: (weights_B * term).sum() for name, term in means.items()},
+        terms={name: (weights_B * mass_SB * term).sum() for name, term in terms.named.items()},
         weights=weights_B,
     )
 
@@ -157,8 +156,7 @@ def log_marginal(prior: Prior, recognised: Recognised, *, side: Side = None) -> 
 
     With sampled latents it is a lower bound if R(z) and R(z') are exact, and an estimate otherwise.
     """
-    terms_SB = prior.terms(recognised, side=side)
-    log_ratio_SB = torch.stack(list(terms_SB.values())).sum(0)
+    log_ratio_SB = prior.terms(recognised, side=side).log_ratio
     per_observation = torch.logsumexp(recognised.particles.log_weights + log_ratio_SB, dim=0)
     situation = recognised.joint.situation
     deterministic = recognised.particles.exact and log_ratio_SB.shape[0] == 1
@@ -222,21 +220,26 @@ def infonce(
         raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
     log_f = coupling(z, z_prime)
     if negatives is None:
+        if z.shape[0] < 2:
+            raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
         count = z.shape[0] - 1
-        log_denominator = pairwise_logsumexp(coupling.score(), z, z_prime)
+        log_share = pairwise_infonce(coupling.score(), z, z_prime) - math.log(count + 1)
     else:
+        check_matrix("negatives", negatives, width=z_prime.shape[1])
+        check_finite("negatives", negatives)
         count = negatives.shape[0]
-        log_denominator = torch.logaddexp(log_f, pairwise_logsumexp(coupling.score(), z, negatives))
+        # log f / (f + rest) as -log(1 + rest / f), which keeps its digits where f dominates
+        log_share = -torch.nn.functional.softplus(pairwise_logsumexp(coupling.score(), z, negatives) - log_f)
     tight = math.log(count + 1)
     if isinstance(constant, str):
         nats = tight if constant == "tight" else math.log(count)
     else:
         nats = float(constant)
-    per_observation = log_f - log_denominator + nats
+    per_observation = log_share + nats
     kind: Kind = "lower" if nats <= tight + 1e-12 else "estimate"
     terms = {
         "log_f": log_f.mean(),
-        "minus_log_denominator": -log_denominator.mean(),
+        "minus_log_denominator": (log_share - log_f).mean(),
         "constant": z.new_tensor(nats),
     }
     return Bound(per_observation.mean(), per_observation, "mi", kind, nats, terms)
@@ -314,11 +317,12 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
 
 
 def _ceiling(prior: Prior, recognised: Recognised, side: Side) -> float | None:
-    joint, own, weights = recognised.joint, recognised.own, recognised.weights
+    joint, own, weights = recognised.joint, recognised.queries.own, recognised.weights
     if not prior.bounded_by_bank(side, joint.situation):
         return None
-    # A few rows, or rows weighted otherwise than the bank, may exceed the limit of the whole.
-    whole = own is not None and torch.equal(own, torch.arange(joint.size, device=own.device))
-    if not whole or not torch.allclose(weights, joint.weights):
-        return None
-    return (len(recognised.particles.latents) - 1) * joint.entropy
+    if joint.situation != "queue":  # in a queue all rows weigh the same, and no row exceeds the limit
+        # A few rows, or rows weighted otherwise than the bank, may exceed the limit of the whole.
+        whole = own is not None and torch.equal(own, torch.arange(joint.bank.size, device=own.device))
+        if not whole or not torch.allclose(weights, joint.bank.weights):
+            return None
+    return (len(recognised.particles.latents) - 1) * joint.bank.entropy

@@ -1,201 +1,45 @@
-"""The recognition joint R: its marginals R(z_j), its joint density R(z_1..z_J) and expectations under them.
-
-R is made of encoded observations, the *bank*: the batch being scored (the true-marginal reading of
-Appendix A) or a data set (the empirical marginal). A query may be a row of the bank; then its own row is
-kept or left out, and which of the two decides the direction of every bound.
-"""
+"""Where R's bank comes from: the batch being scored, a data set, or a queue of recent batches (App. A)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from recparam.ops import OnColumns, Score, SumOfScores, pairwise_logmeanexp
-from recparam.ops.checks import check_finite, check_tensor, observation_name
-from recparam.recognition import Particles, density_score, enumerable, recognise
+from recparam.banks import Bank, Labels, Queries
+from recparam.joint import RecognitionJoint, Situation
+from recparam.ops.checks import check_count, check_finite, check_tensor, is_finite_number, observation_name
+from recparam.recognition import Dirac, Particles, enumerable, recognise
 
-Situation = Literal["exact", "exact_sampled", "batch", "independent"]
-"""How the bank relates to the queries.
-
-exact: the bank is the whole data set under the empirical base, every expectation a sum; exact_sampled: the
-same, with latents drawn rather than enumerated; batch: the bank is the scored batch, a sample of the true
-marginal; independent: other data, taken not to hold the queries.
-"""
+Encode = Callable[..., list[Distribution]]
 
 
-class RecognitionJoint:
-    """R(z_1, ..., z_J) as the mixture over a bank of N encoded tuples.
+@dataclass(frozen=True)
+class Scored:
+    """The rows being scored, encoded.
 
     Args:
-        distributions: R_phi(z_j|x_j) for each observation j, batch shape (N,).
-        particles: Latents of the bank's rows (S, N, D_j); those of the scored batch itself where the bank is
-            the batch, so that a row's own positive is in the bank.
-        weights: Weight of each row, shape (N,), summing to one; None means 1/N.
-        situation: How the bank relates to the queries.
+        observations: One tensor (B, ...) per observation.
+        distributions: R_phi(z_j|x_j) of each.
+        particles: Their latents (S, B, D_j).
+        weights: Weight of each row in averages, shape (B,), summing to one.
+        rows: The data set's index of each row, shape (B,), where the caller knows it.
+        labels: Who the rows are.
+        generator: Source of further draws.
     """
 
-    def __init__(
-        self,
-        distributions: Sequence[Distribution],
-        particles: Particles,
-        *,
-        weights: Float[Tensor, " N"] | None = None,
-        situation: Situation = "batch",
-    ) -> None:
-        self.distributions = list(distributions)
-        self.situation: Situation = situation
-        reference = particles.latents[0]
-        self.size = reference.shape[1]
-        if weights is None:
-            weights = reference.new_full((self.size,), 1 / self.size)
-        self.weights = weights
-        if particles.exact:
-            # One enumeration per latent, not the joint one: the expectation over z_j needs no other latent.
-            singles = [recognise([d]) for d in self.distributions]
-            self._banks = [(single.latents[0], single.log_weights) for single in singles]
-        else:
-            flat = torch.zeros_like(particles.log_weights[:1])
-            self._banks = [(latents, flat) for latents in particles.latents]
-        self._enumerated = particles.exact
-
-    @property
-    def entropy(self) -> float:
-        """Entropy of the row weights in nats: log N for equal weights; the ceiling of self-included bounds."""
-        return float(torch.special.entr(self.weights.detach()).sum())
-
-    def log_marginal(
-        self, index: int, z: Float[Tensor, "S A D"], *, own: Int[Tensor, " A"] | None = None, keep_own: bool = True
-    ) -> Float[Tensor, "S A"]:
-        """log R(z_j), the mixture of the bank's recognition distributions.
-
-        Equation: 11
-
-            R(z) = int dx R_phi(z|x) R_base(x) = sum_i w_i R_phi(z|x_i)
-
-        Args:
-            index: Which observation j, from zero.
-            z: Queries (S, A, D_j).
-            own: The bank row each query came from, shape (A,), or None.
-            keep_own: Whether that row's component stays in the mixture.
-
-        Returns:
-            Shape (S, A), in nats. See also: Eqs. 29 and 37.
-
-        Raises:
-            DensityError: The recognition model is a Dirac.
-        """
-        score, bank = density_score(self.distributions[index])
-        return self._mean(score, z, bank, self.weights.log(), own, keep_own)
-
-    def log_joint(
-        self, latents: Sequence[Tensor], *, own: Int[Tensor, " A"] | None = None, keep_own: bool = True
-    ) -> Float[Tensor, "S A"]:
-        """log R(z_1, ..., z_J), the mixture of products over the bank's tuples.
-
-        Equation: 4
-
-            R(z, z') = int dx dx' R_phi(z|x) R_phi(z'|x') R_base(x, x') = sum_i w_i R(z|x_i) R(z'|x'_i)
-
-        Args:
-            latents: Queries, one (S, A, D_j) per observation.
-            own: The bank row each query came from, shape (A,), or None.
-            keep_own: Whether that row's component stays in the mixture.
-
-        Returns:
-            Shape (S, A), in nats.
-
-        Raises:
-            DensityError: A recognition model is a Dirac.
-        """
-        parts: list[Score] = []
-        banks: list[Tensor] = []
-        row = column = 0
-        for z, distribution in zip(latents, self.distributions, strict=True):
-            score, bank = density_score(distribution)
-            rows, columns = slice(row, row + z.shape[-1]), slice(column, column + bank.shape[-1])
-            parts.append(OnColumns(score, rows, columns))
-            banks.append(bank)
-            row, column = rows.stop, columns.stop
-        joined = torch.cat(list(latents), dim=-1)
-        return self._mean(SumOfScores(parts), joined, torch.cat(banks, dim=-1), self.weights.log(), own, keep_own)
-
-    def log_expectation(
-        self,
-        index: int,
-        score: Score,
-        z: Float[Tensor, "S A D"],
-        *,
-        own: Int[Tensor, " A"] | None = None,
-        keep_own: bool = True,
-        half: Literal[0, 1] | None = None,
-    ) -> Float[Tensor, "S A"]:
-        """log E_{R(z_j)}[exp score(z, z_j)] over the bank's latents. See also: Eq. 22.
-
-        Args:
-            index: Which observation j the expectation is over.
-            score: Pairwise score in nats.
-            z: Queries (S, A, D).
-            own: The bank row each query came from, shape (A,), or None.
-            keep_own: Whether that row's latents stay in.
-            half: 0 or 1 uses the even or the odd rows of the bank alone, so that the two are independent.
-
-        Returns:
-            Shape (S, A), in nats.
-
-        Raises:
-            ValueError: A query has no bank row left.
-        """
-        latents, log_mass = self._banks[index]
-        owner = torch.arange(self.size, device=latents.device)
-        if half is not None:
-            if self.size < 4:
-                raise ValueError(
-                    f"Expected a bank of at least 4 observations for side='lower', which splits it; got {self.size}."
-                )
-            owner = owner[half::2]
-            latents, log_mass = latents[:, half::2], log_mass[:, half::2]
-        log_weights = log_mass + self.weights.log()[owner]
-        if self._enumerated:
-            count = latents.shape[0]
-            return self._mean(
-                score, z, latents.flatten(0, 1), log_weights.flatten(), own, keep_own, owner.repeat(count)
-            )
-        # Sampled: replicate s of the queries meets replicate s of the bank, so each is a plain InfoNCE batch.
-        rows = [
-            self._mean(score, z[s : s + 1], latents[s % latents.shape[0]], log_weights[0], own, keep_own, owner)
-            for s in range(z.shape[0])
-        ]
-        return torch.cat(rows)
-
-    def _mean(
-        self,
-        score: Score,
-        z: Float[Tensor, "S A D"],
-        bank: Float[Tensor, "M E"],
-        log_weights: Float[Tensor, " M"],
-        own: Int[Tensor, " A"] | None,
-        keep_own: bool,
-        owner: Int[Tensor, " M"] | None = None,
-    ) -> Float[Tensor, "S A"]:
-        row_owner = None if own is None or keep_own else own.repeat(z.shape[0])
-        if row_owner is not None and owner is None:
-            owner = torch.arange(self.size, device=bank.device)
-        out = pairwise_logmeanexp(
-            score,
-            z.flatten(0, 1),
-            bank,
-            log_weights=log_weights,
-            row_owner=row_owner,
-            bank_owner=None if row_owner is None else owner,
-        )
-        return out.reshape(z.shape[:2])
+    observations: Sequence[Tensor]
+    distributions: Sequence[Distribution]
+    particles: Particles
+    weights: Tensor
+    rows: Tensor | None = None
+    labels: Labels | None = None
+    generator: torch.Generator | None = None
 
 
 @dataclass(frozen=True)
@@ -205,19 +49,16 @@ class Recognised:
     Args:
         particles: Latents of the scored rows (S, B, D_j).
         joint: R.
-        own: The bank row of each scored row, or None where the bank does not hold them.
+        queries: Where the scored rows stand to its bank.
         weights: Weight of each scored row in averages, shape (B,), summing to one.
         redraw: A second joint with independent latents, where latents are sampled under the empirical base.
     """
 
     particles: Particles
     joint: RecognitionJoint
-    own: Tensor | None
+    queries: Queries
     weights: Tensor
     redraw: RecognitionJoint | None = None
-
-
-Encode = Callable[..., list[Distribution]]
 
 
 class Marginal(ABC):
@@ -229,22 +70,26 @@ class Marginal(ABC):
             check_tensor("rows", rows)
 
     @abstractmethod
-    def recognised(
-        self,
-        observations: Sequence[Tensor],
-        distributions: Sequence[Distribution],
-        particles: Particles,
-        *,
-        encode: Encode,
-        weights: Tensor,
-        rows: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Recognised:
+    def recognised(self, scored: Scored, *, encode: Encode) -> Recognised:
         """Put the scored rows beside their bank."""
+
+    def remember(self, scored: Scored) -> None:  # noqa: B027 (nothing to keep is the common case)
+        """Keep what later calls may need; `RPM` calls it after each training step's forward pass."""
 
 
 class BatchMarginal(Marginal):
-    """The bank is the batch being scored: an estimate of the true marginal from a sample of it (App. A.2)."""
+    """The bank is the batch being scored: an estimate of the true marginal from a sample of it (App. A.2).
+
+    Args:
+        exclude_within: As in `Bank`; needs `labels=` with times at each call.
+
+    Raises:
+        ValueError: `exclude_within` is negative.
+    """
+
+    def __init__(self, *, exclude_within: float | None = None) -> None:
+        _check_exclusion(exclude_within)
+        self.exclude_within = exclude_within
 
     def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
         """Raise ValueError for a batch of one (it has no negative), or if `rows` are given."""
@@ -254,26 +99,22 @@ class BatchMarginal(Marginal):
         if size < 2:
             raise ValueError(f"Expected a batch of at least 2 observations (one has no negative); got {size}.")
 
-    def recognised(
-        self,
-        observations: Sequence[Tensor],
-        distributions: Sequence[Distribution],
-        particles: Particles,
-        *,
-        encode: Encode,
-        weights: Tensor,
-        rows: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Recognised:
+    def recognised(self, scored: Scored, *, encode: Encode) -> Recognised:
         """Use the batch as its own bank.
 
         Raises:
             ValueError: A batch of one (it has no negative), or `rows` given.
         """
-        self.check(observations, rows)
-        joint = RecognitionJoint(distributions, particles, weights=weights, situation="batch")
-        own = torch.arange(len(observations[0]), device=particles.log_weights.device)
-        return Recognised(particles, joint, own, weights)
+        self.check(scored.observations, scored.rows)
+        bank = Bank(
+            scored.distributions,
+            scored.particles,
+            weights=scored.weights,
+            labels=scored.labels,
+            exclude_within=self.exclude_within,
+        )
+        own = torch.arange(bank.size, device=scored.weights.device)
+        return Recognised(scored.particles, RecognitionJoint(bank), Queries(own, scored.labels), scored.weights)
 
 
 class DatasetMarginal(Marginal):
@@ -287,13 +128,23 @@ class DatasetMarginal(Marginal):
     Args:
         observations: One tensor (N, ...) per observation.
         weights: Weight of each row, shape (N,), not negative; normalised here. None means 1/N.
+        labels: Who the rows are.
+        exclude_within: As in `Bank`. A mean that leaves rows out is no longer the empirical marginal's: the data
+            set is then read as a sample of the true marginal, as a batch is.
 
     Raises:
         NonFiniteError: An observation holds NaN or infinity.
-        ValueError: Fewer than two observations or rows, different numbers of rows, no tensors, or bad weights.
+        ValueError: Fewer than two observations or rows, different numbers of rows, no tensors, bad weights,
+            labels of another length, or `exclude_within` without times.
     """
 
-    def __init__(self, *observations: Tensor, weights: Float[Tensor, " N"] | None = None) -> None:
+    def __init__(
+        self,
+        *observations: Tensor,
+        weights: Float[Tensor, " N"] | None = None,
+        labels: Labels | None = None,
+        exclude_within: float | None = None,
+    ) -> None:
         if len(observations) < 2:
             raise ValueError(f"Expected at least two observations (x, x_prime); got {len(observations)}.")
         for j, x in enumerate(observations):
@@ -305,6 +156,12 @@ class DatasetMarginal(Marginal):
             check_finite(f"{observation_name(j)} of the DatasetMarginal", x)
         self.observations = observations
         self.weights = None if weights is None else normalised_weights(weights, sizes[0])
+        if labels is not None and len(labels) != sizes[0]:
+            raise ValueError(f"Expected labels of the {sizes[0]} rows of the DatasetMarginal; got {len(labels)}.")
+        _check_exclusion(exclude_within)
+        if exclude_within is not None and (labels is None or labels.times is None):
+            raise ValueError("Expected labels= with times, which exclude_within= refers to; got none.")
+        self.labels, self.exclude_within = labels, exclude_within
 
     def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
         """Raise ValueError unless there are as many observations, and `rows` are where the data set holds them."""
@@ -328,47 +185,156 @@ class DatasetMarginal(Marginal):
                     f"shape or dtype. Score those rows, or leave rows=None for observations that are not in it."
                 )
 
-    def recognised(
-        self,
-        observations: Sequence[Tensor],
-        distributions: Sequence[Distribution],
-        particles: Particles,
-        *,
-        encode: Encode,
-        weights: Tensor,
-        rows: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Recognised:
+    def recognised(self, scored: Scored, *, encode: Encode) -> Recognised:
         """Encode the data set and put the scored rows, as `check` lets them pass, beside it."""
-        device = observations[0].device
+        device = scored.observations[0].device
         data = [x.to(device) for x in self.observations]
         size = data[0].shape[0]
-        if rows is not None:
-            rows = rows.to(device, torch.long)
-        elif all(_same(a, b) for a, b in zip(data, observations, strict=True)):
+        rows = None if scored.rows is None else scored.rows.to(device, torch.long)
+        if rows is None and all(_same(a, b) for a, b in zip(data, scored.observations, strict=True)):
             rows = torch.arange(size, device=device)
         encoded = encode(*data)
-        bank_weights = self.weights
-        if bank_weights is None:
-            bank_weights = weights.new_full((size,), 1 / size)
-        bank_weights = bank_weights.to(weights)
-        known = rows is not None
-        if known and self.weights is not None:
-            weights = weights * bank_weights[rows]
-            weights = weights / weights.sum()
-        exact = enumerable(encoded)
-        situation: Situation = ("exact" if exact else "exact_sampled") if known else "independent"
-        samples = particles.latents[0].shape[0]
-        banks = [
+        weights, bank_weights = scored.weights, None
+        if self.weights is not None:
+            bank_weights = self.weights.to(weights)
+            if rows is not None:
+                weights = weights * bank_weights[rows]
+                weights = weights / weights.sum()
+        situation: Situation = "independent"
+        if rows is not None:
+            situation = "exact" if enumerable(encoded) else "exact_sampled"
+            situation = situation if self.exclude_within is None else "batch"
+        samples = scored.particles.latents[0].shape[0]
+        joints = [
             RecognitionJoint(
-                encoded,
-                recognise(encoded, num_samples=samples, generator=generator),
-                weights=bank_weights,
+                Bank(
+                    encoded,
+                    recognise(encoded, num_samples=samples, generator=scored.generator),
+                    weights=bank_weights,
+                    labels=None if self.labels is None else self.labels.map(lambda part: part.to(device)),
+                    source="data set",
+                    exclude_within=self.exclude_within,
+                ),
                 situation=situation,
             )
             for _ in range(2 if situation == "exact_sampled" else 1)
         ]
-        return Recognised(particles, banks[0], rows, weights, banks[1] if len(banks) > 1 else None)
+        redraw = joints[1] if len(joints) > 1 else None
+        return Recognised(scored.particles, joints[0], Queries(rows, scored.labels), weights, redraw)
+
+
+class QueueMarginal(Marginal, nn.Module):
+    """The bank is the batch and the latents of recent training batches, as their encoder was then.
+
+    Many negatives at the price of a batch, but old latents are no sample of today's R: with a queue every value
+    is an estimate. Each training step's forward pass pushes the batch; `Bank.staleness` says how old the rows are.
+    The queue is part of the model's state.
+
+    Args:
+        size: Rows kept beside the batch.
+        widths: Widths of the latents, one per observation.
+        exclude_within: As in `Bank`; needs `labels=` with times at each call.
+
+    Raises:
+        ValueError: A size or width below one, fewer than two widths, or a negative `exclude_within`.
+    """
+
+    age: Tensor
+    cursor: Tensor
+    identities: Tensor
+    sessions: Tensor
+    times: Tensor
+
+    def __init__(self, size: int, *, widths: Sequence[int], exclude_within: float | None = None) -> None:
+        super().__init__()
+        check_count("size", size)
+        if len(widths) < 2:
+            raise ValueError(f"Expected widths of at least two latents; got {list(widths)}.")
+        for j, width in enumerate(widths):
+            check_count(f"widths[{j}]", width)
+            self.register_buffer(f"latents_{j}", torch.zeros(size, width))
+        _check_exclusion(exclude_within)
+        self.size, self.widths, self.exclude_within = size, list(widths), exclude_within
+        self.register_buffer("age", torch.full((size,), -1))  # -1: not filled yet
+        self.register_buffer("cursor", torch.tensor(0))
+        self.register_buffer("identities", torch.full((size,), -1))
+        self.register_buffer("sessions", torch.full((size,), -1))
+        self.register_buffer("times", torch.full((size,), torch.nan, dtype=torch.float64))
+
+    def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
+        """Raise ValueError for another number of observations, or if `rows` are given."""
+        if rows is not None:
+            raise ValueError("Expected rows=None with QueueMarginal; rows index the data set of a DatasetMarginal.")
+        if len(observations) != len(self.widths):
+            raise ValueError(
+                f"Expected {len(self.widths)} observations, as in the QueueMarginal; got {len(observations)}."
+            )
+        if len(observations[0]) < 2 and bool((self.age < 0).all()):
+            raise ValueError("Expected a batch of at least 2 observations while the queue is empty; got 1.")
+
+    def recognised(self, scored: Scored, *, encode: Encode) -> Recognised:
+        """Put the batch and the queue into one bank.
+
+        Raises:
+            ValueError: Stochastic recognition models, widths other than the queue's, or row weights.
+        """
+        self._check_scored(scored)
+        filled = (self.age >= 0).nonzero()[:, 0]
+        batch = scored.particles.latents
+        latents = tuple(torch.cat([z, self._queue(j)[filled].to(z)[None]], 1) for j, z in enumerate(batch))
+        size = latents[0].shape[1]
+        age = torch.cat([self.age.new_zeros(batch[0].shape[1]), self.age[filled]])
+        labels = scored.labels
+        if labels is not None:
+            old = {"identities": self.identities, "sessions": self.sessions, "times": self.times}
+            parts = {name: getattr(labels, name) for name in old}
+            labels = Labels(
+                **{n: None if p is None else torch.cat([p, old[n][filled].to(p)]) for n, p in parts.items()}
+            )
+        bank = Bank(
+            [Dirac(z[0]) for z in latents],
+            Particles(latents, latents[0].new_zeros(1, size), exact=True),
+            labels=labels,
+            source="queue",
+            exclude_within=self.exclude_within,
+            age=age,
+        )
+        own = torch.arange(batch[0].shape[1], device=age.device)
+        joint = RecognitionJoint(bank, situation="queue")
+        return Recognised(scored.particles, joint, Queries(own, scored.labels), scored.weights)
+
+    @torch.no_grad()
+    def remember(self, scored: Scored) -> None:
+        """Push the batch, in place of the oldest rows."""
+        count = min(self.size, scored.weights.shape[0])
+        places = (int(self.cursor) + torch.arange(count, device=self.age.device)) % self.size
+        self.age[self.age >= 0] += 1
+        for j, z in enumerate(scored.particles.latents):
+            self._queue(j)[places] = z[0, -count:].detach().to(self._queue(j))
+        self.age[places] = 1  # by the next step
+        self.cursor.fill_((int(self.cursor) + count) % self.size)
+        if scored.labels is not None:
+            for name in ("identities", "sessions", "times"):
+                part = getattr(scored.labels, name)
+                if part is not None:
+                    getattr(self, name)[places] = part[-count:].to(getattr(self, name))
+
+    def _queue(self, index: int) -> Tensor:
+        return self.get_buffer(f"latents_{index}")
+
+    def _check_scored(self, scored: Scored) -> None:
+        if not all(isinstance(d, Dirac) for d in scored.distributions):
+            raise ValueError("Expected deterministic recognition models with a QueueMarginal; got stochastic ones.")
+        widths = [z.shape[-1] for z in scored.particles.latents]
+        if widths != self.widths:
+            raise ValueError(f"Expected latents of widths {self.widths}, as in the QueueMarginal; got {widths}.")
+        if not bool((scored.weights == scored.weights[0]).all()):
+            raise ValueError("Expected weights=None with a QueueMarginal, whose rows count equally; got weights.")
+
+
+def _check_exclusion(exclude_within: float | None) -> None:
+    if exclude_within is not None and (not is_finite_number(exclude_within) or exclude_within < 0):
+        raise ValueError(f"Expected exclude_within >= 0, a finite span of time; got {exclude_within!r}.")
 
 
 def normalised_weights(weights: Tensor, size: int) -> Tensor:

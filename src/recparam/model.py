@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam import bounds
+from recparam.banks import Labels
 from recparam.bounds import Bound, Decomposition, MutualInformation
-from recparam.marginals import BatchMarginal, Marginal, Recognised, normalised_weights
+from recparam.marginals import BatchMarginal, Marginal, Recognised, Scored, normalised_weights
 from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor, observation_name
 from recparam.posteriors import RecognitionPosterior
 from recparam.priors import InfoNCEPrior, Prior, Side
@@ -116,6 +117,7 @@ class RPM(nn.Module):
         side: Side = None,
         weights: Float[Tensor, " B"] | None = None,
         rows: Int[Tensor, " B"] | None = None,
+        labels: Labels | None = None,
         num_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> Bound:
@@ -127,6 +129,7 @@ class RPM(nn.Module):
                 for a bound on the ELBO, and the bank is treated as that bound needs.
             weights: Weight of each row in averages, shape (B,); None means equal.
             rows: With a DatasetMarginal, the data set's index of each scored row, shape (B,).
+            labels: Who the scored rows are: identities, sessions, times (see `Labels`).
             num_samples: Draws of z per row where z is not enumerable.
             generator: Source of those draws.
 
@@ -141,7 +144,9 @@ class RPM(nn.Module):
         With side="lower" and an InfoNCE prior the bound, valid as it is, can be -inf and so say nothing, where a row
         has few latents of the bank near it. A UserWarning tells; a larger bank or a longer lengthscale helps.
         """
-        return bounds.elbo(self.prior, self._recognised(observations, weights, rows, num_samples, generator), side=side)
+        return bounds.elbo(
+            self.prior, self._recognised(observations, weights, rows, labels, num_samples, generator), side=side
+        )
 
     def forward(
         self,
@@ -149,6 +154,7 @@ class RPM(nn.Module):
         side: Side = None,
         weights: Float[Tensor, " B"] | None = None,
         rows: Int[Tensor, " B"] | None = None,
+        labels: Labels | None = None,
         num_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> Bound:
@@ -163,11 +169,12 @@ class RPM(nn.Module):
         side: Side = None,
         weights: Float[Tensor, " B"] | None = None,
         rows: Int[Tensor, " B"] | None = None,
+        labels: Labels | None = None,
         num_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> Bound:
         """log P(x, x') less its constant, in nats. See also: Eqs. 50, 51. Arguments as in `elbo`."""
-        recognised = self._recognised(observations, weights, rows, num_samples, generator)
+        recognised = self._recognised(observations, weights, rows, labels, num_samples, generator)
         return bounds.log_marginal(self.prior, recognised, side=side)
 
     def mutual_information(
@@ -175,6 +182,7 @@ class RPM(nn.Module):
         *observations: Tensor,
         weights: Float[Tensor, " B"] | None = None,
         rows: Int[Tensor, " B"] | None = None,
+        labels: Labels | None = None,
         num_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> MutualInformation:
@@ -187,7 +195,7 @@ class RPM(nn.Module):
         Raises:
             DensityError: A deterministic recognition model without an InfoNCE prior.
         """
-        recognised = self._recognised(observations, weights, rows, num_samples, generator, in_bank=True)
+        recognised = self._recognised(observations, weights, rows, labels, num_samples, generator, in_bank=True)
         if not any(isinstance(d, Dirac) for d in recognised.joint.distributions):
             sides: tuple[Side, Side, Side] = ("lower", None, "upper")
             lower, estimate, upper = (bounds.mutual_information(recognised, side=side) for side in sides)
@@ -210,6 +218,7 @@ class RPM(nn.Module):
         *observations: Tensor,
         weights: Float[Tensor, " B"] | None = None,
         rows: Int[Tensor, " B"] | None = None,
+        labels: Labels | None = None,
         num_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> Decomposition:
@@ -221,7 +230,7 @@ class RPM(nn.Module):
         Raises:
             DensityError: A recognition model is deterministic; the KL is then not defined by densities.
         """
-        recognised = self._recognised(observations, weights, rows, num_samples, generator, in_bank=True)
+        recognised = self._recognised(observations, weights, rows, labels, num_samples, generator, in_bank=True)
         exact = recognised.joint.situation in ("exact", "exact_sampled")
         elbo = bounds.elbo(self.prior, recognised, side=None if exact else "upper")
         mi = bounds.mutual_information(recognised, side=None if exact else "lower")
@@ -313,6 +322,7 @@ class RPM(nn.Module):
         observations: Sequence[Tensor],
         weights: Tensor | None,
         rows: Tensor | None,
+        labels: Labels | None,
         num_samples: int,
         generator: torch.Generator | None,
         *,
@@ -328,25 +338,21 @@ class RPM(nn.Module):
         size = observations[0].shape[0]
         given = None if weights is None else normalised_weights(weights, size)
         self.marginal.check(observations, rows)
+        if labels is not None and (not isinstance(labels, Labels) or len(labels) != size):
+            got = f"labels of {len(labels)}" if isinstance(labels, Labels) else repr(labels)
+            raise ValueError(f"Expected labels as rp.Labels of the {size} scored rows; got {got}.")
         distributions = self._encode(*observations)
         self.prior.check_densities(distributions)
         self.prior.initialise(*(d.mean.detach() for d in distributions))
         particles = self.posterior(distributions, num_samples=num_samples, generator=generator)
         reference = particles.log_weights
         row_weights = reference.new_full((size,), 1 / size) if given is None else given.to(reference)
-        recognised = self.marginal.recognised(
-            observations,
-            distributions,
-            particles,
-            encode=self._encode,
-            weights=row_weights,
-            rows=rows,
-            generator=generator,
-        )
-        if in_bank and recognised.joint.situation == "independent":
-            return BatchMarginal().recognised(
-                observations, distributions, particles, encode=self._encode, weights=row_weights
-            )
+        scored = Scored(observations, distributions, particles, row_weights, rows, labels, generator)
+        recognised = self.marginal.recognised(scored, encode=self._encode)
+        if self.training and torch.is_grad_enabled():
+            self.marginal.remember(scored)
+        if in_bank and recognised.joint.situation in ("independent", "queue"):
+            return BatchMarginal().recognised(replace(scored, rows=None), encode=self._encode)
         return recognised
 
     def _encode(self, *observations: Tensor) -> list[Distribution]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -15,13 +16,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from recparam.banks import Bank, Queries
 from recparam.couplings import Coupling
-from recparam.marginals import Recognised, RecognitionJoint, Situation
+from recparam.joint import RecognitionJoint, Situation
+from recparam.marginals import Recognised
 from recparam.ops.checks import check_count, check_finite, check_tensor, explain_dtype, is_finite_number
 from recparam.recognition import DensityError, Dirac, Particles, enumerable
 
 Side = Literal["upper", "lower"] | None
 Kind = Literal["lower", "upper", "exact", "estimate"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The log-ratio l (S, B) in nats, and the named terms (S, B) that it is the sum of.
+
+    It is given beside them because it may be known better than their sum: rounding takes the difference of two
+    scores of a million nats.
+    """
+
+    log_ratio: Tensor
+    named: dict[str, Tensor]
+
+    @staticmethod
+    def total(named: dict[str, Tensor]) -> Terms:
+        """Terms whose log-ratio is their sum."""
+        return Terms(torch.stack(list(named.values())).sum(0), named)
 
 
 class Prior(nn.Module, ABC):
@@ -30,8 +50,8 @@ class Prior(nn.Module, ABC):
     needs_density: ClassVar[bool] = True
 
     @abstractmethod
-    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> dict[str, Tensor]:
-        """Named terms (S, B) whose sum is the log-ratio."""
+    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
+        """The log-ratio and its named terms, each (S, B)."""
 
     @abstractmethod
     def kind(self, side: Side, situation: Situation) -> Kind:
@@ -75,8 +95,8 @@ class Prior(nn.Module, ABC):
             f"where R(z) R(z') cancels."
         )
 
-    def terms(self, recognised: Recognised, *, side: Side = None) -> dict[str, Tensor]:
-        """Named terms of the log-ratio, each (S, B) in nats.
+    def terms(self, recognised: Recognised, *, side: Side = None) -> Terms:
+        """The log-ratio of the scored rows and its named terms, each (S, B) in nats.
 
         Raises:
             DensityError: The prior needs densities that a Dirac lacks.
@@ -118,8 +138,8 @@ class Prior(nn.Module, ABC):
         particles = Particles(tuple(z[None] for z in latents), zero, exact=True)
         own = torch.arange(len(latents[0]), device=zero.device)
         weights = latents[0].new_full((len(own),), 1 / len(own))
-        recognised = Recognised(particles, RecognitionJoint(diracs, particles), own, weights)
-        return torch.stack(list(self.terms(recognised, side=side).values())).sum(0)[0]
+        recognised = Recognised(particles, RecognitionJoint(Bank(diracs, particles)), Queries(own), weights)
+        return self.terms(recognised, side=side).log_ratio[0]
 
 
 class InfoNCEPrior(Prior):
@@ -164,7 +184,12 @@ class InfoNCEPrior(Prior):
             self.coupling.check_widths(width, width_prime)
 
     def kind(self, side: Side, situation: Situation) -> Kind:
-        """Exact over the data set; self-included an estimate; leave-one-out an upper bound."""
+        """Exact over the data set; self-included an estimate; leave-one-out an upper bound; a queue an estimate."""
+        if situation == "queue" and side is not None:
+            raise ValueError(
+                f"Expected side=None with a queue, whose old latents bound nothing; got {side!r}. "
+                f"Score with marginal=rp.BatchMarginal() or rp.DatasetMarginal(...)."
+            )
         if situation == "exact":
             return "exact"
         if side is None and situation != "exact_sampled":
@@ -173,30 +198,35 @@ class InfoNCEPrior(Prior):
 
     def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
         """The self-included value and the exact one are."""
-        return situation == "exact" or (situation == "batch" and side is None)
+        return situation == "exact" or (situation in ("batch", "queue") and side is None)
 
-    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> dict[str, Tensor]:
+    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
         steps = range(1, len(latents))
-        log_f = [self.coupling(latents[t - 1], latents[t]) for t in steps]
-        minus_log_z = [self._minus_log_z(t, latents[t - 1], recognised, side) for t in steps]
-        return {"log_f": torch.stack(log_f).sum(0), "minus_log_Z": torch.stack(minus_log_z).sum(0)}
+        log_f = torch.stack([self.coupling(latents[t - 1], latents[t]) for t in steps]).sum(0)
+        ratios = [self._log_ratio(t, latents[t - 1], latents[t], recognised, side) for t in steps]
+        log_ratio = torch.stack(ratios).sum(0)
+        return Terms(log_ratio, {"log_f": log_f, "minus_log_Z": log_ratio - log_f})
 
-    def _minus_log_z(self, index: int, z: Tensor, recognised: Recognised, side: Side) -> Tensor:
-        joint, own, score = recognised.joint, recognised.own, self.coupling.score()
-        if joint.situation == "exact" or side is None:
-            return -joint.log_expectation(index, score, z, own=own, keep_own=True)
-        if joint.situation == "exact_sampled":  # fresh draws of every row, the row's own included, are unbiased
-            own = None
-        if side == "upper":
-            return -joint.log_expectation(index, score, z, own=own, keep_own=False)
+    def _log_ratio(self, index: int, z: Tensor, z_prime: Tensor, recognised: Recognised, side: Side) -> Tensor:
+        """log f(z, z') - log Z(z) of one step of the chain."""
+        joint, queries, score = recognised.joint, recognised.queries, self.coupling.score()
+        if joint.situation == "exact_sampled" and side is not None:
+            queries = Queries()  # fresh draws of every row, the row's own included, are unbiased
+        keep_own = joint.situation == "exact" or side is None
+        if keep_own or side == "upper":
+            together = joint.log_contrast(index, score, z, z_prime, queries=queries, keep_own=keep_own)
+            if together is not None:
+                return together
+            log_z = joint.log_expectation(index, score, z, queries=queries, keep_own=keep_own)
+            return self.coupling(z, z_prime) - log_z
         # -log Z >= 1 - log a - Z / a for any a > 0, and Zhat is unbiased and independent of a
         if joint.situation == "exact_sampled" and recognised.redraw is not None:
             log_a = recognised.redraw.log_expectation(index, score, z)
             log_zhat = joint.log_expectation(index, score, z)
         else:
-            log_a = joint.log_expectation(index, score, z, own=own, keep_own=False, half=0)
-            log_zhat = joint.log_expectation(index, score, z, own=own, keep_own=False, half=1)
-        return 1 - log_a - (log_zhat - log_a).exp()
+            log_a = joint.log_expectation(index, score, z, queries=queries, keep_own=False, half=0)
+            log_zhat = joint.log_expectation(index, score, z, queries=queries, keep_own=False, half=1)
+        return self.coupling(z, z_prime) + 1 - log_a - (log_zhat - log_a).exp()
 
     def log_conditional(
         self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"], log_base: Float[Tensor, " G"]
@@ -245,13 +275,13 @@ class OptimalPrior(Prior):
             "bounds it from below."
         )
 
-    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> dict[str, Tensor]:
-        joint, own = recognised.joint, recognised.own
+    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
+        joint, queries = recognised.joint, recognised.queries
         in_sample = joint.situation == "batch"
         keep_joint, keep_marginals = not (in_sample and side == "lower"), not (in_sample and side == "upper")
-        log_joint = joint.log_joint(latents, own=own, keep_own=keep_joint)
-        marginals = [joint.log_marginal(j, z, own=own, keep_own=keep_marginals) for j, z in enumerate(latents)]
-        return {"log_joint": log_joint, "minus_log_marginals": -torch.stack(marginals).sum(0)}
+        log_joint = joint.log_joint(latents, queries=queries, keep_own=keep_joint)
+        marginals = [joint.log_marginal(j, z, queries=queries, keep_own=keep_marginals) for j, z in enumerate(latents)]
+        return Terms.total({"log_joint": log_joint, "minus_log_marginals": -torch.stack(marginals).sum(0)})
 
 
 class ParametricPrior(Prior):
@@ -285,11 +315,13 @@ class ParametricPrior(Prior):
         """Self-included and exact values are (the prior is normalised)."""
         return situation in ("exact", "exact_sampled") or (situation == "batch" and side != "upper")
 
-    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> dict[str, Tensor]:
-        joint, own = recognised.joint, recognised.own
+    def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
+        joint, queries = recognised.joint, recognised.queries
         keep_own = not (joint.situation == "batch" and side == "upper")
-        marginals = [joint.log_marginal(j, z, own=own, keep_own=keep_own) for j, z in enumerate(latents)]
-        return {"log_prior": self.log_prob(*latents), "minus_log_marginals": -torch.stack(marginals).sum(0)}
+        marginals = [joint.log_marginal(j, z, queries=queries, keep_own=keep_own) for j, z in enumerate(latents)]
+        return Terms.total(
+            {"log_prior": self.log_prob(*latents), "minus_log_marginals": -torch.stack(marginals).sum(0)}
+        )
 
 
 class JointGaussianPrior(ParametricPrior):

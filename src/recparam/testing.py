@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from recparam.couplings import Bilinear, Cosine, Coupling, CouplingSum, GaussianRBF, OnDimensions
-from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal
+from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, QueueMarginal, Scored
 from recparam.model import RPM
 from recparam.ops.checks import NonFiniteError
 from recparam.priors import (
@@ -78,6 +78,7 @@ MARGINALS: Mapping[str, Callable[..., Marginal]] = {
     "weighted data set": lambda *observations: DatasetMarginal(
         *observations, weights=torch.linspace(1, 2, len(observations[0]))
     ),
+    "queue": lambda *observations: QueueMarginal(8, widths=[x.shape[1] for x in observations]),
 }
 """Constructors of marginals, given the observations that make the data set."""
 
@@ -279,16 +280,17 @@ def check_marginal(make: Callable[..., Marginal]) -> None:
     model = RPM(encoder, InfoNCEPrior(GaussianRBF(lengthscale=1.0)), marginal=make(*observations))
     encoded = encoder.encode_many(*observations)
     equal = torch.full((6,), 1 / 6)
-    recognised = model.marginal.recognised(
-        observations, encoded, recognise(encoded), encode=encoder.encode_many, weights=equal
-    )
-    for name, given in (("row", recognised.weights), ("bank", recognised.joint.weights)):
+    scored = Scored(observations, encoded, recognise(encoded), equal)
+    recognised = model.marginal.recognised(scored, encode=encoder.encode_many)
+    for name, given in (("row", recognised.weights), ("bank", recognised.joint.bank.weights)):
         _close(given.sum(), torch.ones(()), f"{name} weights sum to one")
     bound = model.elbo(*observations)
     _require(bool(torch.isfinite(bound.per_observation).all()), "values are finite")
     if bound.ceiling is not None:
         _require(float(bound) <= bound.ceiling + 1e-4, "the value is at most its ceiling")
     order = torch.tensor([3, 0, 5, 1, 4, 2])
+    model.eval()  # nothing is remembered between the two
+    bound = model.elbo(*observations)
     rows = order if isinstance(model.marginal, DatasetMarginal) else None
     shuffled = model.elbo(*(x[order] for x in observations), rows=rows)
     _close(shuffled.value, bound.value, "the order of rows does not matter")

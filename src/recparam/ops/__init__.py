@@ -2,6 +2,7 @@
 
 from recparam.ops.checks import NonFiniteError
 from recparam.ops.logsumexp import pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
+from recparam.ops.pairs import LeaveOut
 from recparam.ops.scores import (
     AbsoluteDistance,
     BlockScore,
@@ -21,6 +22,7 @@ __all__ = [
     "DotProduct",
     "Features",
     "GaussianDensity",
+    "LeaveOut",
     "NonFiniteError",
     "OnColumns",
     "ProductScore",

@@ -1,0 +1,176 @@
+"""Banks: the encoded rows that stand for R, with who each row is, where it comes from and how old it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from recparam.ops.checks import check_finite, check_tensor
+from recparam.recognition import Particles, recognise
+
+Source = Literal["batch", "data set", "queue"]
+
+
+class Labels:
+    """Who each of N rows is.
+
+    Args:
+        identities: Which observation a row is, whole numbers (N,). Rows of one identity are one observation:
+            where a row's own latents are left out, so are those of the same identity. None: all differ.
+        sessions: The recording a row comes from, whole numbers (N,); None: one for all.
+        times: When it was observed, (N,), in the unit of `exclude_within`, such as seconds; None: unknown.
+
+    Raises:
+        ValueError: No label is given, or a label of another type or length, or times that are not finite.
+    """
+
+    def __init__(
+        self, *, identities: Tensor | None = None, sessions: Tensor | None = None, times: Tensor | None = None
+    ) -> None:
+        given = {"identities": identities, "sessions": sessions, "times": times}
+        known = {name: value for name, value in given.items() if value is not None}
+        if not known:
+            raise ValueError("Expected identities=, sessions= or times=; got none of them.")
+        for name, value in known.items():
+            check_tensor(name, value)
+            whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+            if value.ndim != 1 or (name != "times" and not whole):
+                kind = "numbers" if name == "times" else "whole numbers"
+                raise ValueError(f"Expected {name} as {kind} of shape (N,); got {value.dtype}, {tuple(value.shape)}.")
+        sizes = {name: len(value) for name, value in known.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"Expected labels of one length; got {sizes}.")
+        self.identities, self.sessions, self.times = identities, sessions, times
+        if times is not None:
+            check_finite("times", times)
+
+    def __len__(self) -> int:
+        return len(next(value for value in (self.identities, self.sessions, self.times) if value is not None))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Labels:
+        """The labels with a function of tensors, such as a choice of rows, applied to each."""
+        parts = {"identities": self.identities, "sessions": self.sessions, "times": self.times}
+        return Labels(**{name: None if part is None else function(part) for name, part in parts.items()})
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Where the scored rows stand to a bank.
+
+    Args:
+        own: The bank row of each scored row, shape (A,); None where the bank does not hold them.
+        labels: Who the scored rows are.
+    """
+
+    own: Tensor | None = None
+    labels: Labels | None = None
+
+
+class Bank:
+    """N encoded tuples: recognition distributions and latents, and what is known of each row.
+
+    Args:
+        distributions: R_phi(z_j|x_j) for each observation j, batch shape (N,).
+        particles: Latents of the rows (S, N, D_j); those of the scored batch itself where the bank is the
+            batch, so that a row's own positive is in the bank.
+        weights: Weight of each row, shape (N,), summing to one; None means 1/N.
+        labels: Who the rows are; None: unknown.
+        source: "batch", "data set" or "queue".
+        exclude_within: Rows of the same session at most this far from a query in time are left out of every
+            expectation for it, other than its own row: neighbours in a series are not independent. None: none.
+        age: Optimiser steps since each row was encoded, shape (N,); None: encoded just now.
+
+    Raises:
+        ValueError: Labels of another length, or `exclude_within` that is negative or without times.
+    """
+
+    def __init__(
+        self,
+        distributions: Sequence[Distribution],
+        particles: Particles,
+        *,
+        weights: Tensor | None = None,
+        labels: Labels | None = None,
+        source: Source = "batch",
+        exclude_within: float | None = None,
+        age: Tensor | None = None,
+    ) -> None:
+        reference = particles.latents[0]
+        self.distributions, self.particles = list(distributions), particles
+        self.size = reference.shape[1]
+        self.equal = weights is None or bool((weights == weights[0]).all())
+        self.weights = reference.new_full((self.size,), 1 / self.size) if weights is None else weights
+        self.source: Source = source
+        self.exclude_within, self.age = exclude_within, age
+        if labels is not None and len(labels) != self.size:
+            raise ValueError(f"Expected labels of the {self.size} rows; got {len(labels)}.")
+        if exclude_within is not None and (labels is None or labels.times is None):
+            raise ValueError("Expected times= in the labels, which exclude_within= refers to; got none.")
+        self.labels = labels
+        if particles.exact:
+            # One enumeration per latent, not the joint one: the expectation over z_j needs no other latent.
+            singles = [recognise([d]) for d in self.distributions]
+            self.latents = [(single.latents[0], single.log_weights) for single in singles]
+        else:
+            flat = torch.zeros_like(particles.log_weights[:1])
+            self.latents = [(latents, flat) for latents in particles.latents]
+
+    @property
+    def entropy(self) -> float:
+        """Entropy of the row weights in nats: log N for equal weights; the ceiling of self-included bounds."""
+        return math.log(self.size) if self.equal else float(torch.special.entr(self.weights.detach()).sum())
+
+    @property
+    def staleness(self) -> float:
+        """Mean age of the rows, in optimiser steps; zero for rows encoded just now."""
+        return 0.0 if self.age is None else float(self.age.double().mean())
+
+    def __repr__(self) -> str:
+        """Size, source and staleness."""
+        stale = f", {self.staleness:.1f} steps old on average" if self.age is not None else ""
+        return f"Bank({self.size} rows from the {self.source}{stale})"
+
+    def left_out(self, queries: Queries, *, keep_own: bool) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Which rows to leave out besides own ones: maps query and bank indices to a mask, True to leave out.
+
+        Args:
+            queries: The scored rows.
+            keep_own: Whether a query's own row stays; then rows of its identity do.
+
+        Returns:
+            A function of query indices (k,) and bank indices (m,) that returns (k, m), or None if none are.
+
+        Raises:
+            ValueError: `exclude_within` is set and the times of the queries are not known.
+        """
+        own, of_bank = queries.own, self.labels
+        of_queries = queries.labels
+        if of_queries is None and own is not None and of_bank is not None:
+            of_queries = of_bank.map(lambda part: part[own])
+        identities = of_queries is not None and of_bank is not None and not keep_own
+        identities = identities and of_queries.identities is not None and of_bank.identities is not None
+        if self.exclude_within is None and not identities:
+            return None
+        if self.exclude_within is not None and (of_queries is None or of_queries.times is None):
+            raise ValueError("Expected labels= with the times of the scored rows, as exclude_within is set; got none.")
+        assert of_queries is not None and of_bank is not None
+
+        def mask(rows: Tensor, columns: Tensor) -> Tensor:
+            out = torch.zeros(len(rows), len(columns), dtype=torch.bool, device=rows.device)
+            if self.exclude_within is not None and of_queries.times is not None and of_bank.times is not None:
+                out = (of_queries.times[rows, None] - of_bank.times[columns]).abs() <= self.exclude_within
+                if of_queries.sessions is not None and of_bank.sessions is not None:
+                    out &= of_queries.sessions[rows, None] == of_bank.sessions[columns]
+                if own is not None and keep_own:
+                    out &= own[rows, None] != columns
+            if identities and of_queries.identities is not None and of_bank.identities is not None:
+                out |= of_queries.identities[rows, None] == of_bank.identities[columns]
+            return out
+
+        return mask

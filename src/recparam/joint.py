@@ -1,0 +1,241 @@
+"""The recognition joint R: its marginals R(z_j), its joint density R(z_1..z_J) and expectations under them.
+
+R is made of a bank of encoded observations: the batch being scored (the true-marginal reading of Appendix A)
+or a data set (the empirical marginal). A query may be a row of the bank; then its own row is kept or left out,
+and which of the two decides the direction of every bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.distributions import Distribution
+
+from recparam.banks import Bank, Queries
+from recparam.ops import LeaveOut, OnColumns, Score, SumOfScores, pairwise_infonce, pairwise_logmeanexp
+from recparam.recognition import density_score
+
+Situation = Literal["exact", "exact_sampled", "batch", "independent", "queue"]
+"""How the bank relates to the queries.
+
+exact: the bank is the whole data set under the empirical base, every expectation a sum; exact_sampled: the
+same, with latents drawn rather than enumerated; batch: the bank holds the queries and is, with them, a sample of
+the true marginal; independent: other data, taken not to hold the queries; queue: the batch, and rows encoded by
+earlier states of the encoder.
+"""
+
+_ANY = Queries()
+
+
+class RecognitionJoint:
+    """R(z_1, ..., z_J) as the mixture over a bank of N encoded tuples.
+
+    Args:
+        bank: The encoded tuples.
+        situation: How the bank relates to the queries.
+    """
+
+    def __init__(self, bank: Bank, *, situation: Situation = "batch") -> None:
+        self.bank = bank
+        self.situation: Situation = situation
+
+    @property
+    def distributions(self) -> list[Distribution]:
+        """R_phi(z_j|x_j) of the bank's rows, for each observation j."""
+        return self.bank.distributions
+
+    def log_marginal(
+        self, index: int, z: Float[Tensor, "S A D"], *, queries: Queries = _ANY, keep_own: bool = True
+    ) -> Float[Tensor, "S A"]:
+        """log R(z_j), the mixture of the bank's recognition distributions.
+
+        Equation: 11
+
+            R(z) = int dx R_phi(z|x) R_base(x) = sum_i w_i R_phi(z|x_i)
+
+        Args:
+            index: Which observation j, from zero.
+            z: Queries (S, A, D_j).
+            queries: Where the queries stand to the bank; by default nothing is known of it.
+            keep_own: Whether the component of a query's own row stays in the mixture.
+
+        Returns:
+            Shape (S, A), in nats. See also: Eqs. 29 and 37.
+
+        Raises:
+            DensityError: The recognition model is a Dirac.
+        """
+        score, bank = density_score(self.distributions[index])
+        return self._mean(score, z, bank, queries, keep_own)
+
+    def log_joint(
+        self, latents: Sequence[Tensor], *, queries: Queries = _ANY, keep_own: bool = True
+    ) -> Float[Tensor, "S A"]:
+        """log R(z_1, ..., z_J), the mixture of products over the bank's tuples.
+
+        Equation: 4
+
+            R(z, z') = int dx dx' R_phi(z|x) R_phi(z'|x') R_base(x, x') = sum_i w_i R(z|x_i) R(z'|x'_i)
+
+        Args:
+            latents: Queries, one (S, A, D_j) per observation.
+            queries: Where the queries stand to the bank; by default nothing is known of it.
+            keep_own: Whether the component of a query's own row stays in the mixture.
+
+        Returns:
+            Shape (S, A), in nats.
+
+        Raises:
+            DensityError: A recognition model is a Dirac.
+        """
+        parts: list[Score] = []
+        banks: list[Tensor] = []
+        row = column = 0
+        for z, distribution in zip(latents, self.distributions, strict=True):
+            score, bank = density_score(distribution)
+            rows, columns = slice(row, row + z.shape[-1]), slice(column, column + bank.shape[-1])
+            parts.append(OnColumns(score, rows, columns))
+            banks.append(bank)
+            row, column = rows.stop, columns.stop
+        joined = torch.cat(list(latents), dim=-1)
+        return self._mean(SumOfScores(parts), joined, torch.cat(banks, dim=-1), queries, keep_own)
+
+    def log_expectation(
+        self,
+        index: int,
+        score: Score,
+        z: Float[Tensor, "S A D"],
+        *,
+        queries: Queries = _ANY,
+        keep_own: bool = True,
+        half: Literal[0, 1] | None = None,
+    ) -> Float[Tensor, "S A"]:
+        """log E_{R(z_j)}[exp score(z, z_j)] over the bank's latents. See also: Eq. 22.
+
+        Args:
+            index: Which observation j the expectation is over.
+            score: Pairwise score in nats.
+            z: Queries (S, A, D).
+            queries: Where the queries stand to the bank; by default nothing is known of it.
+            keep_own: Whether the latents of a query's own row stay in.
+            half: 0 or 1 uses the even or the odd rows of the bank alone, so that the two are independent.
+
+        Returns:
+            Shape (S, A), in nats.
+
+        Raises:
+            ValueError: A query has no bank row left.
+        """
+        latents, log_mass = self.bank.latents[index]
+        owner = torch.arange(self.bank.size, device=latents.device)
+        if half is not None:
+            if self.bank.size < 4:
+                raise ValueError(
+                    f"Expected a bank of at least 4 observations for side='lower', which splits it; got "
+                    f"{self.bank.size}."
+                )
+            owner = owner[half::2]
+            latents, log_mass = latents[:, half::2], log_mass[:, half::2]
+        if self.bank.particles.exact:
+            flat = None if len(latents) == 1 else log_mass.flatten()
+            return self._mean(
+                score, z, latents.flatten(0, 1), queries, keep_own, owner=owner.repeat(len(latents)), log_mass=flat
+            )
+        # Sampled: replicate s of the queries meets replicate s of the bank, so each is a plain InfoNCE batch.
+        rows = [
+            self._mean(score, z[s : s + 1], latents[s % len(latents)], queries, keep_own, owner=owner)
+            for s in range(z.shape[0])
+        ]
+        return torch.cat(rows)
+
+    def log_contrast(
+        self,
+        index: int,
+        score: Score,
+        z: Float[Tensor, "S A D"],
+        z_own: Float[Tensor, "S A E"],
+        *,
+        queries: Queries = _ANY,
+        keep_own: bool = True,
+    ) -> Float[Tensor, "S A"] | None:
+        """score(z, z_own) - log E_{R(z_j)}[exp score(z, z_j)] in one sweep, where the bank holds z_own itself.
+
+        Args:
+            index: Which observation j the expectation is over.
+            score: Pairwise score in nats.
+            z: Queries (S, A, D).
+            z_own: What each query is paired with (S, A, E).
+            queries: Where the queries stand to the bank.
+            keep_own: Whether the latents of a query's own row stay in.
+
+        Returns:
+            Shape (S, A), in nats; None if the bank's latents at the own rows are other than z_own.
+        """
+        latents, own = self.bank.latents[index][0], queries.own
+        if own is None or (self.bank.particles.exact and len(latents) > 1) or len(latents) not in (1, len(z)):
+            return None
+        if not bool((self.bank.weights[own] > 0).all()):
+            return None
+        # The positives are then read from the bank: the same values, with the same gradient in the encoder.
+        if any(not torch.equal(latents[s % len(latents)][own], z_own[s]) for s in range(len(z))):
+            return None
+        owner = torch.arange(self.bank.size, device=own.device)
+        rows = [
+            pairwise_infonce(
+                score,
+                z[s],
+                latents[s % len(latents)],
+                positives=own,
+                keep_positive=keep_own,
+                log_weights=None if self.bank.equal else self.bank.weights.log(),
+                leave_out=self._leave_out(queries, keep_own, owner, rows=z.shape[1]),
+            )
+            for s in range(len(z))
+        ]
+        return torch.stack(rows)
+
+    def _mean(
+        self,
+        score: Score,
+        z: Float[Tensor, "S A D"],
+        columns: Float[Tensor, "M E"],
+        queries: Queries,
+        keep_own: bool,
+        *,
+        owner: Int[Tensor, " M"] | None = None,
+        log_mass: Float[Tensor, " M"] | None = None,
+    ) -> Float[Tensor, "S A"]:
+        """Log of the mean of exp score over columns, whose bank rows are `owner` and whose weights those rows'."""
+        if owner is None:
+            owner = torch.arange(self.bank.size, device=columns.device)
+        log_weights = log_mass
+        if not self.bank.equal or log_mass is not None:
+            log_weights = (
+                self.bank.weights.log()[owner] if log_mass is None else log_mass + self.bank.weights.log()[owner]
+            )
+        own = None if queries.own is None or keep_own else queries.own.repeat(z.shape[0])
+        out = pairwise_logmeanexp(
+            score,
+            z.flatten(0, 1),
+            columns,
+            log_weights=log_weights,
+            row_owner=own,
+            bank_owner=None if own is None else owner,
+            leave_out=self._leave_out(queries, keep_own, owner, rows=z.shape[1]),
+        )
+        return out.reshape(z.shape[:2])
+
+    def _leave_out(self, queries: Queries, keep_own: bool, owner: Tensor, *, rows: int) -> LeaveOut | None:
+        mask = self.bank.left_out(queries, keep_own=keep_own)
+        if mask is None:
+            return None
+
+        def leave_out(chosen: slice) -> Tensor:
+            index = torch.arange(chosen.start, chosen.stop, device=owner.device) % rows
+            return mask(index, owner)
+
+        return leave_out
