@@ -40,7 +40,8 @@ def pairwise_logsumexp(
         score: Maps blocks (A, D), (M, E) to scores (A, M) in nats. It is called on blocks of rows, unless it
             is a matrix product of features (dot product, squared distance, Gaussian densities).
         z: Queries, shape (A, D).
-        bank: Columns, shape (M, E), of the same dtype and device. Half precision is computed in single.
+        bank: Columns, shape (M, E), of the same dtype and device. Half precision is computed in single,
+            but for products of matrices in half that an implementation accumulates in single.
         log_weights: Log of a weight per column, shape (M,); -inf masks a column; None means weight one.
         row_owner: Identity of each query, shape (A,). With `bank_owner` the columns of the same identity
             are left out of that row.
@@ -173,11 +174,13 @@ def _value(pairs: Pairs, implementation: Implementation) -> Tensor:
     """lse over the kept columns, or the own logit (its weight included) less it."""
     dtype = pairs.z.dtype
     if implementation != "dense":
-        engine = engines.choose(implementation)
-        if dtype in (torch.float16, torch.bfloat16) and not engine.half:
+        engine, half = engines.choose(implementation, pairs.z.device), dtype in (torch.float16, torch.bfloat16)
+        if half:
             pairs = _as(pairs, torch.float32)
         features, pairs = _features(pairs)
         if features is not None:
+            if half and engine.half:
+                features = _in_half(features, dtype)
             return _product(pairs, features, engine).to(dtype)
         return _by_blocks(pairs).to(dtype)
     if dtype in (torch.float16, torch.bfloat16):
@@ -209,6 +212,15 @@ def _features(pairs: Pairs) -> tuple[Features | None, Pairs]:
     return None, pairs
 
 
+def _in_half(features: Features, dtype: torch.dtype) -> Features:
+    """A plain dot product in half precision; a square's expansion, or one around a centre, would lose too much."""
+    plain = features.rows.dtype == torch.float32 and features.row_bias is None and features.column_bias is None
+    with torch.no_grad():
+        if not plain or any(float(largest_norm(side)) > torch.finfo(dtype).max for side in features[:2]):
+            return features
+    return Features(features.rows.to(dtype), features.columns.to(dtype))
+
+
 @torch.no_grad()
 def _magnitude(features: Features) -> float:
     """The largest term, in nats, that can be met while a score is formed from features."""
@@ -219,7 +231,7 @@ def _magnitude(features: Features) -> float:
 def _product(pairs: Pairs, features: Features, engine: engines.Engine) -> Tensor:
     bias = features.column_bias
     if pairs.log_weights is not None:
-        weights = pairs.log_weights.to(features.rows.dtype)
+        weights = pairs.log_weights.to(torch.promote_types(features.rows.dtype, torch.float32))
         bias = weights if bias is None else bias + weights
     value = _Sweep.apply(
         features.rows, features.columns, bias, pairs.own, pairs.keep_own, pairs.contrast, pairs.excluded, engine,
