@@ -45,25 +45,28 @@ BLOCKED = Engine(blocked.sweep, blocked.gradients)
 TRITON = Engine(_triton_sweep, _triton_gradients, half=True)
 
 
-def choose(implementation: str, device: torch.device) -> Engine:
-    """The implementation of that name for tensors on a device; "auto" takes Triton on a GPU where it is installed.
+def choose(implementation: str, device: torch.device | None = None) -> Engine:
+    """The implementation of that name for tensors on a device (None: the CPU).
+
+    "auto" takes Triton on a GPU where it is installed.
 
     Raises:
         ValueError: An unknown name, or an implementation that cannot run here.
     """
     if implementation not in ("auto", "blocked", "triton"):
         raise ValueError(f"Expected implementation 'auto', 'dense', 'blocked' or 'triton'; got {implementation!r}.")
+    on_gpu = device is not None and device.type == "cuda"
     if implementation == "triton":
         if find_spec("triton") is None:
             raise ValueError(
                 "Expected the package triton for implementation='triton'; it is not installed. "
                 "Use pip install 'recparam[triton]', or implementation='auto'."
             )
-        if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        if not on_gpu and os.environ.get("TRITON_INTERPRET") != "1":
             raise ValueError(
-                f"Expected CUDA tensors for implementation='triton'; got {device}. Use implementation='auto'."
+                f"Expected CUDA tensors for implementation='triton'; got {device or 'cpu'}. Use implementation='auto'."
             )
         return TRITON
-    if implementation == "auto" and device.type == "cuda" and find_spec("triton") is not None:
+    if implementation == "auto" and on_gpu and find_spec("triton") is not None:
         return TRITON
     return BLOCKED
