@@ -1,4 +1,4 @@
-"""Tensors only: pairwise scores and the log-sum-exp over them that every bound is made of."""
+"""Tensors only: pairwise scores, and the log-sum-exp over them that every bound is made of."""
 
 from recparam.ops.checks import NonFiniteError
 from recparam.ops.logsumexp import pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
@@ -15,6 +15,7 @@ from recparam.ops.scores import (
     SquaredDistance,
     SumOfScores,
 )
+from recparam.ops.select import Selected, pairwise_sample, pairwise_topk
 
 __all__ = [
     "AbsoluteDistance",
@@ -27,9 +28,12 @@ __all__ = [
     "OnColumns",
     "ProductScore",
     "Score",
+    "Selected",
     "SquaredDistance",
     "SumOfScores",
     "pairwise_infonce",
     "pairwise_logmeanexp",
     "pairwise_logsumexp",
+    "pairwise_sample",
+    "pairwise_topk",
 ]

@@ -48,8 +48,17 @@ class ProductScore(Score, Protocol):
     tolerated: float
     """Largest magnitude of the product's terms, in nats, at which single precision is good enough."""
 
-    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
-        """Both sides' features, differentiable; None if the score is no such product after all."""
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features | None:
+        """Both sides' features, differentiable; None if the score is no such product after all.
+
+        Args:
+            z: Rows.
+            bank: Columns.
+            centre: A column to expand around, where features of rows and of columns from several calls are to go
+                together; None: chosen from the bank.
+        """
         ...
 
 
@@ -74,6 +83,8 @@ class DotProduct:
     tolerated = _DOT
 
     def _sides(self, z: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = (bank.shape[1], bank.shape[1]) if self.weight is None else tuple(self.weight.shape)
+        _check_widths(z, bank, wanted)
         if self.normalise:
             z, bank = torch.nn.functional.normalize(z, dim=-1), torch.nn.functional.normalize(bank, dim=-1)
         if self.weight is not None:
@@ -87,9 +98,14 @@ class DotProduct:
         z, bank = self._sides(z, bank)
         return z @ bank.T
 
-    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features:
         """Both sides as they are; a bank far from the origin is centred, which moves z . centre into the row's bias."""
         z, bank = self._sides(z, bank)
+        if centre is not None:
+            centre = torch.nn.functional.normalize(centre, dim=-1) if self.normalise else centre
+            return Features(z, bank - centre, row_bias=z @ centre)
         with torch.no_grad():
             centre = bank.mean(0)
             far = float(centre.norm() * largest_norm(z)) > _CENTRED
@@ -113,12 +129,16 @@ class SquaredDistance:
 
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """Score every row against every column."""
+        _check_widths(z, bank, (bank.shape[1], bank.shape[1]))
         difference_AMD = (z[:, None, :] - bank[None, :, :]) / self.lengthscale
         return -0.5 * difference_AMD.square().sum(-1)
 
-    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features:
         """The scaled latents around the bank's centre, and minus half their squared norms."""
-        centre, per_scale = bank.detach().mean(0), 1 / self.lengthscale.to(z.dtype)
+        _check_widths(z, bank, (bank.shape[1], bank.shape[1]))
+        centre, per_scale = bank.detach().mean(0) if centre is None else centre, 1 / self.lengthscale.to(z.dtype)
         rows, columns = (z - centre) * per_scale, (bank - centre) * per_scale
         return Features(rows, columns, -0.5 * rows.square().sum(-1), -0.5 * columns.square().sum(-1))
 
@@ -135,6 +155,7 @@ class AbsoluteDistance:
 
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """Score every row against every column."""
+        _check_widths(z, bank, (bank.shape[1], bank.shape[1]))
         # Around the bank's centre, or dividing by the scale would round away what an offset leaves.
         centre, scale = bank.detach().mean(0), self.scale.to(z.dtype)
         return -torch.cdist((z - centre) / scale, (bank - centre) / scale, p=1.0)
@@ -148,14 +169,18 @@ class GaussianDensity:
 
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """Log-density of every row under every component."""
+        _check_widths(z, bank, (bank.shape[1] // 2, 2 * z.shape[1]))
         mean_MD, scale_MD = bank.chunk(2, dim=-1)
         standard_AMD = (z[:, None, :] - mean_MD[None]) / scale_MD[None]
         return -0.5 * standard_AMD.square().sum(-1) - _log_normaliser(scale_MD)
 
-    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features:
         """z and its square against mean and -1/2, both over the variance, around the centre of the means."""
+        _check_widths(z, bank, (bank.shape[1] // 2, 2 * z.shape[1]))
         mean_MD, scale_MD = bank.chunk(2, dim=-1)
-        centre = mean_MD.detach().mean(0)
+        centre = mean_MD.detach().mean(0) if centre is None else centre.chunk(2)[0]
         z, mean_MD, precision_MD = z - centre, mean_MD - centre, scale_MD.square().reciprocal()
         shift_MD = mean_MD * precision_MD
         bias = -0.5 * (mean_MD * shift_MD).sum(-1) - _log_normaliser(scale_MD)
@@ -204,11 +229,14 @@ class OnColumns:
         """That of the inner score."""
         return self.score.tolerated if isinstance(self.score, ProductScore) else 0.0
 
-    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features | None:
         """The inner score's features of the chosen entries."""
         if not isinstance(self.score, ProductScore):
             return None
-        return self.score.features(z[:, self.rows], bank[:, self.columns])
+        centre = None if centre is None else centre[self.columns]
+        return self.score.features(z[:, self.rows], bank[:, self.columns], centre=centre)
 
 
 @dataclass(frozen=True)
@@ -229,9 +257,13 @@ class SumOfScores:
         """The least of the parts'."""
         return min(score.tolerated if isinstance(score, ProductScore) else 0.0 for score in self.scores)
 
-    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features | None:
         """The parts' features side by side."""
-        parts = [score.features(z, bank) if isinstance(score, ProductScore) else None for score in self.scores]
+        parts = [
+            score.features(z, bank, centre=centre) if isinstance(score, ProductScore) else None for score in self.scores
+        ]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
@@ -244,6 +276,14 @@ class SumOfScores:
 def largest_norm(values: Float[Tensor, "N D"]) -> Tensor:
     """The largest Euclidean norm of a row, without a copy of the whole."""
     return torch.linalg.vector_norm(values, dim=-1).max()
+
+
+def _check_widths(z: Tensor, bank: Tensor, wanted: tuple[int, int]) -> None:
+    if (z.shape[1], bank.shape[1]) != wanted:
+        raise ValueError(
+            f"Expected z and bank of widths {wanted[0]} and {wanted[1]} for this score; got {z.shape[1]} and "
+            f"{bank.shape[1]}."
+        )
 
 
 def _log_normaliser(scale_MD: Tensor) -> Tensor:

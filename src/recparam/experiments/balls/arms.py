@@ -1,6 +1,5 @@
 """One arm of the experiment: its model, its training, and what is measured on the fresh video."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
-from scipy.special import logsumexp
 from torch import Tensor, nn
 
 import recparam as rp
@@ -20,6 +17,7 @@ from recparam.data.balls import BallsVideo, moving_balls
 from recparam.evaluation import LinearDecoder, distance_error, matched_error
 from recparam.experiments.balls.settings import TEST_SEED_OFFSET, TRAINED_ARMS, Run, Settings, training_of
 from recparam.networks import CentreOfMassCNN, recalibrate_batch_norm
+from recparam.ops import SquaredDistance, pairwise_logmeanexp
 from recparam.ops.checks import check_finite
 from recparam.storage import save_state
 from recparam.training import Epoch, PairBatches, RPMModule, fit
@@ -343,5 +341,6 @@ def log_density(
     spread = np.sqrt(np.maximum(values, max(values.max() * 1e-8, 1e-12)))
     bandwidth = count ** (-1 / (dim + 4))
     whiten = vectors / (spread * bandwidth)
-    squared = cdist((points - mean) @ whiten, (data - mean) @ whiten, "sqeuclidean")
-    return logsumexp(-0.5 * squared, axis=1) - math.log(count)
+    kernel = SquaredDistance(torch.ones((), dtype=torch.float64))
+    centres = torch.from_numpy((data - mean) @ whiten)
+    return pairwise_logmeanexp(kernel, torch.from_numpy((points - mean) @ whiten), centres).numpy()

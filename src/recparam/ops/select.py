@@ -1,0 +1,147 @@
+"""The best columns of each row, and columns drawn by their probability, in memory linear in either side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recparam.ops.checks import check_count
+from recparam.ops.logsumexp import pairwise_logsumexp
+from recparam.ops.pairs import BLOCK, LeaveOut, check_pairs
+from recparam.ops.scores import Score
+
+
+class Selected(NamedTuple):
+    """Columns chosen for each row.
+
+    Args:
+        indices: Shape (A, k), columns of the bank.
+        log_probs: Shape (A, k), log of w_m exp score over its row's sum, in nats.
+    """
+
+    indices: Tensor
+    log_probs: Tensor
+
+
+@torch.no_grad()
+def pairwise_topk(
+    score: Score,
+    z: Float[Tensor, "A D"],
+    bank: Float[Tensor, "M E"],
+    k: int,
+    *,
+    log_weights: Float[Tensor, " M"] | None = None,
+    row_owner: Int[Tensor, " A"] | None = None,
+    bank_owner: Int[Tensor, " M"] | None = None,
+    leave_out: LeaveOut | None = None,
+) -> Selected:
+    """The k most probable columns of each row under P(m|a) = w_m exp score(z_a, bank_m) / sum, best first.
+
+    Args:
+        score: As all but k in `pairwise_logsumexp`.
+        z: Shape (A, D).
+        bank: Shape (M, E).
+        k: Columns per row, at most M. Columns that are left out have log-probability -inf and come last.
+        log_weights: Shape (M,).
+        row_owner: Shape (A,).
+        bank_owner: Shape (M,).
+        leave_out: Further columns to leave out.
+
+    Returns:
+        Indices and log-probabilities, each (A, k), without gradients.
+
+    Raises:
+        ValueError: k is not from 1 to M, or as in `pairwise_logsumexp`.
+
+    Example:
+        >>> import torch
+        >>> from recparam.ops import SquaredDistance, pairwise_topk
+        >>> bank = torch.tensor([[0.0], [5.0], [1.0]])
+        >>> pairwise_topk(SquaredDistance(torch.tensor(1.0)), torch.tensor([[0.9]]), bank, 2).indices
+        tensor([[2, 0]])
+    """
+    check_count("k", k)
+    if k > len(bank):
+        raise ValueError(f"Expected k of at most {len(bank)}, the rows of the bank; got {k}.")
+    options = {"log_weights": log_weights, "row_owner": row_owner, "bank_owner": bank_owner, "leave_out": leave_out}
+    best = [block.topk(k, dim=1) for block in _logits(score, z, bank, **options)]
+    indices, logits = torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
+    return Selected(indices, logits - pairwise_logsumexp(score, z, bank, **options)[:, None])
+
+
+@torch.no_grad()
+def pairwise_sample(
+    score: Score,
+    z: Float[Tensor, "A D"],
+    bank: Float[Tensor, "M E"],
+    num_samples: int,
+    *,
+    log_weights: Float[Tensor, " M"] | None = None,
+    row_owner: Int[Tensor, " A"] | None = None,
+    bank_owner: Int[Tensor, " M"] | None = None,
+    leave_out: LeaveOut | None = None,
+    generator: torch.Generator | None = None,
+) -> Selected:
+    """Columns drawn for each row, independently and with replacement, from P(m|a) = w_m exp score / sum.
+
+    Args:
+        score: As all but the next and the last in `pairwise_logsumexp`.
+        z: Shape (A, D).
+        bank: Shape (M, E).
+        num_samples: Draws k per row.
+        log_weights: Shape (M,).
+        row_owner: Shape (A,).
+        bank_owner: Shape (M,).
+        leave_out: Further columns to leave out.
+        generator: Source of randomness; None uses torch's global one.
+
+    Returns:
+        Indices and log-probabilities, each (A, k), without gradients.
+
+    Raises:
+        ValueError: num_samples < 1, or as in `pairwise_logsumexp`.
+    """
+    check_count("num_samples", num_samples)
+    options = {"log_weights": log_weights, "row_owner": row_owner, "bank_owner": bank_owner, "leave_out": leave_out}
+    indices, logits = [], []
+    for block in _logits(score, z, bank, **options):
+        # Double precision: the cumulative sum of a million single-precision weights forgets the small ones.
+        cumulative = (block - block.amax(1, keepdim=True)).double().exp().cumsum(1)
+        shape = (len(block), num_samples)
+        uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=z.device)
+        # From the far end, so that a draw of exactly zero cannot fall on a column of weight zero.
+        drawn = torch.searchsorted(cumulative, (1 - uniform) * cumulative[:, -1:]).clamp_max(len(bank) - 1)
+        indices.append(drawn)
+        logits.append(block.gather(1, drawn))
+    return Selected(torch.cat(indices), torch.cat(logits) - pairwise_logsumexp(score, z, bank, **options)[:, None])
+
+
+def _logits(
+    score: Score,
+    z: Tensor,
+    bank: Tensor,
+    *,
+    log_weights: Tensor | None,
+    row_owner: Tensor | None,
+    bank_owner: Tensor | None,
+    leave_out: LeaveOut | None,
+) -> Iterator[Tensor]:
+    """Blocks (rows, M) of log w_m + score, -inf where a column is left out."""
+    pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
+    height = max(1, BLOCK // len(bank))
+    for start in range(0, len(z), height):
+        rows = slice(start, min(start + height, len(z)))
+        block = score(z[rows], bank)
+        if log_weights is not None:
+            block = block + log_weights
+        if pairs.excluded is not None:
+            block = block.masked_fill(pairs.excluded(rows), -torch.inf)
+        if pairs.own is not None:
+            own = pairs.own[rows]
+            have = (own >= 0).nonzero()[:, 0]
+            block = block.index_put((have, own[have]), block.new_tensor(-torch.inf))
+        yield block
