@@ -74,14 +74,13 @@ def parts(setting: str, name: str, dtype: torch.dtype, processes: int) -> list[t
 
 def make(name: str, parameter: Tensor) -> Score:
     """A score with parameters, per dimension."""
+    some = OnColumns(DotProduct(scale=parameter[0]), [0, 2], slice(1, 3))
     return {
         "dot": DotProduct(weight=torch.diag(parameter)),
         "cosine": DotProduct(scale=parameter.sum(), normalise=True),
         "distance": SquaredDistance(parameter),
         "density": GaussianDensity(),
-        "sum": SumOfScores(
-            [SquaredDistance(parameter), OnColumns(DotProduct(scale=parameter[0]), [0, 2], slice(1, 3))]
-        ),
+        "sum": SumOfScores([SquaredDistance(parameter), some]),
         "callable": BlockScore(lambda z, bank: -(z[:, None] - bank).abs().mul(parameter).sum(-1)),
     }[name]
 
@@ -102,8 +101,8 @@ def kernel(
     parameter = torch.tensor([0.7, 1.3, 2.0], dtype=z.dtype, requires_grad=True)
     z, bank = z.clone().requires_grad_(), bank.clone().requires_grad_()
     value = evaluate(operation, make(name, parameter), z, bank, ring=ring, positives=positives)
-    grads = torch.autograd.grad(upstream @ value, (z, bank, parameter), allow_unused=True)
-    return value.detach(), *(torch.zeros_like(t) if g is None else g for g, t in zip(grads, (z, bank, parameter)))
+    gradients = torch.autograd.grad(upstream @ value, (z, bank, parameter), allow_unused=True, materialize_grads=True)
+    return value.detach(), *gradients
 
 
 def cases() -> list[tuple[str, str, str, torch.dtype]]:
