@@ -14,7 +14,7 @@ help:
 	@echo "make balls      the moving-balls experiment, small version, into $(OUT)"
 	@echo "make test       every check: lint, types, layers, tests"
 	@echo "make lint       the checks that run no test"
-	@echo "make slow       the tests that train for minutes"
+	@echo "make slow       the tests that train for minutes, and those of the kernels in Triton"
 	@echo "make equations  rewrite docs/equations.md from the docstrings"
 	@echo "make clean      remove .venv and caches (results in runs/ stay)"
 
@@ -43,7 +43,12 @@ lint: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-slow: $(STAMP)
+# Triton is a gigabyte that `make test` does without; its interpreter needs no GPU.
+$(VENV)/.slow: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,triton]'
+	@touch $@
+
+slow: $(VENV)/.slow
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 equations: $(STAMP)

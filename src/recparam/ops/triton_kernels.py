@@ -16,13 +16,14 @@ CPU are taken too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import NamedTuple, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import torch
-import triton  # pyright: ignore[reportMissingImports]
-import triton.language as tl  # pyright: ignore[reportMissingImports]
+import triton  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
+import triton.language as tl  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
 from torch import Tensor
 
 from recparam.ops import blocked
@@ -32,12 +33,17 @@ _PANEL = (4096, 8192)  # rows, columns: 64 MiB in half precision
 _ALIGNED = 16  # features are padded to multiples: loads of 16 bytes or more
 
 
+def _compiled(kernel: Callable[..., Any]) -> Any:
+    """As `triton.jit`, whose type is not known where triton is missing."""
+    return triton.jit(kernel)
+
+
 # The kernels. `no_type_check` keeps the run-time shape checks of tests away from what Triton compiles.
 
 
-@triton.jit
+@_compiled
 @no_type_check
-def _chunk(side, index, f, F: tl.constexpr, BF: tl.constexpr, UPCAST: tl.constexpr):  # noqa: N803
+def _chunk(side, index, f, F: tl.constexpr, BF: tl.constexpr, UPCAST: tl.constexpr):
     """Features f to f + BF of some rows of one side."""
     feature = f + tl.arange(0, BF)
     at = side + index.to(tl.int64)[:, None] * F + feature[None, :]
@@ -50,7 +56,7 @@ def _chunk(side, index, f, F: tl.constexpr, BF: tl.constexpr, UPCAST: tl.constex
     return chunk
 
 
-@triton.jit
+@_compiled
 @no_type_check
 def _scores(
     rows, columns, i, j, F: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BF: tl.constexpr, UPCAST: tl.constexpr
@@ -64,7 +70,7 @@ def _scores(
     return scores
 
 
-@triton.jit
+@_compiled
 @no_type_check
 def _bias(bias, j, m, HAS_BIAS: tl.constexpr):
     """The bias of some columns, -inf past the last."""
@@ -75,7 +81,7 @@ def _bias(bias, j, m, HAS_BIAS: tl.constexpr):
     return value
 
 
-@triton.jit
+@_compiled
 @no_type_check
 def _totals_kernel(
     rows, columns, bias, own, largest, total, t_own, n, m, share,
@@ -124,7 +130,7 @@ def _totals_kernel(
             tl.store(t_own + i, tl.where(mine >= 0, product, float("-inf")), mask=inside)
 
 
-@triton.jit
+@_compiled
 @no_type_check
 def _panel_kernel(
     rows, columns, bias, own, reference, weight, panel, sums, n, m, first, stride,
@@ -151,7 +157,7 @@ def _panel_kernel(
         tl.store(sums + tl.program_id(0) * stride + j, tl.sum(shares * weights[:, None], 0))
 
 
-@triton.jit
+@_compiled
 @no_type_check
 def _product_kernel(
     left, right, factor, out, n, depth, left_stride, depth_stride, factor_stride,
@@ -309,7 +315,7 @@ class _Sides:
             self.rows, self.columns, self.bias, self.own, largest, total, t_own, n, self.m, share,
             F=self.width, BM=tiles.rows, BN=tiles.columns, BF=tiles.features,
             HAS_BIAS=self.bias is not None, HAS_OWN=self.own is not None, UPCAST=self.upcast,
-            num_warps=tiles.warps, num_stages=tiles.stages, enable_fp_fusion=True,
+            **_launched(tiles.warps, tiles.stages),
         )  # fmt: skip
         reference = largest.amax(0)
         reference = torch.where(torch.isneginf(reference), 0, reference)
@@ -330,7 +336,7 @@ class _Sides:
             height, width, columns.start, panel.stride(0),
             F=self.width, BM=tiles.rows, BN=tiles.columns, BF=tiles.features,
             HAS_BIAS=self.bias is not None, HAS_OWN=self.own is not None, SUMS=sums, UPCAST=self.upcast,
-            num_warps=tiles.warps, num_stages=tiles.stages, enable_fp_fusion=True,
+            **_launched(tiles.warps, tiles.stages),
         )  # fmt: skip
         return None if partial is None else partial[:, :width]
 
@@ -342,8 +348,13 @@ class _Sides:
         _product_kernel[triton.cdiv(len(left), block), triton.cdiv(self.width, features)](
             left, right, factor, out, len(left), left.shape[1], left.stride(0), left.stride(1), int(len(factor) > 1),
             F=self.width, BM=block, BF=features, BK=depth, UPCAST=self.upcast,
-            num_warps=8 if features == 128 else 4, num_stages=3 if half else 2, enable_fp_fusion=True,
+            **_launched(8 if features == 128 else 4, 3 if half else 2),
         )  # fmt: skip
+
+
+def _launched(warps: int, stages: int) -> dict[str, Any]:
+    """Options of a launch; fused multiply-adds are asked for by name, as their default changes between versions."""
+    return {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
 
 
 def _elsewhere(logits: Logits) -> bool:
