@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn.parallel import DistributedDataParallel
 
+import recparam as rp
+from recparam.bounds import Bound
 from recparam.ops import (
     BlockScore,
     DotProduct,
@@ -27,6 +31,8 @@ from recparam.ops import (
 )
 from recparam.ops.collectives import Handed, gather_rows
 from recparam.ops.ring import pairwise_infonce_ring, pairwise_logsumexp_ring
+from recparam.posteriors import RecognitionPosterior
+from recparam.recognition import Particles
 
 DIM = 3
 SCORES = ["dot", "cosine", "distance", "density", "sum", "callable"]
@@ -144,14 +150,99 @@ def disagree_on(rank: int) -> list[str]:
     return messages
 
 
+class Drawn(RecognitionPosterior):
+    """Draws whose noise is given, so that they do not depend on who draws them."""
+
+    noise: Tensor
+
+    def forward(
+        self,
+        distributions: Sequence[Distribution],
+        *,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Particles:
+        latents = tuple(d.mean + d.stddev * part for d, part in zip(distributions, self.noise, strict=True))
+        return Particles(latents, torch.full_like(latents[0][..., 0], 0.5).log(), exact=False)
+
+
+MODELS = ["infonce", "three", "labels", "weights", "categorical", "gaussian", "alone"]
+
+
+def build(name: str) -> rp.RPM:
+    """A model in double precision, with the same parameters everywhere."""
+    torch.manual_seed(3)
+    if name == "categorical":
+        model = rp.RPM(rp.Categorical(nn.Linear(4, 3)), rp.OptimalPrior())
+    elif name == "gaussian":
+        model = rp.RPM(rp.Gaussian(nn.Linear(4, 4)), rp.JointGaussianPrior(2), posterior=Drawn())
+    else:
+        marginal = rp.BatchMarginal(across_processes=name != "alone")
+        model = rp.RPM(rp.Deterministic(nn.Linear(4, 2)), rp.InfoNCEPrior(rp.GaussianRBF()), marginal=marginal)
+    return model.double()
+
+
+def score(name: str, model: Any, rows: slice, *, all_weights: bool = False) -> Bound:
+    """The bound of some of eight rows; a call of `model` itself, as DistributedDataParallel needs."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(3 if name == "three" else 2, 8, 4, generator=generator, dtype=torch.float64)
+    noise = torch.randn(2, 2, 8, 2, generator=generator, dtype=torch.float64)
+    weights = torch.rand(8, generator=generator, dtype=torch.float64)
+    options: dict[str, Any] = {}
+    if name == "labels":  # rows 0 and 7 are one observation, on different processes
+        labels = rp.Labels(identities=torch.tensor([0, 1, 2, 3, 4, 5, 6, 0]), sessions=torch.arange(8) % 3)
+        options = {"labels": labels.map(lambda part: part[rows]), "side": "upper"}
+    if name == "weights":
+        options = {"weights": whole_weights(weights) if all_weights else weights[rows]}
+    if name == "gaussian":
+        (model.module if isinstance(model, DistributedDataParallel) else model).posterior.noise = noise[:, :, rows]
+    return model(*x[:, rows], **options)
+
+
+SHARES = [slice(0, 5), slice(5, 8)]
+
+
+def whole_weights(weights: Tensor) -> Tensor:
+    """Of all rows, where the shares' weights are each normalised and a share counts as its rows do."""
+    return torch.cat([weights[rows] / weights[rows].sum() * (rows.stop - rows.start) / 8 for rows in SHARES])
+
+
+def gradients_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name.removeprefix("module."): p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def models_on(rank: int) -> dict[str, Any]:
+    """Bound and averaged gradients of each model, from uneven shares of eight rows."""
+    result: dict[str, Any] = {}
+    if dist.get_world_size() != len(SHARES):
+        return result
+    for name in MODELS:
+        model = build(name)
+        parallel = DistributedDataParallel(model)  # held until after backward, where it averages
+        bound = score(name, parallel, SHARES[rank])
+        bound.value.backward()
+        result[name] = {
+            "value": bound.value.detach(),
+            "rows": bound.per_observation.detach(),
+            "ceiling": bound.ceiling,
+            "gradients": gradients_of(model),
+        }
+    return result
+
+
 def operations_on(rank: int) -> dict[str, Any]:
     """Everything that needs no special group, in one start of the processes."""
-    return {"kernel": kernel_on(rank), "gather": gather_on(rank), "disagree": disagree_on(rank)}
+    return {
+        "kernel": kernel_on(rank),
+        "gather": gather_on(rank),
+        "disagree": disagree_on(rank),
+        "models": models_on(rank),
+    }
 
 
 def left_alone_on(rank: int) -> list[tuple[str, float]]:
     """Process 0 first keeps silent, then dies; what the others are told, and after how many seconds."""
-    groups = [dist.new_group(timeout=timedelta(seconds=2)) for _ in range(3)]
+    groups = [dist.new_group(timeout=timedelta(seconds=1)) for _ in range(3)]
     z = torch.ones(2, 3)
     calls: list[Callable[[], Any]] = [
         lambda: pairwise_infonce_ring(DotProduct(), z, z, group=groups[0]),
@@ -160,7 +251,7 @@ def left_alone_on(rank: int) -> list[tuple[str, float]]:
     ]
     dist.barrier()
     if rank == 0:
-        time.sleep(3)
+        time.sleep(1.5)
         os._exit(0)
     told = []
     for call in calls:

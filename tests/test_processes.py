@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 from torch import Tensor
 
 import process_world as world
+from process_trainer import KeepGradients
+from recparam.training import RPMModule
+from recparam.training.surroundings import undisturbed
 
 Results = list[Any]
 COUNTS = [2, pytest.param(3, marks=pytest.mark.slow)]
@@ -74,6 +79,60 @@ def test_disagreement_is_an_error_everywhere(results: Callable[[int], Results]) 
         )
 
 
+@pytest.mark.parametrize("name", world.MODELS)
+def test_bound_of_all_processes(results: Callable[[int], Results], name: str) -> None:
+    """DDP's averages are value and gradient of one process with the concatenated, unevenly divided batch."""
+    got = [result["models"][name] for result in results(2)]
+    if name == "alone":  # each process has its own rows for a bank, and the mean of the two means for an objective
+        assert [result["ceiling"] for result in got] == pytest.approx([math.log(5), math.log(3)])
+        return
+    model = world.build(name)
+    bound = world.score(name, model, slice(0, 8), all_weights=True)
+    bound.value.backward()
+    torch.testing.assert_close(torch.cat([result["rows"] for result in got]), bound.per_observation.detach())
+    torch.testing.assert_close(torch.stack([result["value"] for result in got]).mean(), bound.value.detach())
+    assert [result["ceiling"] for result in got] == pytest.approx([bound.ceiling] * 2)
+    expected = world.gradients_of(model)
+    assert expected and any(float(gradient.abs().max()) > 1e-3 for gradient in expected.values())
+    for result in got:
+        assert result["gradients"].keys() == expected.keys()
+        for key, gradient in expected.items():
+            torch.testing.assert_close(result["gradients"][key], gradient, rtol=1e-10, atol=1e-12)
+
+
+def test_lightning_with_two_devices(tmp_path: Path) -> None:
+    """Nothing but the trainer's number of devices changes: gradients and weights are those of the whole batch."""
+    x = torch.randn(2, 8, 4, dtype=torch.float64)
+    module = RPMModule(world.build("infonce"), optimiser="sgd", lr=0.1)
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*x), batch_size=4)
+    with undisturbed():
+        Trainer(
+            accelerator="cpu",
+            devices=2,
+            strategy="ddp_spawn",
+            max_epochs=2,
+            callbacks=[KeepGradients(tmp_path)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        ).fit(module, data)
+    model = world.build("infonce")
+    model.initialise(*x)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(2):
+        optimiser.zero_grad()
+        (-model.elbo(*x).value).backward()
+        for rank in range(2):
+            kept = torch.load(tmp_path / f"{rank}-{step}.pt")
+            for key, gradient in world.gradients_of(model).items():
+                torch.testing.assert_close(kept[f"model.{key}"], gradient, rtol=1e-10, atol=1e-12)
+        optimiser.step()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(module.model.get_parameter(name), parameter, rtol=1e-10, atol=1e-12)
+
+
 def test_a_silent_or_dead_process_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECPARAM_TEST_TOLD", str(tmp_path / "told.pt"))
     world.start(world.left_alone_on, tmp_path, processes=2)
@@ -83,8 +142,8 @@ def test_a_silent_or_dead_process_is_an_error(tmp_path: Path, monkeypatch: pytes
         told, ["pairwise_infonce_ring", "gather_rows", "pairwise_infonce_ring"], strict=True
     ):
         assert message.startswith(f"{operation}: a process of the group did not answer")
-        assert seconds < 4
-    assert told[0][1] > 1.5  # of the silent one, the time limit
+        assert seconds < 10
+    assert told[0][1] > 0.8  # of the silent one, the time limit
 
 
 def test_without_a_group_nothing_is_gathered() -> None:

@@ -322,7 +322,9 @@ def _ceiling(prior: Prior, recognised: Recognised, side: Side) -> float | None:
         return None
     if joint.situation != "queue":  # in a queue all rows weigh the same, and no row exceeds the limit
         # A few rows, or rows weighted otherwise than the bank, may exceed the limit of the whole.
-        whole = own is not None and torch.equal(own, torch.arange(joint.bank.size, device=own.device))
-        if not whole or not torch.allclose(weights, joint.bank.weights):
+        # Of a bank that is divided, the others' rows are scored elsewhere.
+        if own is None or not (recognised.processes > 1 or torch.equal(own, torch.arange(joint.bank.size).to(own))):
+            return None
+        if not torch.allclose(weights, joint.bank.weights[own] * recognised.processes):
             return None
     return (len(recognised.particles.latents) - 1) * joint.bank.entropy

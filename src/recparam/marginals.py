@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from recparam.banks import Bank, Labels, Queries
+from recparam.banks import Bank, Labels, Queries, bank_of_all_processes
 from recparam.joint import RecognitionJoint, Situation
 from recparam.ops.checks import check_count, check_finite, check_tensor, is_finite_number, observation_name
+from recparam.ops.collectives import processes
 from recparam.recognition import Dirac, Particles, enumerable, recognise
 
 Encode = Callable[..., list[Distribution]]
@@ -50,8 +51,9 @@ class Recognised:
         particles: Latents of the scored rows (S, B, D_j).
         joint: R.
         queries: Where the scored rows stand to its bank.
-        weights: Weight of each scored row in averages, shape (B,), summing to one.
+        weights: Weight of each scored row in averages, shape (B,), summing to one (over processes: to their number).
         redraw: A second joint with independent latents, where latents are sampled under the empirical base.
+        processes: Among how many processes the rows of the bank are divided, each of which scores its own.
     """
 
     particles: Particles
@@ -59,6 +61,7 @@ class Recognised:
     queries: Queries
     weights: Tensor
     redraw: RecognitionJoint | None = None
+    processes: int = 1
 
 
 class Marginal(ABC):
@@ -80,23 +83,29 @@ class Marginal(ABC):
 class BatchMarginal(Marginal):
     """The bank is the batch being scored: an estimate of the true marginal from a sample of it (App. A.2).
 
+    Where torch.distributed has set up several processes, the batch is that of all of them, as under Lightning's
+    DDP: each scores its own rows against the rows of all, and every process has to make the same calls. The mean of
+    the values over processes is the mean over all rows, and so is its gradient after DDP's averaging, whatever
+    the sizes of their batches; a ceiling is that of this mean.
+
     Args:
         exclude_within: As in `Bank`; needs `labels=` with times at each call.
+        across_processes: Whether the bank is the batch of all processes. False keeps to this one's.
 
     Raises:
         ValueError: `exclude_within` is negative.
     """
 
-    def __init__(self, *, exclude_within: float | None = None) -> None:
+    def __init__(self, *, exclude_within: float | None = None, across_processes: bool = True) -> None:
         _check_exclusion(exclude_within)
-        self.exclude_within = exclude_within
+        self.exclude_within, self.across_processes = exclude_within, across_processes
 
     def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
         """Raise ValueError for a batch of one (it has no negative), or if `rows` are given."""
         size = observations[0].shape[0]
         if rows is not None:
             raise ValueError("Expected rows=None with BatchMarginal; rows index the data set of a DatasetMarginal.")
-        if size < 2:
+        if size < 2 and self._processes == 1:
             raise ValueError(f"Expected a batch of at least 2 observations (one has no negative); got {size}.")
 
     def recognised(self, scored: Scored, *, encode: Encode) -> Recognised:
@@ -106,15 +115,19 @@ class BatchMarginal(Marginal):
             ValueError: A batch of one (it has no negative), or `rows` given.
         """
         self.check(scored.observations, scored.rows)
-        bank = Bank(
-            scored.distributions,
-            scored.particles,
-            weights=scored.weights,
-            labels=scored.labels,
-            exclude_within=self.exclude_within,
-        )
-        own = torch.arange(bank.size, device=scored.weights.device)
-        return Recognised(scored.particles, RecognitionJoint(bank), Queries(own, scored.labels), scored.weights)
+        encoded, count = (scored.distributions, scored.particles), self._processes
+        options = {"weights": scored.weights, "labels": scored.labels, "exclude_within": self.exclude_within}
+        if count > 1:
+            bank, own, weights = bank_of_all_processes(*encoded, **options)
+        else:
+            bank, weights = Bank(*encoded, **options), scored.weights
+            own = torch.arange(bank.size, device=weights.device)
+        queries = Queries(own, scored.labels)
+        return Recognised(scored.particles, RecognitionJoint(bank), queries, weights, processes=count)
+
+    @property
+    def _processes(self) -> int:
+        return processes() if self.across_processes else 1
 
 
 class DatasetMarginal(Marginal):

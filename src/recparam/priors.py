@@ -21,6 +21,7 @@ from recparam.couplings import Coupling
 from recparam.joint import RecognitionJoint, Situation
 from recparam.marginals import Recognised
 from recparam.ops.checks import check_count, check_finite, check_tensor, explain_dtype, is_finite_number
+from recparam.ops.collectives import gather_rows
 from recparam.recognition import DensityError, Dirac, Particles, enumerable
 
 Side = Literal["upper", "lower"] | None
@@ -173,9 +174,13 @@ class InfoNCEPrior(Prior):
         self.coupling = coupling
 
     def initialise(self, *latents: Float[Tensor, "B _D"]) -> None:
-        """Set the coupling's data-driven starting values from consecutive latents, once."""
+        """Set the coupling's data-driven starting values from consecutive latents, once.
+
+        Several processes use the latents of all, so that their copies of the model start alike.
+        """
         if not self.coupling.initialised:
             self.check_widths([z.shape[-1] for z in latents])
+            latents = tuple(gather_rows(z.detach()) for z in latents)
             self.coupling.initialise(torch.cat(latents[:-1]), torch.cat(latents[1:]))
 
     def check_widths(self, widths: Sequence[int]) -> None:

@@ -156,8 +156,9 @@ def _ask(operation: str, score: Score, z: Tensor, bank: Tensor, group: Group, *,
     features = _features(operation, score, z, bank, group)
     travels = False
     if features is not None and torch.is_grad_enabled():
-        rows, columns, _, bias = (part is not None and part.requires_grad for part in features)
-        table = exchange(operation, [rows or columns or bias, columns or bias], like=z, group=group)
+        columns = features.columns.requires_grad
+        columns = columns or (features.column_bias is not None and features.column_bias.requires_grad)
+        table = exchange(operation, [columns or features.rows.requires_grad, columns], like=z, group=group)
         without = (table[:, 0] == 0).nonzero()[:, 0].tolist()
         if 0 < len(without) < len(table):
             raise ValueError(f"Expected all processes or none to need gradients; got none on {without}.")
@@ -185,7 +186,7 @@ def _features(operation: str, score: Score, z: Tensor, bank: Tensor, group: Grou
 @torch.no_grad()
 def _magnitude(operation: str, features: Features, group: Group) -> float:
     """The largest term, in nats, that any process can meet."""
-    biases = [float(bias.abs().max()) if bias is not None else 0.0 for bias in features[2:]]
+    biases = [0.0 if bias is None else float(bias.abs().max()) for bias in (features.row_bias, features.column_bias)]
     told = [float(largest_norm(features.rows)), float(largest_norm(features.columns)), *biases]
     rows, columns, row_bias, column_bias = exchange(operation, told, like=features.rows, group=group).amax(0).tolist()
     return rows * columns + row_bias + column_bias

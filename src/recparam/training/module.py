@@ -182,9 +182,9 @@ class RPMModule(LightningModule):
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             raise self._diverged("a parameter", self.global_step)
         bound, ceiling = self.averages()
-        self.log("bound_nats", bound)
+        self.log("bound_nats", bound, sync_dist=True)  # the mean over processes, if there are several
         if ceiling is not None:
-            self.log("ceiling_nats", ceiling)
+            self.log("ceiling_nats", ceiling, sync_dist=True)
 
     def averages(self) -> tuple[float, float | None]:
         """Return bound and ceiling of the epoch so far, in nats, averaged over its tuples."""
