@@ -137,7 +137,7 @@ def test_against_dense_double(name: str, call: str) -> None:
 def test_many_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with blocks of a few rows, the last one uneven."""
     for module in ("blocked", "logsumexp", "pairs", "select"):
-        for size in ("_BLOCK", "_WIDE_BLOCK", "BLOCK"):
+        for size in ("_BLOCK", "_WIDE_BLOCK", "BLOCK", "_SMALL"):
             monkeypatch.setattr(f"recparam.ops.{module}.{size}", 100, raising=False)
     monkeypatch.setattr(blocked, "_LEAST_ROWS", 3)
     z, bank = inputs(61, 70, 20)

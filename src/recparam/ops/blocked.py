@@ -18,6 +18,7 @@ from recparam.ops.logits import Gradients, Logits, Need, Swept
 _RIDE = 16  # up to this width bias, reference and row sums ride in the matrix products
 _BLOCK = 1 << 19  # scores in a block with few features; stays near the processor
 _WIDE_BLOCK = 1 << 21  # with many features, where taller blocks make better matrix products
+_SMALL = 1 << 18  # up to so many scores in all, the number of operations counts more than their passes
 _LEAST_ROWS = 16
 _PROBES = 16  # columns from which a row's reference is taken
 
@@ -52,7 +53,8 @@ class _Blocks:
         self.logits, self.need = logits, need
         rows, columns, bias = logits.rows, logits.columns, logits.bias
         self.n, self.m, self.width = len(rows), len(columns), rows.shape[1]
-        self.ride = self.width + 2 <= _RIDE
+        self.small = self.n * self.m <= _SMALL
+        self.ride = not self.small and self.width + 2 <= _RIDE
         budget = _BLOCK if self.ride else _WIDE_BLOCK
         self.height = min(self.n, max(_LEAST_ROWS, budget // self.m))
         self.buffer = rows.new_empty(self.height, self.m)
@@ -68,7 +70,8 @@ class _Blocks:
             self.rows[:, self.width] = 1
         else:
             self.columns, self.rows = columns, rows
-        self.probes = torch.linspace(0, self.m - 1, min(self.m, _PROBES), device=rows.device).long()
+        if not self.small:
+            self.probes = torch.linspace(0, self.m - 1, min(self.m, _PROBES), device=rows.device).long()
         self.grad_rows = torch.empty_like(self.rows) if need[0] else None
         self.grad_columns = torch.zeros_like(self.columns) if need[1] or (need[2] and self.ride) else None
         self.grad_bias = rows.new_zeros(self.m) if need[2] and not self.ride else None
@@ -84,13 +87,14 @@ class _Blocks:
             log-sum-exp of the other columns.
         """
         own = None if self.logits.own is None else self.logits.own[rows]
-        reference = self._reference(rows, own)
-        total, t_own = self._exponentials(rows, own, reference)
-        if not bool(((total >= 0.5) & torch.isfinite(total)).all()):  # a column far above the probed ones, or none
-            reference = self._reference(rows, own, exact=True)
-            total, t_own = self._exponentials(rows, own, reference)
+        if self.small or self.logits.excluded is not None:
+            reference, total, t_own = self._after_largest(rows, own)
+        else:
+            reference, total, t_own = self._after_probes(rows, own)
+            if not bool(((total >= 0.5) & torch.isfinite(total)).all()):  # a column far above the probes, or none
+                reference, total, t_own = self._after_largest(rows, own)
         off = total.log()  # less the reference, as t_own is
-        per_total = torch.where(total > 0, 1 / total, 0)
+        per_total = 1 / total.clamp_min(torch.finfo(total.dtype).tiny)  # where it is zero, so is the buffer
         log_off = off + reference
         if t_own is None:
             return per_total, None, log_off, log_off
@@ -98,16 +102,17 @@ class _Blocks:
             if self.logits.contrast:
                 return -per_total, torch.ones_like(off), t_own - off, log_off
             return per_total, torch.zeros_like(off), log_off, log_off
-        share_off = torch.sigmoid(off - t_own)
+        lead = t_own - off
+        share_off = torch.sigmoid(-lead)
         if self.logits.contrast:
-            return -share_off * per_total, share_off, -torch.nn.functional.softplus(off - t_own), log_off
-        return share_off * per_total, torch.sigmoid(t_own - off), torch.logaddexp(off, t_own) + reference, log_off
+            return -share_off * per_total, share_off, torch.nn.functional.logsigmoid(lead), log_off
+        return share_off * per_total, torch.sigmoid(lead), torch.logaddexp(off, t_own) + reference, log_off
 
     def accumulate(self, rows: slice, weight_off: Tensor, weight_own: Tensor | None) -> None:
         """Add the block's part of every gradient that is asked for."""
         block = self.buffer[: len(weight_off)]
         here = self.rows[rows]
-        own = None if self.logits.own is None else self.logits.own[rows].clamp_min(0)
+        own = None if self.logits.own is None or weight_own is None else self._valid(self.logits.own[rows])
         if self.grad_rows is not None:
             part = torch.mm(block, self.columns, out=self.grad_rows[rows]).mul_(weight_off[:, None])
             if own is not None and weight_own is not None:
@@ -130,50 +135,63 @@ class _Blocks:
             rows = None if rows is None else rows[:, :width].clone()
         return Gradients(rows, columns, bias)
 
-    def _reference(self, rows: slice, own: Tensor | None, *, exact: bool = False) -> Tensor:
-        """A logit of each row near its largest, so that no exponential overflows and one of them is one or more."""
-        if exact or self.logits.excluded is not None:
-            block = self._scores(rows, self.logits.rows.new_zeros(rows.stop - rows.start))
-            self._leave_out(block, rows, own, -torch.inf)
-            largest = block.amax(1)
-        else:
-            logits = self.logits
-            probed = logits.rows[rows] @ logits.columns[self.probes].T
-            if logits.bias is not None:
-                probed += logits.bias[self.probes]
-            if own is not None:
-                probed.masked_fill_(own[:, None] == self.probes, -torch.inf)
-            largest = probed.amax(1)
-        return torch.where(torch.isneginf(largest), 0, largest)
+    def _valid(self, own: Tensor) -> Tensor:
+        """Own columns as indices: a row without one points anywhere, with weight zero."""
+        return own if self.logits.contrast else own.clamp_min(0)
 
-    def _exponentials(self, rows: slice, own: Tensor | None, reference: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Fill the buffer; return the row sums without own columns, and the own logits less the reference."""
-        block = self._scores(rows, reference)
-        t_own = None
+    def _after_largest(self, rows: slice, own: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Reference, sum of the others and own logit, with the largest of the other logits as reference."""
+        block = self._scores(rows, None)
+        t_own = self._own(block, own)
+        self._leave_out(block, rows, own, -torch.inf)
+        reference = block.amax(1)
+        reference = torch.where(torch.isneginf(reference), 0, reference)
+        block.sub_(reference[:, None]).exp_()
+        return reference, block.sum(1), None if t_own is None else t_own - reference
+
+    def _after_probes(self, rows: slice, own: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same with the largest of a few logits as reference: two passes over the block fewer."""
+        logits = self.logits
+        probed = logits.rows[rows] @ logits.columns[self.probes].T
+        if logits.bias is not None:
+            probed += logits.bias[self.probes]
         if own is not None:
-            t_own = block[self.index[: len(block)], own.clamp_min(0)]
-            t_own = torch.where(own >= 0, t_own, -torch.inf)
+            probed.masked_fill_(own[:, None] == self.probes, -torch.inf)
+        reference = probed.amax(1)
+        reference = torch.where(torch.isneginf(reference), 0, reference)
+        block = self._scores(rows, reference)
+        t_own = self._own(block, own)
         block.exp_()
         self._leave_out(block, rows, own, 0.0)
-        return (block @ self.columns[:, self.width + 1] if self.ride else block.sum(1)), t_own
+        return reference, (block @ self.columns[:, self.width + 1] if self.ride else block.sum(1)), t_own
 
-    def _scores(self, rows: slice, reference: Tensor) -> Tensor:
-        block = self.buffer[: len(reference)]
+    def _own(self, block: Tensor, own: Tensor | None) -> Tensor | None:
+        if own is None:
+            return None
+        t_own = block[self.index[: len(block)], self._valid(own)]
+        return t_own if self.logits.contrast else torch.where(own >= 0, t_own, -torch.inf)
+
+    def _scores(self, rows: slice, reference: Tensor | None) -> Tensor:
+        here = self.rows[rows]
+        block = self.buffer[: len(here)]
         if self.ride:
-            here = self.rows[rows]
-            here[:, self.width + 1] = -reference
+            if reference is not None:
+                here[:, self.width + 1] = -reference
             torch.mm(here, self.columns.T, out=block)
             here[:, self.width + 1] = 0
             return block
         if self.logits.bias is None:
-            torch.mm(self.rows[rows], self.columns.T, out=block)
+            torch.mm(here, self.columns.T, out=block)
         else:
-            torch.addmm(self.logits.bias, self.rows[rows], self.columns.T, out=block)
-        return block.sub_(reference[:, None])
+            torch.addmm(self.logits.bias, here, self.columns.T, out=block)
+        return block if reference is None else block.sub_(reference[:, None])
 
     def _leave_out(self, block: Tensor, rows: slice, own: Tensor | None, value: float) -> None:
         if own is not None:
-            have = own >= 0
-            block[self.index[: len(block)][have], own[have]] = value
+            index = self.index[: len(block)]
+            if not self.logits.contrast:
+                have = own >= 0
+                index, own = index[have], own[have]
+            block[index, own] = value
         if self.logits.excluded is not None:
             block.masked_fill_(self.logits.excluded(rows), value)

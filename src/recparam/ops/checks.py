@@ -62,6 +62,8 @@ def check_finite(name: str, value: Tensor | NDArray[Any]) -> None:
     size = value.numel() if isinstance(value, Tensor) else value.size
     if not floating or not size:
         return
+    if isinstance(value, Tensor) and math.isfinite(value.detach().sum()):
+        return  # nearly always, and one pass; a sum may also overflow, so what is not finite is looked at
     rows = value if value.ndim else value.reshape(1)
     step = max(1, _BLOCK * len(rows) // size)
     count = first = 0

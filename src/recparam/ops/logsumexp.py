@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from recparam.ops import engines
 from recparam.ops.logits import Logits
 from recparam.ops.pairs import BLOCK, LeaveOut, Pairs, check_left, check_pairs
-from recparam.ops.scores import DotProduct, Features, ProductScore, Score, largest_norm
+from recparam.ops.scores import DotProduct, Features, Score, features_of, largest_norm
 
 Implementation = Literal["auto", "dense", "blocked", "native", "triton"]
 
@@ -136,15 +136,8 @@ def pairwise_infonce(
         if len(z) > len(bank):
             raise ValueError(f"Expected positives=, or at least {len(z)} bank rows, one per query; got {len(bank)}.")
         positives = torch.arange(len(z), device=z.device)
-    if positives.shape != (len(z),) or positives.dtype != torch.int64 or positives.device != z.device:
-        raise ValueError(
-            f"Expected positives of shape ({len(z)},), int64 on {z.device}; got {tuple(positives.shape)}, "
-            f"{positives.dtype} on {positives.device}."
-        )
-    if int(positives.min()) < 0 or int(positives.max()) >= len(bank):
-        raise ValueError(
-            f"Expected positives from 0 to {len(bank) - 1}; got {int(positives.min())} to {int(positives.max())}."
-        )
+    else:
+        _check_positives(positives, z, bank)
     if log_weights is not None and bool(torch.isneginf(log_weights[positives]).any()):
         raise ValueError("Expected finite log_weights at every positive; got -inf. Leave those rows out of z.")
     pairs = replace(pairs, own=positives, keep_own=keep_positive, contrast=True)
@@ -154,12 +147,23 @@ def pairwise_infonce(
     return value if log_weights is None else value - log_weights[positives]
 
 
-def _log_total(pairs: Pairs, implementation: Implementation) -> Tensor:
+def _check_positives(positives: Tensor, z: Tensor, bank: Tensor) -> None:
+    if positives.shape != (len(z),) or positives.dtype != torch.int64 or positives.device != z.device:
+        raise ValueError(
+            f"Expected positives of shape ({len(z)},), int64 on {z.device}; got {tuple(positives.shape)}, "
+            f"{positives.dtype} on {positives.device}."
+        )
+    least, most = int(positives.min()), int(positives.max())
+    if least < 0 or most >= len(bank):
+        raise ValueError(f"Expected positives from 0 to {len(bank) - 1}; got {least} to {most}.")
+
+
+def _log_total(pairs: Pairs, implementation: Implementation) -> Tensor | float:
     """Log of the total weight of the columns that each row keeps, a scalar or (A,)."""
     left = pairs.own is not None and not pairs.keep_own
     if pairs.excluded is None and not left:
         if pairs.log_weights is None:
-            return pairs.z.new_tensor(math.log(len(pairs.bank)))
+            return math.log(len(pairs.bank))
         return torch.logsumexp(pairs.log_weights, 0)
     if pairs.excluded is None and pairs.log_weights is None and pairs.own is not None:
         count = len(pairs.bank) - (pairs.own >= 0).to(torch.float64)
@@ -196,18 +200,17 @@ def _as(pairs: Pairs, dtype: torch.dtype) -> Pairs:
 def _features(pairs: Pairs) -> tuple[Features | None, Pairs]:
     """Features in the least precision in which their product is right, by a bound computed from them."""
     score = pairs.score
-    if not isinstance(score, ProductScore):
-        return None, pairs
-    features = score.features(pairs.z, pairs.bank)
+    features = features_of(score, pairs.z, pairs.bank)
     if features is None:
         return None, pairs
-    tolerated = score.tolerated * (_DOUBLE if pairs.z.dtype == torch.float64 else 1)
+    limit: float = getattr(score, "tolerated", 0.0)
+    tolerated = limit * (_DOUBLE if pairs.z.dtype == torch.float64 else 1)
     if _magnitude(features) <= tolerated:
         return features, pairs
     if pairs.z.dtype != torch.float64:
         pairs = _as(pairs, torch.float64)
-        features = score.features(pairs.z, pairs.bank)
-        if features is not None and _magnitude(features) <= score.tolerated * _DOUBLE:
+        features = features_of(score, pairs.z, pairs.bank)
+        if features is not None and _magnitude(features) <= limit * _DOUBLE:
             return features, pairs
     return None, pairs
 
@@ -224,8 +227,10 @@ def _in_half(features: Features, dtype: torch.dtype) -> Features:
 @torch.no_grad()
 def _magnitude(features: Features) -> float:
     """The largest term, in nats, that can be met while a score is formed from features."""
-    biases = [float(bias.abs().max()) for bias in features[2:] if bias is not None]
-    return float(largest_norm(features.rows)) * float(largest_norm(features.columns)) + sum(biases)
+    biases = [float(bias.abs().max()) for bias in features[2:4] if bias is not None]
+    if features.largest is not None:
+        return features.largest + sum(biases)
+    return float(largest_norm(features.rows) * largest_norm(features.columns)) + sum(biases)
 
 
 def _product(pairs: Pairs, features: Features, engine: engines.Engine) -> Tensor:

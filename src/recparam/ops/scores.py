@@ -33,12 +33,14 @@ class Features(NamedTuple):
         columns: Shape (M, F).
         row_bias: Shape (A,), or None for zero.
         column_bias: Shape (M,), or None for zero.
+        largest: A bound on |rows_i . columns_j|, where it is known.
     """
 
     rows: Tensor
     columns: Tensor
     row_bias: Tensor | None = None
     column_bias: Tensor | None = None
+    largest: float | None = None
 
 
 @runtime_checkable
@@ -48,18 +50,16 @@ class ProductScore(Score, Protocol):
     tolerated: float
     """Largest magnitude of the product's terms, in nats, at which single precision is good enough."""
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features | None:
-        """Both sides' features, differentiable; None if the score is no such product after all.
-
-        Args:
-            z: Rows.
-            bank: Columns.
-            centre: A column to expand around, where features of rows and of columns from several calls are to go
-                together; None: chosen from the bank.
-        """
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
+        """Both sides' features, differentiable; None if the score is no such product after all."""
         ...
+
+
+def features_of(score: Score, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
+    """The score's features, or None if it has none."""
+    # Not isinstance, which for a protocol takes longer than a small batch's arithmetic.
+    features = getattr(score, "features", None)
+    return None if features is None else features(z, bank)
 
 
 _DISTANCE = 500.0  # a squared distance is small where its terms are large: rounding stays under 3e-5 nats
@@ -227,7 +227,7 @@ class OnColumns:
     @property
     def tolerated(self) -> float:
         """That of the inner score."""
-        return self.score.tolerated if isinstance(self.score, ProductScore) else 0.0
+        return getattr(self.score, "tolerated", 0.0)
 
     def features(
         self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
@@ -255,7 +255,7 @@ class SumOfScores:
     @property
     def tolerated(self) -> float:
         """The least of the parts'."""
-        return min(score.tolerated if isinstance(score, ProductScore) else 0.0 for score in self.scores)
+        return min(getattr(score, "tolerated", 0.0) for score in self.scores)
 
     def features(
         self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
@@ -267,7 +267,7 @@ class SumOfScores:
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
-        biases = [[bias for bias in side if bias is not None] for side in zip(*(p[2:] for p in known), strict=True)]
+        biases = [[bias for bias in side if bias is not None] for side in zip(*(p[2:4] for p in known), strict=True)]
         row_bias, column_bias = (torch.stack(side).sum(0) if side else None for side in biases)
         rows, columns = torch.cat([p.rows for p in known], -1), torch.cat([p.columns for p in known], -1)
         return Features(rows, columns, row_bias, column_bias)
