@@ -77,11 +77,7 @@ def pairwise_infonce_ring(
         return pairwise_infonce(
             score, z, everywhere, positives=positives, keep_positive=keep_positive, implementation=implementation
         )
-    t_own = (features.rows * features.columns[:count]).sum(-1)
-    if features.column_bias is not None:
-        t_own = t_own + features.column_bias[:count]
-    own = torch.arange(count, device=z.device)
-    off = _others(asked, features, own, engine)
+    off, t_own = _met(asked, features, engine, count)
     if keep_positive:
         value = math.log(total) - torch.logaddexp(off - t_own, torch.zeros_like(off))
     else:
@@ -109,7 +105,7 @@ def pairwise_logsumexp_ring(
     asked = _ask("pairwise_logsumexp_ring", score, z, bank, group, positives=False)
     if asked.features is None:
         return pairwise_logsumexp(score, z, gather_rows(bank, group), implementation=implementation)
-    value = _others(asked, asked.features, None, engine)
+    value, _ = _met(asked, asked.features, engine, 0)
     row_bias = asked.features.row_bias
     return (value if row_bias is None else value + row_bias).to(z.dtype)
 
@@ -170,7 +166,7 @@ def _features(operation: str, score: Score, z: Tensor, bank: Tensor, group: Grou
     """Features around the centre of all banks, in the least precision in which their product is right on all."""
     if not isinstance(score, ProductScore):
         return None
-    table = exchange(operation, [len(bank), *bank.detach().double().mean(0).tolist()], like=z, group=group)
+    table = exchange(operation, [len(bank), *bank.detach().mean(0, dtype=torch.float64).tolist()], like=z, group=group)
     centre = (table[:, :1] * table[:, 1:]).sum(0) / table[:, 0].sum()
     start = torch.float64 if z.dtype == torch.float64 else torch.float32
     for dtype in dict.fromkeys((start, torch.float64)):
@@ -192,14 +188,16 @@ def _magnitude(operation: str, features: Features, group: Group) -> float:
     return rows * columns + row_bias + column_bias
 
 
-def _others(asked: _Asked, features: Features, own: Tensor | None, engine: engines.Engine) -> Tensor:
-    value = _Ring.apply(features.rows, features.columns, features.column_bias, own, asked, engine)
-    assert isinstance(value, Tensor)
-    return value
+def _met(asked: _Asked, features: Features, engine: engines.Engine, own: int) -> tuple[Tensor, Tensor]:
+    off, t_own = _Ring.apply(features.rows, features.columns, features.column_bias, own, asked, engine)
+    return off, t_own
 
 
 class _Ring(torch.autograd.Function):
-    """o_i = log sum exp t_ij over the columns of all processes other than the row's own."""
+    """o_i = log sum exp t_ij over the columns of all processes other than the row's own, and the own logit t_ii.
+
+    The first `own` rows, all or none, have one, of the same number.
+    """
 
     @staticmethod
     def forward(
@@ -207,25 +205,26 @@ class _Ring(torch.autograd.Function):
         rows: Tensor,
         columns: Tensor,
         bias: Tensor | None,
-        own: Tensor | None,
+        own: int,
         asked: _Asked,
         engine: engines.Engine,
-    ) -> Tensor:
-        ctx.asked, ctx.engine = asked, engine
+    ) -> tuple[Tensor, Tensor]:
+        ctx.own, ctx.asked, ctx.engine = own, asked, engine
         ring = _Blocks(asked, rows.detach(), columns.detach(), None if bias is None else bias.detach(), own)
         off = torch.stack([engine.sweep(logits, None).off for logits in ring])  # (W, n), in the order they came by
         merged = torch.logsumexp(off, 0)
-        ctx.save_for_backward(rows, columns, bias, own, off, merged)
-        return merged
+        ctx.save_for_backward(rows, columns, bias, off, merged)
+        t_own = (rows[:own] * columns[:own]).sum(-1)
+        return merged, t_own if bias is None else t_own + bias[:own]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        rows, columns, bias, own, off, merged = ctx.saved_tensors
-        (g,) = upstream
-        asked, engine = ctx.asked, ctx.engine
+        rows, columns, bias, off, merged = ctx.saved_tensors
+        g, g_own = upstream
+        own, asked, engine = ctx.own, ctx.asked, ctx.engine
         need_rows, travels = ctx.needs_input_grad[0], asked.travels
-        grad_rows = torch.zeros_like(rows) if need_rows else None
+        grad_rows: Tensor | None = None
         ring = _Blocks(asked, rows, columns, bias, own)
         sizes, here, width = asked.sizes, rank(asked.group), columns.shape[1] + (bias is not None)
         behind: Handed | None = None
@@ -233,10 +232,14 @@ class _Ring(torch.autograd.Function):
             # exp(t_ij - o_i) is the block's own share of its sum times the block's share of the whole
             weight = g * torch.exp(off[step] - merged)
             part = engine.gradients(logits, weight, (need_rows, travels, travels and bias is not None))
-            if grad_rows is not None and part.rows is not None:
+            if step == 0:
+                _add_own(part, rows[:own], columns[:own], g_own)
+                grad_rows = part.rows
+            elif grad_rows is not None and part.rows is not None:
                 grad_rows += part.rows
             if travels:
                 flat = _packed(part)
+                del part
                 if behind is not None:
                     flat += behind.arrived()
                 into = flat.new_empty(sizes[(here - step - 1) % len(sizes)] * width)
@@ -255,6 +258,16 @@ class _Ring(torch.autograd.Function):
         )
 
 
+def _add_own(part: Gradients, rows: Tensor, columns: Tensor, g: Tensor) -> None:
+    """Add the gradients of the own logits to those of the others."""
+    if part.rows is not None:
+        part.rows[: len(g)].addcmul_(columns, g[:, None])
+    if part.columns is not None:
+        part.columns[: len(g)].addcmul_(rows, g[:, None])
+    if part.bias is not None:
+        part.bias[: len(g)].add_(g)
+
+
 class _Blocks:
     """The rows against each process's columns in turn: first its own, then that of the process before it, ...
 
@@ -262,8 +275,9 @@ class _Blocks:
     tensor.
     """
 
-    def __init__(self, asked: _Asked, rows: Tensor, columns: Tensor, bias: Tensor | None, own: Tensor | None) -> None:
-        self.asked, self.rows, self.own = asked, rows, own
+    def __init__(self, asked: _Asked, rows: Tensor, columns: Tensor, bias: Tensor | None, own: int) -> None:
+        self.asked, self.rows = asked, rows
+        self.own = torch.arange(own, device=rows.device) if own else None
         self.width, self.biased = columns.shape[1], bias is not None
         self.first = _packed(Gradients(None, columns, bias))
 

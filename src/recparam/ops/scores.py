@@ -50,8 +50,17 @@ class ProductScore(Score, Protocol):
     tolerated: float
     """Largest magnitude of the product's terms, in nats, at which single precision is good enough."""
 
-    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
-        """Both sides' features, differentiable; None if the score is no such product after all."""
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features | None:
+        """Both sides' features, differentiable; None if the score is no such product after all.
+
+        Args:
+            z: Rows.
+            bank: Columns.
+            centre: A column to expand around, where rows and columns of several calls are to go together, as in
+                `recparam.ops.ring`; None: chosen from the bank.
+        """
         ...
 
 
