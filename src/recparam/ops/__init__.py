@@ -1,6 +1,7 @@
 """Tensors only: pairwise scores, and the log-sum-exp over them that every bound is made of."""
 
 from recparam.ops.checks import NonFiniteError
+from recparam.ops.engines import use
 from recparam.ops.logsumexp import pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
 from recparam.ops.pairs import LeaveOut
 from recparam.ops.scores import (
@@ -36,4 +37,5 @@ __all__ = [
     "pairwise_logsumexp",
     "pairwise_sample",
     "pairwise_topk",
+    "use",
 ]

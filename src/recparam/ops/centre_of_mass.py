@@ -8,14 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,11 +15,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["conv_centre_of_mass", "conv_centre_of_mass_reference", "fused_available", "why_unavailable"]
+from recparam.ops import compile
 
-_SOURCE = Path(__file__).with_suffix(".c")
-_HEADER = _SOURCE.with_name("rows.h")
-_FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
+__all__ = ["conv_centre_of_mass", "conv_centre_of_mass_reference", "fused_available", "why_unavailable"]
 
 Frames = Float[Tensor, "batch channels height width"] | UInt8[Tensor, "batch channels height width"]
 Result = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -257,13 +247,11 @@ def _doubles(*shape: int) -> Tensor:
 
 
 def _call(name: str, *arguments: Tensor | int) -> None:
-    """Call a C function; tensors go as pointers. The caller holds the tensors, so they outlive the call."""
+    """Call a C function. The caller holds the tensors, so they outlive the call."""
     library = _library()
     if library is None:
         raise RuntimeError(why_unavailable())
-    converted = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else ctypes.c_int(a) for a in arguments]
-    if getattr(library, name)(*converted):
-        raise MemoryError(f"{name} could not allocate its buffers")
+    compile.call(library, name, *arguments)
 
 
 def _library() -> ctypes.CDLL | None:
@@ -272,58 +260,5 @@ def _library() -> ctypes.CDLL | None:
 
 @functools.cache
 def _build() -> tuple[ctypes.CDLL | None, str]:
-    """Compile and load the C source, or say why that failed."""
-    compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
-    if compiler is None:
-        return None, "no C compiler found (looked for $CC, cc, gcc, clang)"
-    reason = ""
-    for flags in (("-march=native", *_FLAGS), _FLAGS):  # some compilers do not know -march=native
-        command = [*shlex.split(compiler), *flags]
-        try:
-            return ctypes.CDLL(str(_compiled(command))), ""
-        except subprocess.CalledProcessError as error:
-            reason = f"{compiler} failed: {error.stderr.strip()[-500:]}"
-        except (OSError, subprocess.TimeoutExpired) as error:
-            reason = f"{compiler} failed: {error}"
-    return None, reason
-
-
-def _compiled(command: list[str]) -> Path:
-    """Path of the shared library that `command` makes of the source, from the cache if it was made before."""
-    key = hashlib.sha256(
-        "\0".join([_SOURCE.read_text(), _HEADER.read_text(), *command, platform.platform(), _processor()]).encode()
-    ).hexdigest()
-    path = _cache() / f"centre_of_mass-{key[:32]}.so"
-    if path.exists():
-        return path
-    handle, name = tempfile.mkstemp(suffix=".so", dir=path.parent)
-    os.close(handle)
-    try:
-        command = [*command, str(_SOURCE), "-o", name, "-lm"]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        os.replace(name, path)  # whole or not at all, whoever else compiles at the same time
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return path
-
-
-def _cache() -> Path:
-    """Directory that only this user writes; a fresh temporary one if the home directory is read-only."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    path = (Path(base) if base else Path("~/.cache").expanduser()) / "recparam"
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(path, os.W_OK):
-            return path
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="recparam-"))
-
-
-def _processor() -> str:
-    """What distinguishes processors that share a home directory, for -march=native."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() + platform.node()
-    return "".join(next((line for line in lines if line.startswith(k)), "") for k in ("model name", "flags"))
+    """The compiled C source, or why there is none."""
+    return compile.build("centre_of_mass.c", "rows.h", "vectors.h")

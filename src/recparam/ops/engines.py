@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from types import TracebackType
 
 import torch
 from torch import Tensor
 
-from recparam.ops import blocked
+from recparam.ops import blocked, native
 from recparam.ops.logits import Gradients, Logits, Need, Swept
 
 
@@ -42,20 +43,66 @@ def _triton_gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients
 
 
 BLOCKED = Engine(blocked.sweep, blocked.gradients)
+NATIVE = Engine(native.sweep, native.gradients)
 TRITON = Engine(_triton_sweep, _triton_gradients, half=True)
+
+_auto = "auto"  # what "auto" means in this process; see `use`
+
+
+class use:  # noqa: N801 - called as a function, and a context manager
+    """Make "auto" mean an implementation in this process, from here on or within a `with` block.
+
+    Args:
+        implementation: "native" compiles, at this call, a C kernel for few features (up to 16) in single
+            precision on the CPU; what it does not take runs as before. "auto" is the default again.
+
+    Raises:
+        ValueError: An unknown name, or "native" where no C compiler works.
+
+    Example:
+        >>> import recparam as rp
+        >>> with rp.ops.use("blocked"):
+        ...     pass
+    """
+
+    def __init__(self, implementation: str) -> None:
+        global _auto
+        choose(implementation)
+        self._before, _auto = _auto, implementation
+
+    def __enter__(self) -> None:
+        """Nothing more: the choice holds since the call."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Restore what "auto" meant before."""
+        global _auto
+        _auto = self._before
 
 
 def choose(implementation: str, device: torch.device | None = None) -> Engine:
     """The implementation of that name for tensors on a device (None: the CPU).
 
-    "auto" takes Triton on a GPU where it is installed.
+    "auto" takes Triton on a GPU where it is installed, and on the CPU what `use` named, or "blocked".
 
     Raises:
         ValueError: An unknown name, or an implementation that cannot run here.
     """
-    if implementation not in ("auto", "blocked", "triton"):
-        raise ValueError(f"Expected implementation 'auto', 'dense', 'blocked' or 'triton'; got {implementation!r}.")
+    if implementation not in ("auto", "blocked", "native", "triton"):
+        raise ValueError(
+            f"Expected implementation 'auto', 'dense', 'blocked', 'native' or 'triton'; got {implementation!r}."
+        )
     on_gpu = device is not None and device.type == "cuda"
+    if implementation == "auto" and _auto != "auto" and not on_gpu:
+        implementation = _auto
+    if implementation == "native":
+        if native.why_unavailable():
+            raise ValueError(
+                f"Expected a working C compiler for implementation='native'; {native.why_unavailable()}. "
+                "Install one, name it in the environment variable CC, or use implementation='auto'."
+            )
+        return NATIVE
     if implementation == "triton":
         if find_spec("triton") is None:
             raise ValueError(

@@ -1,34 +1,12 @@
-/* Vectors of eight floats and the two kernels on rows of pixels that centre_of_mass.c is made of: a 3x3 convolution's
- * share of one row, and the sums of products of two rows at several shifts.
+/* The two kernels on rows of pixels that centre_of_mass.c is made of: a 3x3 convolution's share of one row, and the
+ * sums of products of two rows at several shifts.
  */
 #ifndef RECPARAM_ROWS_H
 #define RECPARAM_ROWS_H
-#include <stdint.h>
+#include "vectors.h"
 
-typedef float v8 __attribute__((vector_size(32)));
-typedef int32_t i8 __attribute__((vector_size(32)));
-typedef float v8u __attribute__((vector_size(32), aligned(4), may_alias));
+enum { PAD = 8, BLOCK = 32 };
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
-enum { PAD = 8, BLOCK = 32, MAX_THREADS = 64 };
-
-/* HOLD keeps a vector in a register, where GCC would load it again for each product. HOLD4 makes it finish a step
- * for four vectors before the next step: one long chain after another would leave the units idle. */
-#if defined(__GNUC__) && defined(__AVX__)
-#define HOLD(x) __asm__("" : "+x"(x))
-#define HOLD4(x) __asm__("" : "+x"((x)[0]), "+x"((x)[1]), "+x"((x)[2]), "+x"((x)[3]))
-#else
-#define HOLD(x) (void)0
-#define HOLD4(x) (void)0
-#endif
-
-INLINE v8 load(const float *p) { return *(const v8u *)p; }
-INLINE void store(float *p, v8 x) { *(v8u *)p = x; }
-INLINE v8 splat(float x) { return (v8){x, x, x, x, x, x, x, x}; }
-INLINE double total(v8 x) {
-    return (((double)x[0] + x[1]) + ((double)x[2] + x[3])) + (((double)x[4] + x[5]) + ((double)x[6] + x[7]));
-}
 INLINE v8 keep(i8 mask, v8 x) { return (v8)(mask & (i8)x); }
 
 /* To [-limit, limit]; NaN stays NaN, which decides the order of the operands. */
@@ -51,8 +29,6 @@ INLINE v8 reciprocal(v8 x) {
     return 1.f / x;
 #endif
 }
-
-#define FOUR UNROLL for (int v = 0; v < 4; v++)
 
 /* exp(x) to about 1 ulp on [-87, 87], constant beyond: 2^n times the Taylor series of exp on [-ln2/2, ln2/2],
  * whose remainder after r^6 is 1e-7 at most. */

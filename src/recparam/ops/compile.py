@@ -1,0 +1,97 @@
+"""C that is compiled at first use, kept in a cache directory and loaded by ctypes; nothing happens on import."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from torch import Tensor
+
+_FOLDER = Path(__file__).parent
+_FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
+
+
+def build(source: str, *headers: str) -> tuple[ctypes.CDLL | None, str]:
+    """Compile and load a C source.
+
+    Args:
+        source: File name beside this module.
+        headers: File names of all headers of this package that the source includes.
+
+    Returns:
+        The library and an empty text, or None and the reason why it could not be made.
+    """
+    compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
+    if compiler is None:
+        return None, "no C compiler found (looked for $CC, cc, gcc, clang)"
+    reason = ""
+    for flags in (("-march=native", *_FLAGS), _FLAGS):  # some compilers do not know -march=native
+        command = [*shlex.split(compiler), *flags]
+        try:
+            return ctypes.CDLL(str(_compiled(command, source, headers))), ""
+        except subprocess.CalledProcessError as error:
+            reason = f"{compiler} failed: {error.stderr.strip()[-500:]}"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            reason = f"{compiler} failed: {error}"
+    return None, reason
+
+
+def call(library: ctypes.CDLL, name: str, *arguments: Tensor | int | None) -> None:
+    """Call a C function: tensors go as pointers and None as the null pointer. The caller keeps the tensors alive.
+
+    Raises:
+        MemoryError: The function returned other than zero.
+    """
+    converted = [
+        ctypes.c_int(a) if isinstance(a, int) else ctypes.c_void_p(None if a is None else a.data_ptr())
+        for a in arguments
+    ]
+    if getattr(library, name)(*converted):
+        raise MemoryError(f"{name} could not allocate its buffers")
+
+
+def _compiled(command: list[str], source: str, headers: tuple[str, ...]) -> Path:
+    """Path of the shared library that `command` makes of the source, from the cache if it was made before."""
+    texts = [(_FOLDER / name).read_text() for name in (source, *headers)]
+    key = hashlib.sha256("\0".join([*texts, *command, platform.platform(), _processor()]).encode()).hexdigest()
+    path = _cache() / f"{Path(source).stem}-{key[:32]}.so"
+    if path.exists():
+        return path
+    handle, name = tempfile.mkstemp(suffix=".so", dir=path.parent)
+    os.close(handle)
+    try:
+        command = [*command, str(_FOLDER / source), "-o", name, "-lm"]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        os.replace(name, path)  # whole or not at all, whoever else compiles at the same time
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return path
+
+
+def _cache() -> Path:
+    """Directory that only this user writes; a fresh temporary one if the home directory is read-only."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    path = (Path(base) if base else Path("~/.cache").expanduser()) / "recparam"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(path, os.W_OK):
+            return path
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="recparam-"))
+
+
+def _processor() -> str:
+    """What distinguishes processors that share a home directory, for -march=native."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() + platform.node()
+    return "".join(next((line for line in lines if line.startswith(k)), "") for k in ("model name", "flags"))
