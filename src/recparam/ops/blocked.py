@@ -17,7 +17,7 @@ from recparam.ops.logits import Gradients, Logits, Need, Swept
 
 _RIDE = 16  # up to this width bias, reference and row sums ride in the matrix products
 _BLOCK = 1 << 19  # scores in a block with few features; stays near the processor
-_WIDE_BLOCK = 1 << 21  # with many features, where taller blocks make better matrix products
+_WIDE_BLOCK = 1 << 22  # with many features, where taller blocks make better matrix products
 _SMALL = 1 << 18  # up to so many scores in all, the number of operations counts more than their passes
 _LEAST_ROWS = 16
 _PROBES = 16  # columns from which a row's reference is taken
@@ -73,7 +73,9 @@ class _Blocks:
         if not self.small:
             self.probes = torch.linspace(0, self.m - 1, min(self.m, _PROBES), device=rows.device).long()
         self.grad_rows = torch.empty_like(self.rows) if need[0] else None
-        self.grad_columns = torch.zeros_like(self.columns) if need[1] or (need[2] and self.ride) else None
+        # Few features: transposed, which makes a better matrix product of few rows.
+        shape = (_RIDE, self.m) if self.ride else (self.m, self.width)
+        self.grad_columns = columns.new_zeros(shape) if need[1] or (need[2] and self.ride) else None
         self.grad_bias = rows.new_zeros(self.m) if need[2] and not self.ride else None
 
     def slices(self) -> list[slice]:
@@ -118,9 +120,14 @@ class _Blocks:
             if own is not None and weight_own is not None:
                 part.addcmul_(self.columns[own], weight_own[:, None])
         if self.grad_columns is not None:
-            self.grad_columns.addmm_(block.T, here * weight_off[:, None])
+            weighted = here * weight_off[:, None]
+            if self.ride:
+                self.grad_columns.addmm_(weighted.T, block)
+            else:
+                self.grad_columns.addmm_(block.T, weighted)
             if own is not None and weight_own is not None:
-                self.grad_columns.index_add_(0, own, here * weight_own[:, None])
+                weighted = here * weight_own[:, None]
+                self.grad_columns.index_add_(*((1, own, weighted.T) if self.ride else (0, own, weighted)))
         if self.grad_bias is not None:
             self.grad_bias.addmv_(block.T, weight_off)
             if own is not None and weight_own is not None:
@@ -130,8 +137,8 @@ class _Blocks:
         width = self.width
         rows, columns, bias = self.grad_rows, self.grad_columns, self.grad_bias
         if self.ride:
-            bias = columns[:, width].clone() if columns is not None and self.need[2] else None
-            columns = columns[:, :width].clone() if columns is not None and self.need[1] else None
+            bias = columns[width].clone() if columns is not None and self.need[2] else None
+            columns = columns[:width].T.contiguous() if columns is not None and self.need[1] else None
             rows = None if rows is None else rows[:, :width].clone()
         return Gradients(rows, columns, bias)
 
@@ -163,7 +170,7 @@ class _Blocks:
         t_own = self._own(block, own)
         block.exp_()
         self._leave_out(block, rows, own, 0.0)
-        return reference, (block @ self.columns[:, self.width + 1] if self.ride else block.sum(1)), t_own
+        return reference, block.sum(1), t_own
 
     def _own(self, block: Tensor, own: Tensor | None) -> Tensor | None:
         if own is None:
