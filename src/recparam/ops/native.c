@@ -19,6 +19,8 @@ typedef struct {
     const float *rows, *columns, *bias, *upstream;
     const int64_t *own;
     float *out, *off, *grad_rows, *packed;
+    int probed[PROBES];
+    v8 probes[2 * MOST + 2]; /* the probed columns, their bias last */
 } job;
 
 typedef struct {
@@ -68,6 +70,7 @@ INLINE void score(const int F, const float *columns, int blocks, const v8 *rows,
                 v8 c = get(columns + 8 * f), d = get(right + 8 * f);
                 FOUR {
                     v8 row = rows[f * TILE + half + v];
+                    HOLD(row);
                     x[v] += row * c;
                     x[4 + v] += row * d;
                 }
@@ -118,11 +121,13 @@ INLINE void spread(const int F, int features, int blocks, const float *e, const 
                 x[v] = get(e + 8 * (half + v));
                 x[4 + v] = get(e + 8 * (TILE + half + v));
             }
-            for (int f = 0; f < features; f++) {
-                const v8 *k = factor + f * TILE + half;
+            _Pragma("GCC unroll 17") for (int f = 0; f < features; f++) {
+                const v8 *from = factor + f * TILE + half;
                 float *left = grad + 8 * f, *right = left + 8 * (F + 1);
-                *at(left) += (x[0] * k[0] + x[1] * k[1]) + (x[2] * k[2] + x[3] * k[3]);
-                *at(right) += (x[4] * k[0] + x[5] * k[1]) + (x[6] * k[2] + x[7] * k[3]);
+                v8 k[4] = {from[0], from[1], from[2], from[3]};
+                HOLD4(k);
+                *at(left) += ((x[0] * k[0] + x[1] * k[1]) + x[2] * k[2]) + x[3] * k[3];
+                *at(right) += ((x[4] * k[0] + x[5] * k[1]) + x[6] * k[2]) + x[7] * k[3];
             }
         }
 }
@@ -138,13 +143,19 @@ static double logit(const job *j, int row, int64_t column) {
     return t;
 }
 
-/* The largest logit of a row among `count` columns other than its own, zero if there is none. */
-static float largest(const job *j, int row, int64_t own, int count) {
-    float most = -INFINITY;
-    for (int i = 0; i < count; i++) {
-        int64_t column = count < 2 ? 0 : (int64_t)i * (j->m - 1) / (count - 1);
-        float t = column == own ? -INFINITY : logit(j, row, column);
-        if (t > most) most = t;
+/* The largest logit of a row among the columns, or the probed ones, that are not its own; zero if there is none. */
+static float largest(const job *j, int row, int64_t own, int probed) {
+    float most = -INFINITY, t[PROBES];
+    if (probed)
+        for (int k = 0; k < 2; k++) {
+            v8 sum = j->probes[2 * MOST + k];
+            for (int f = 0; f < j->width; f++) sum += j->rows[(size_t)row * j->width + f] * j->probes[2 * f + k];
+            for (int i = 0; i < 8; i++) t[8 * k + i] = sum[i];
+        }
+    for (int i = 0; i < (probed ? PROBES : j->m); i++) {
+        int column = probed ? j->probed[i] : i;
+        float here = column == own ? -INFINITY : probed ? t[i] : logit(j, row, column);
+        if (here > most) most = here;
     }
     return isinf(most) && most < 0 ? 0 : most;
 }
@@ -181,7 +192,7 @@ INLINE void tile(const int F, share *s, int first) {
         own[r] = j->own ? j->own[row[r]] : -1;
         for (int f = 0; f < F; f++)
             rows[f * TILE + r] = splat(f < j->width ? j->rows[(size_t)row[r] * j->width + f] : 0.f);
-        reference[r] = largest(j, row[r], own[r], j->m < PROBES ? j->m : PROBES);
+        reference[r] = largest(j, row[r], own[r], 1);
     }
     do {
         memset(total8, 0, sizeof total8);
@@ -208,7 +219,7 @@ INLINE void tile(const int F, share *s, int first) {
             if (sum[r] > 1e-9 && sum[r] < 1e37)
                 reference[r] += log(sum[r]);
             else
-                reference[r] = largest(j, row[r], own[r], j->m);
+                reference[r] = largest(j, row[r], own[r], 0);
         }
     } while (again && !passes++);
     for (int r = 0; r < TILE; r++) {
@@ -233,7 +244,10 @@ INLINE void tile(const int F, share *s, int first) {
         }
         if (grad) grad[8 * F] += weight_own;
     }
-    if (keep) spread(F, F + 1, j->blocks, s->kept, factor, s->grad);
+    if (j->need_bias)
+        spread(F, F + 1, j->blocks, s->kept, factor, s->grad);
+    else if (keep)
+        spread(F, F, j->blocks, s->kept, factor, s->grad);
 }
 
 typedef void tiles(share *s);
@@ -284,6 +298,11 @@ int recparam_native(int n, int m, int width, int keep_own, int contrast, int thr
         float *to = cell(&j, memory, c);
         for (int f = 0; f < width && c < m; f++) to[8 * f] = columns[(size_t)c * width + f];
         to[8 * j.padded] = c >= m ? -INFINITY : bias ? bias[c] : 0;
+    }
+    for (int i = 0; i < PROBES; i++) {
+        const int c = j.probed[i] = (int64_t)i * (m - 1) / (PROBES - 1);
+        for (int f = 0; f < width; f++) j.probes[2 * f + i / 8][i % 8] = columns[(size_t)c * width + f];
+        j.probes[2 * MOST + i / 8][i % 8] = bias ? bias[c] : 0;
     }
     char started[MAX_THREADS] = {0};
     for (int t = threads - 1; t >= 0; t--) {
