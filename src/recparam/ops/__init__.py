@@ -1,9 +1,11 @@
 """Tensors only: pairwise scores, and the log-sum-exp over them that every bound is made of."""
 
 from recparam.ops.checks import NonFiniteError
+from recparam.ops.collectives import gather_rows
 from recparam.ops.engines import use
 from recparam.ops.logsumexp import pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
 from recparam.ops.pairs import LeaveOut
+from recparam.ops.ring import pairwise_infonce_ring, pairwise_logsumexp_ring
 from recparam.ops.scores import (
     AbsoluteDistance,
     BlockScore,
@@ -32,9 +34,12 @@ __all__ = [
     "Selected",
     "SquaredDistance",
     "SumOfScores",
+    "gather_rows",
     "pairwise_infonce",
+    "pairwise_infonce_ring",
     "pairwise_logmeanexp",
     "pairwise_logsumexp",
+    "pairwise_logsumexp_ring",
     "pairwise_sample",
     "pairwise_topk",
     "use",
