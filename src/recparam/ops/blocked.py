@@ -25,6 +25,9 @@ _PROBES = 16  # columns from which a row's reference is taken
 
 def sweep(logits: Logits, need: Need | None) -> Swept:
     """Values of all rows and, with `need`, the gradients of their sum, in one sweep."""
+    few = len(logits.rows) * len(logits.columns) <= _SMALL
+    if few and logits.contrast and logits.keep_own and logits.own is not None and logits.excluded is None:
+        return _small_contrast(logits, logits.own[:, None], need)
     blocks = _Blocks(logits, need or (False, False, False))
     out, off = [], []
     for rows in blocks.slices():
@@ -46,6 +49,28 @@ def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
     return blocks.gradients()
 
 
+def _small_contrast(logits: Logits, own: Tensor, need: Need | None) -> Swept:
+    """A training batch at once: the sweep below in as few operations as it takes."""
+    rows, columns, bias = logits.rows, logits.columns, logits.bias
+    block = torch.mm(rows, columns.T) if bias is None else torch.addmm(bias, rows, columns.T)
+    t_own = block.gather(1, own)
+    block.scatter_(1, own, -torch.inf)
+    largest = block.amax(1, keepdim=True).clamp_min(torch.finfo(block.dtype).min)  # -inf: no column but the own
+    total = block.sub_(largest).exp_().sum(1, keepdim=True)
+    off = total.log().add_(largest)
+    lead = t_own - off
+    gradients = None
+    if need is not None:
+        share_off = torch.sigmoid(-lead)
+        block.mul_(share_off / -total.clamp_min(torch.finfo(total.dtype).tiny)).scatter_(1, own, share_off)
+        gradients = Gradients(
+            block @ columns if need[0] else None,
+            block.T @ rows if need[1] else None,
+            block.sum(0) if need[2] else None,
+        )
+    return Swept(torch.nn.functional.logsigmoid(lead)[:, 0], off[:, 0], gradients)
+
+
 class _Blocks:
     """The buffers of a sweep, and what is done to one block."""
 
@@ -58,7 +83,6 @@ class _Blocks:
         budget = _BLOCK if self.ride else _WIDE_BLOCK
         self.height = min(self.n, max(_LEAST_ROWS, budget // self.m))
         self.buffer = rows.new_empty(self.height, self.m)
-        self.index = torch.arange(self.height, device=rows.device)
         if self.ride:
             self.columns = columns.new_zeros(self.m, _RIDE)
             self.columns[:, : self.width] = columns
@@ -118,7 +142,7 @@ class _Blocks:
         if self.grad_rows is not None:
             part = torch.mm(block, self.columns, out=self.grad_rows[rows]).mul_(weight_off[:, None])
             if own is not None and weight_own is not None:
-                part.addcmul_(self.columns[own], weight_own[:, None])
+                part.addcmul_(self.columns.index_select(0, own), weight_own[:, None])
         if self.grad_columns is not None:
             weighted = here * weight_off[:, None]
             if self.ride:
@@ -175,7 +199,7 @@ class _Blocks:
     def _own(self, block: Tensor, own: Tensor | None) -> Tensor | None:
         if own is None:
             return None
-        t_own = block[self.index[: len(block)], self._valid(own)]
+        t_own = block.gather(1, self._valid(own)[:, None])[:, 0]
         return t_own if self.logits.contrast else torch.where(own >= 0, t_own, -torch.inf)
 
     def _scores(self, rows: slice, reference: Tensor | None) -> Tensor:
@@ -195,10 +219,10 @@ class _Blocks:
 
     def _leave_out(self, block: Tensor, rows: slice, own: Tensor | None, value: float) -> None:
         if own is not None:
-            index = self.index[: len(block)]
-            if not self.logits.contrast:
-                have = own >= 0
-                index, own = index[have], own[have]
-            block[index, own] = value
+            if self.logits.contrast:
+                block.scatter_(1, own[:, None], value)
+            else:
+                have = (own >= 0).nonzero()[:, 0]
+                block[have, own[have]] = value
         if self.logits.excluded is not None:
             block.masked_fill_(self.logits.excluded(rows), value)
