@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recparam.ops import engines
 from recparam.ops.logits import Logits
-from recparam.ops.pairs import BLOCK, LeaveOut, Pairs, check_left, check_pairs
+from recparam.ops.pairs import BLOCK, LeaveOut, Pairs, check_both, check_left, check_pairs
 from recparam.ops.scores import DotProduct, Features, Score, features_of, largest_norm
 
 Implementation = Literal["auto", "dense", "blocked", "native", "triton"]
@@ -65,7 +65,7 @@ def pairwise_logsumexp(
         >>> pairwise_logsumexp(DotProduct(), z, torch.zeros(4, 3)).exp()
         tensor([4., 4.])
     """
-    pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
+    pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out, finite=False)
     return _value(pairs, implementation)
 
 
@@ -85,7 +85,7 @@ def pairwise_logmeanexp(
     As `pairwise_logsumexp`, less the log of the total weight of the columns that were kept, so that leaving
     a row's own columns out leaves a mean and not a smaller sum.
     """
-    pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
+    pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out, finite=False)
     return _value(pairs, implementation) - _log_total(pairs, implementation)
 
 
@@ -131,7 +131,7 @@ def pairwise_infonce(
         >>> pairwise_infonce(DotProduct(), 100 * torch.eye(2), torch.eye(2))
         tensor([0.6931, 0.6931])
     """
-    pairs = check_pairs(score, z, bank, log_weights, None, None, leave_out)
+    pairs = check_pairs(score, z, bank, log_weights, None, None, leave_out, finite=False)
     if positives is None:
         if len(z) > len(bank):
             raise ValueError(f"Expected positives=, or at least {len(z)} bank rows, one per query; got {len(bank)}.")
@@ -186,7 +186,9 @@ def _value(pairs: Pairs, implementation: Implementation) -> Tensor:
             if half and engine.half:
                 features = _in_half(features, dtype)
             return _product(pairs, features, engine).to(dtype)
+        check_both(pairs.z, pairs.bank)
         return _by_blocks(pairs).to(dtype)
+    check_both(pairs.z, pairs.bank)
     if dtype in (torch.float16, torch.bfloat16):
         pairs = _as(pairs, torch.float32)
     return _block(pairs, slice(0, len(pairs.z)), pairs.z, pairs.bank, pairs.log_weights).to(dtype)
@@ -205,8 +207,11 @@ def _features(pairs: Pairs) -> tuple[Features | None, Pairs]:
         return None, pairs
     limit: float = getattr(score, "tolerated", 0.0)
     tolerated = limit * (_DOUBLE if pairs.z.dtype == torch.float64 else 1)
-    if _magnitude(features) <= tolerated:
+    magnitude = _magnitude(features)
+    if magnitude <= tolerated:
         return features, pairs
+    if not math.isfinite(magnitude):  # as it is if an entry is not finite
+        check_both(pairs.z, pairs.bank)
     if pairs.z.dtype != torch.float64:
         pairs = _as(pairs, torch.float64)
         features = features_of(score, pairs.z, pairs.bank)

@@ -40,8 +40,13 @@ def check_pairs(
     row_owner: Tensor | None,
     bank_owner: Tensor | None,
     leave_out: LeaveOut | None,
+    *,
+    finite: bool = True,
 ) -> Pairs:
-    """Check what `pairwise_logsumexp` was given, whose arguments and errors these are."""
+    """Check what `pairwise_logsumexp` was given, whose arguments and errors these are.
+
+    Without `finite` the caller has a cheaper way to notice numbers that are not, and then calls `check_both`.
+    """
     check_matrix("z", z)
     check_matrix("bank", bank)
     if z.dtype != bank.dtype or z.device != bank.device or not z.is_floating_point():
@@ -49,8 +54,8 @@ def check_pairs(
             f"Expected z and bank of one floating-point dtype and device; got {z.dtype} on {z.device} and "
             f"{bank.dtype} on {bank.device}. Use bank.to(z)."
         )
-    check_finite("z", z)
-    check_finite("bank", bank)
+    if finite:
+        check_both(z, bank)
     if log_weights is not None:
         if log_weights.shape != bank.shape[:1] or bool((log_weights.isnan() | (log_weights == torch.inf)).any()):
             raise ValueError(
@@ -69,6 +74,12 @@ def check_pairs(
     if pairs.excluded is not None or pairs.own is not None:
         check_left(pairs)
     return pairs
+
+
+def check_both(z: Tensor, bank: Tensor) -> None:
+    """Raise `NonFiniteError` if a side holds NaN or infinity."""
+    check_finite("z", z)
+    check_finite("bank", bank)
 
 
 def _left_out(pairs: Pairs, row_owner: Tensor, bank_owner: Tensor) -> Pairs:
