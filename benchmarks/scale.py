@@ -23,6 +23,7 @@ from recparam.ops.collectives import gather_rows
 from recparam.ops.ring import pairwise_infonce_ring
 
 KINDS = ("gather", "ring")
+_BLOCK = 1 << 22  # scores that the plain torch implementation works on at once, with many features
 
 
 def value(kind: str, z: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
@@ -37,7 +38,7 @@ def value(kind: str, z: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
 def formula(kind: str, processes: int, rows: int, width: int) -> tuple[int, float]:
     """Sent by a process, and held by it at most, in units of its own bank; see docs/scale.md."""
     columns = rows if kind == "ring" else rows * processes
-    height = max(16, (1 << 21) // columns)
+    height = min(rows, max(16, _BLOCK // columns))
     blocks = (height * columns + height * width) / (rows * width)  # scores, and rows times their weights
     if kind == "ring":
         return 3 * processes - 2, 6 + min(2, processes - 1) + blocks
