@@ -116,10 +116,15 @@ class DotProduct:
             centre = torch.nn.functional.normalize(centre, dim=-1) if self.normalise else centre
             return Features(z, bank - centre, row_bias=z @ centre)
         with torch.no_grad():
-            centre = bank.mean(0)
-            far = float(centre.norm() * largest_norm(z)) > _CENTRED
-            far = far and float(centre.norm()) > 0.5 * float((bank - centre).square().mean().mul(bank.shape[1]).sqrt())
-        return Features(z, bank - centre, row_bias=z @ centre) if far else Features(z, bank)
+            # Norms of the whole first, which are quicker than the largest of a row's and often small enough.
+            centre, size = bank.mean(0), torch.linalg.vector_norm(z)
+            largest = float(size * torch.linalg.vector_norm(bank))
+            known = largest if largest <= self.tolerated else None
+            length = float(centre.norm())
+            if not length * float(size) > _CENTRED or not length * float(largest_norm(z)) > _CENTRED:
+                return Features(z, bank, largest=known)
+            far = length > 0.5 * float((bank - centre).square().mean().mul(bank.shape[1]).sqrt())
+        return Features(z, bank - centre, row_bias=z @ centre) if far else Features(z, bank, largest=known)
 
 
 @dataclass(frozen=True)
