@@ -115,12 +115,12 @@ class BatchMarginal(Marginal):
             ValueError: A batch of one (it has no negative), or `rows` given.
         """
         self.check(scored.observations, scored.rows)
-        encoded, count = (scored.distributions, scored.particles), self._processes
-        options = {"weights": scored.weights, "labels": scored.labels, "exclude_within": self.exclude_within}
+        weights, labels, window, count = scored.weights, scored.labels, self.exclude_within, self._processes
+        encoded = (scored.distributions, scored.particles)
         if count > 1:
-            bank, own, weights = bank_of_all_processes(*encoded, **options)
+            bank, own, weights = bank_of_all_processes(*encoded, weights=weights, labels=labels, exclude_within=window)
         else:
-            bank, weights = Bank(*encoded, **options), scored.weights
+            bank = Bank(*encoded, weights=weights, labels=labels, exclude_within=window)
             own = torch.arange(bank.size, device=weights.device)
         queries = Queries(own, scored.labels)
         return Recognised(scored.particles, RecognitionJoint(bank), queries, weights, processes=count)

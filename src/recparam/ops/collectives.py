@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -131,7 +131,7 @@ class Handed:
 
 
 @contextmanager
-def answering(operation: str) -> Iterator[None]:
+def answering(operation: str) -> Generator[None, None, None]:
     """Name the operation where a process of the group has died or stays silent beyond the time limit."""
     start = time.monotonic()
     try:
@@ -164,7 +164,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Each process sends every other its part of the gradient: the traffic of a reduce-scatter, which gloo lacks.
         (g,) = upstream
         size = ctx.sizes[rank(ctx.group)]

@@ -219,7 +219,7 @@ class _Ring(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, columns, bias, off, merged = ctx.saved_tensors
         g, g_own = upstream
         own, asked, engine = ctx.own, ctx.asked, ctx.engine

@@ -92,7 +92,7 @@ class DotProduct:
     tolerated = _DOT
 
     def _sides(self, z: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
-        wanted = (bank.shape[1], bank.shape[1]) if self.weight is None else tuple(self.weight.shape)
+        wanted = bank.shape[1:] * 2 if self.weight is None else self.weight.shape
         _check_widths(z, bank, wanted)
         if self.normalise:
             z, bank = torch.nn.functional.normalize(z, dim=-1), torch.nn.functional.normalize(bank, dim=-1)
@@ -292,8 +292,8 @@ def largest_norm(values: Float[Tensor, "N D"]) -> Tensor:
     return torch.linalg.vector_norm(values, dim=-1).max()
 
 
-def _check_widths(z: Tensor, bank: Tensor, wanted: tuple[int, int]) -> None:
-    if (z.shape[1], bank.shape[1]) != wanted:
+def _check_widths(z: Tensor, bank: Tensor, wanted: Sequence[int]) -> None:
+    if [z.shape[1], bank.shape[1]] != list(wanted):
         raise ValueError(
             f"Expected z and bank of widths {wanted[0]} and {wanted[1]} for this score; got {z.shape[1]} and "
             f"{bank.shape[1]}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,13 @@ class Selected(NamedTuple):
 
     indices: Tensor
     log_probs: Tensor
+
+
+class _Options(TypedDict):
+    log_weights: Tensor | None
+    row_owner: Tensor | None
+    bank_owner: Tensor | None
+    leave_out: LeaveOut | None
 
 
 @torch.no_grad()
@@ -67,7 +74,12 @@ def pairwise_topk(
     check_count("k", k)
     if k > len(bank):
         raise ValueError(f"Expected k of at most {len(bank)}, the rows of the bank; got {k}.")
-    options = {"log_weights": log_weights, "row_owner": row_owner, "bank_owner": bank_owner, "leave_out": leave_out}
+    options: _Options = {
+        "log_weights": log_weights,
+        "row_owner": row_owner,
+        "bank_owner": bank_owner,
+        "leave_out": leave_out,
+    }
     best = [block.topk(k, dim=1) for block in _logits(score, z, bank, **options)]
     indices, logits = torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
     return Selected(indices, logits - pairwise_logsumexp(score, z, bank, **options)[:, None])
@@ -106,8 +118,14 @@ def pairwise_sample(
         ValueError: num_samples < 1, or as in `pairwise_logsumexp`.
     """
     check_count("num_samples", num_samples)
-    options = {"log_weights": log_weights, "row_owner": row_owner, "bank_owner": bank_owner, "leave_out": leave_out}
-    indices, logits = [], []
+    options: _Options = {
+        "log_weights": log_weights,
+        "row_owner": row_owner,
+        "bank_owner": bank_owner,
+        "leave_out": leave_out,
+    }
+    indices: list[Tensor] = []
+    logits: list[Tensor] = []
     for block in _logits(score, z, bank, **options):
         # Double precision: the cumulative sum of a million single-precision weights forgets the small ones.
         cumulative = (block - block.amax(1, keepdim=True)).double().exp().cumsum(1)
