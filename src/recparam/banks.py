@@ -154,9 +154,9 @@ class Bank:
         of_queries = queries.labels
         if of_queries is None and own is not None and of_bank is not None:
             of_queries = of_bank.map(lambda part: part[own])
-        identities = of_queries is not None and of_bank is not None and not keep_own
-        identities = identities and of_queries.identities is not None and of_bank.identities is not None
-        if self.exclude_within is None and not identities:
+        identities = (of_queries and of_queries.identities, of_bank and of_bank.identities)
+        compare = not keep_own and all(part is not None for part in identities)
+        if self.exclude_within is None and not compare:
             return None
         if self.exclude_within is not None and (of_queries is None or of_queries.times is None):
             raise ValueError("Expected labels= with the times of the scored rows, as exclude_within is set; got none.")
@@ -170,7 +170,7 @@ class Bank:
                     out &= of_queries.sessions[rows, None] == of_bank.sessions[columns]
                 if own is not None and keep_own:
                     out &= own[rows, None] != columns
-            if identities and of_queries.identities is not None and of_bank.identities is not None:
+            if compare and of_queries.identities is not None and of_bank.identities is not None:
                 out |= of_queries.identities[rows, None] == of_bank.identities[columns]
             return out
 

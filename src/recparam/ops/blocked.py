@@ -56,7 +56,7 @@ def _small_contrast(logits: Logits, own: Tensor, need: Need | None) -> Swept:
     t_own = block.gather(1, own)
     block.scatter_(1, own, -torch.inf)
     largest = block.amax(1, keepdim=True).clamp_min(torch.finfo(block.dtype).min)  # -inf: no column but the own
-    _exp(block.sub_(largest), _taken_out(bias))
+    _exp(block.sub_(largest), logits, _taken_out(bias))
     total = block.sum(1, keepdim=True)
     off = total.log().add_(largest)
     lead = t_own - off
@@ -78,11 +78,14 @@ def _taken_out(bias: Tensor | None) -> Tensor | None:
     return out if out is not None and bool(out.any()) else None
 
 
-def _exp(block: Tensor, out: Tensor | None) -> None:
-    """The exponential in place, zero in the columns that are out."""
+def _exp(block: Tensor, logits: Logits, out: Tensor | None) -> None:
+    """The exponential in place of t less a logit of its row, zero in the columns that are out."""
     # Where the result would be below the smallest normal number, the library's exponential takes thirty times as
     # long. What is added instead is 1e-38 of a sum of at least a half.
-    block.clamp_min_(-87.0 if block.dtype == torch.float32 else -708.0).exp_()
+    least = -87.0 if block.dtype == torch.float32 else -708.0
+    if not 2 * logits.largest < -least:
+        block.clamp_min_(least)
+    block.exp_()
     if out is not None:
         block.masked_fill_(out, 0)
 
@@ -194,7 +197,7 @@ class _Blocks:
         self._leave_out(block, rows, own, -torch.inf)
         reference = block.amax(1)
         reference = torch.where(torch.isneginf(reference), 0, reference)
-        _exp(block.sub_(reference[:, None]), self.out)
+        _exp(block.sub_(reference[:, None]), self.logits, self.out)
         self._leave_out(block, rows, own, 0.0)
         return reference, block.sum(1), None if t_own is None else t_own - reference
 
@@ -210,7 +213,7 @@ class _Blocks:
         reference = torch.where(torch.isneginf(reference), 0, reference)
         block = self._scores(rows, reference)
         t_own = self._own(block, own)
-        _exp(block, self.out)
+        _exp(block, logits, self.out)
         self._leave_out(block, rows, own, 0.0)
         return reference, block.sum(1), t_own
 

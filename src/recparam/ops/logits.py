@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,6 +29,7 @@ class Logits:
         keep_own: Whether the own column stays in the sum.
         contrast: Return t_own - lse; every row then has an own column whose bias is finite.
         excluded: Maps a slice of rows to a boolean mask (rows, m) of further columns to leave out, or None.
+        largest: A bound on |t_ij|; infinite where none is known.
     """
 
     rows: Tensor
@@ -37,6 +39,7 @@ class Logits:
     keep_own: bool = True
     contrast: bool = False
     excluded: Callable[[slice], Tensor] | None = None
+    largest: float = math.inf
 
 
 class Gradients(NamedTuple):

@@ -209,7 +209,7 @@ def _features(pairs: Pairs) -> tuple[Features | None, Pairs]:
     tolerated = limit * (_DOUBLE if pairs.z.dtype == torch.float64 else 1)
     magnitude = _magnitude(features)
     if magnitude <= tolerated:
-        return features, pairs
+        return features._replace(largest=magnitude), pairs
     if not math.isfinite(magnitude):  # as it is if an entry is not finite
         check_both(pairs.z, pairs.bank)
     if pairs.z.dtype != torch.float64:
@@ -239,13 +239,14 @@ def _magnitude(features: Features) -> float:
 
 
 def _product(pairs: Pairs, features: Features, engine: engines.Engine) -> Tensor:
-    bias = features.column_bias
+    bias, largest = features.column_bias, math.inf if features.largest is None else features.largest
     if pairs.log_weights is not None:
+        largest = math.inf
         weights = pairs.log_weights.to(torch.promote_types(features.rows.dtype, torch.float32))
         bias = weights if bias is None else bias + weights
     value = _Sweep.apply(
-        features.rows, features.columns, bias, pairs.own, pairs.keep_own, pairs.contrast, pairs.excluded, engine,
-        torch.is_grad_enabled(),
+        features.rows, features.columns, bias, pairs.own, pairs.keep_own, pairs.contrast, pairs.excluded, largest,
+        engine, torch.is_grad_enabled(),
     )  # fmt: skip
     assert isinstance(value, Tensor)
     return value if features.row_bias is None or pairs.contrast else value + features.row_bias
@@ -264,6 +265,7 @@ class _Sweep(torch.autograd.Function):
         keep_own: bool,
         contrast: bool,
         excluded: LeaveOut | None,
+        largest: float,
         engine: engines.Engine,
         with_gradients: bool,
     ) -> Tensor:
@@ -273,7 +275,7 @@ class _Sweep(torch.autograd.Function):
         ctx.need = tuple(ctx.needs_input_grad[:3])
         swept = engine.sweep(logits, ctx.need if with_gradients and any(ctx.need) else None)
         ctx.save_for_backward(rows, columns, bias, own)
-        ctx.options, ctx.engine, ctx.gradients = (keep_own, contrast, excluded), engine, swept.gradients
+        ctx.options, ctx.engine, ctx.gradients = (keep_own, contrast, excluded, largest), engine, swept.gradients
         return swept.out
 
     @staticmethod
@@ -289,10 +291,9 @@ class _Sweep(torch.autograd.Function):
             parts = tuple(None if part is None else part.mul_(g[0]) for part in kept)
         else:
             rows, columns, bias, own = ctx.saved_tensors
-            keep_own, contrast, excluded = ctx.options
-            logits = Logits(rows, columns, bias, own, keep_own, contrast, excluded)
+            logits = Logits(rows, columns, bias, own, *ctx.options)
             parts = tuple(ctx.engine.gradients(logits, g, ctx.need))
-        return *parts, None, None, None, None, None, None
+        return *parts, None, None, None, None, None, None, None
 
 
 def _by_blocks(pairs: Pairs) -> Tensor:
