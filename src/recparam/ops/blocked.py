@@ -178,7 +178,9 @@ class _Blocks:
                 self.grad_bias.index_add_(0, own, weight_own)
 
     def gradients(self) -> Gradients:
+        """The gradients of all blocks; nothing can be added afterwards."""
         width = self.width
+        self.buffer = self.rows = self.columns = self.buffer.new_empty(0)  # not beside the copies below
         rows, columns, bias = self.grad_rows, self.grad_columns, self.grad_bias
         if self.ride:
             bias = columns[width].clone() if columns is not None and self.need[2] else None
