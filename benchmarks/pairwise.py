@@ -9,6 +9,8 @@ and where they do not fit its time is not measured. Libraries that are not insta
 """
 
 import argparse
+import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -123,6 +125,8 @@ def measure_memory(contender: str, rows: int, width: int) -> dict[str, float]:
     z, bank = data(256, width)
     step(loss, z, bank)
     z, bank = data(rows, width)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed while the data were made must not serve the call
     try:
         Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present size
     except OSError:

@@ -17,8 +17,9 @@ from recparam.ops.logits import Gradients, Logits, Need, Swept
 
 _RIDE = 16  # up to this width bias, reference and row sums ride in the matrix products
 _BLOCK = 1 << 19  # scores in a block with few features; stays near the processor
-_WIDE_BLOCK = 1 << 22  # with many features, where taller blocks make better matrix products
+_WIDE_BLOCK = 1 << 23  # with many features, where taller blocks make better matrix products
 _SMALL = 1 << 18  # up to so many scores in all, the number of operations counts more than their passes
+_LARGE = 1 << 16  # columns
 _LEAST_ROWS = 16
 _PROBES = 16  # columns from which a row's reference is taken
 
@@ -99,7 +100,9 @@ class _Blocks:
         self.n, self.m, self.width = len(rows), len(columns), rows.shape[1]
         self.small = self.n * self.m <= _SMALL
         self.ride = not self.small and self.width + 2 <= _RIDE
-        budget = _BLOCK if self.ride else _WIDE_BLOCK
+        # In a large bank the gradients take the memory, and half a block is tall enough.
+        wide = _WIDE_BLOCK if self.m <= _LARGE else _WIDE_BLOCK // 2
+        budget = _BLOCK if self.ride else wide
         self.height = min(self.n, max(_LEAST_ROWS, budget // self.m))
         self.buffer = rows.new_empty(self.height, self.m)
         if self.ride:
