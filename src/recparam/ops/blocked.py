@@ -100,8 +100,8 @@ class _Blocks:
         self.n, self.m, self.width = len(rows), len(columns), rows.shape[1]
         self.small = self.n * self.m <= _SMALL
         self.ride = not self.small and self.width + 2 <= _RIDE
-        # In a large bank the gradients take the memory, and half a block is tall enough.
-        wide = _WIDE_BLOCK if self.m <= _LARGE else _WIDE_BLOCK // 2
+        # In a large bank the gradients take the memory, and a lower block has to do.
+        wide = _WIDE_BLOCK if self.m <= _LARGE else _WIDE_BLOCK * 3 // 8
         budget = _BLOCK if self.ride else wide
         self.height = min(self.n, max(_LEAST_ROWS, budget // self.m))
         self.buffer = rows.new_empty(self.height, self.m)
