@@ -186,6 +186,19 @@ def test_two_far_clusters(name: str, spread: float) -> None:
         assert max(errors(got, truth)) < 1e-5, call
 
 
+@pytest.mark.parametrize("lead", [60.0, 76.0, 80.0, 90.0, 200.0])
+def test_a_column_far_above_the_probed_ones(lead: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exponential may be representable and its product with the features not."""
+    monkeypatch.setattr(blocked, "_SMALL", 0)
+    z, bank = inputs(30, 200, 4)
+    bank[101] = lead * z[3] / float(z[3].square().sum())
+    z, bank = (z / 100).float().double(), (100 * bank).float().double()  # the same scores, large columns
+    call = CALLS["own left out"]
+    truth = run(call, DotProduct(), z, bank, torch.float64, "dense")
+    assert float(truth[0].max()) > 0.8 * lead
+    assert max(errors(run(call, DotProduct(), z, bank, torch.float32, "auto"), truth)) < 4e-7 * 2 * lead + 1e-5
+
+
 def test_mixture_of_gaussians_of_many_scales() -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(30, 3, generator=generator)

@@ -21,6 +21,7 @@ _WIDE_BLOCK = 1 << 23  # with many features, where taller blocks make better mat
 _SMALL = 1 << 18  # up to so many scores in all, the number of operations counts more than their passes
 _LARGE = 1 << 16  # columns
 _LEAST_ROWS = 16
+_OVERSHOT = 1e20  # sums beyond this may overflow when they meet the features
 _PROBES = 16  # columns from which a row's reference is taken
 
 
@@ -140,7 +141,7 @@ class _Blocks:
             reference, total, t_own = self._after_largest(rows, own)
         else:
             reference, total, t_own = self._after_probes(rows, own)
-            if not bool(((total >= 0.5) & torch.isfinite(total)).all()):  # a column far above the probes, or none
+            if not bool(((total >= 0.5) & (total < _OVERSHOT)).all()):  # a column far above the probes, or none
                 reference, total, t_own = self._after_largest(rows, own)
         off = total.log()  # less the reference, as t_own is
         per_total = 1 / total.clamp_min(torch.finfo(total.dtype).tiny)  # where it is zero, so is the buffer

@@ -170,8 +170,11 @@ class AbsoluteDistance:
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """Score every row against every column."""
         _check_widths(z, bank, (bank.shape[1], bank.shape[1]))
+        scale = self.scale.to(z.dtype)
+        if not scale.ndim:
+            return -torch.cdist(z, bank, p=1.0) / scale
         # Around the bank's centre, or dividing by the scale would round away what an offset leaves.
-        centre, scale = bank.detach().mean(0), self.scale.to(z.dtype)
+        centre = bank.detach().mean(0)
         return -torch.cdist((z - centre) / scale, (bank - centre) / scale, p=1.0)
 
 
