@@ -373,3 +373,13 @@ def test_the_figure_itself_says_what_the_arms_and_the_bases_are(full: Figure) ->
 def test_bad_input_is_named(change: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         draw_figure1(replace(figure1_data(), **change))
+
+
+def test_a_spot_of_a_few_cells_is_named() -> None:
+    mass = np.full((64, 64), 1e-6)
+    mass[:2, :3] = 0.15
+    note = density_note(mass, "linear")
+    assert note is not None
+    assert note.text.startswith("nearly all mass in one corner")
+    mass[:40, :40] += 1e-3
+    assert density_note(mass, "linear") is None

@@ -31,8 +31,10 @@ NEXT_MARK: dict[str, Any] = {
 DENSITY_MAP = "inferno"
 
 _POINT_SHARE = 0.99  # of the mass in one cell: nothing but a point is seen
+_SPOT_SHARE, _SPOT = 0.8, 0.005  # so much of the mass in so small a share of the cells: a spot that is easily missed
 _FLAT_RATIO = 1.01  # of the largest to the smallest density: one colour all over
 _ALMOST_FLAT_RATIO = 2.0  # a gradient the colour map exaggerates, since it is scaled to the maximum
+_CELLS = ("a few cells", "one cell")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +68,14 @@ def density_note(mass: Real[np.ndarray, "rows columns"], arm: str) -> DensityNot
         return DensityNote(text=f"flat: the {arm_title(arm)} arm's density does not depend on place here")
     if most <= _ALMOST_FLAT_RATIO * least:
         return DensityNote(text=f"nearly flat: the largest density is only {most / least:.2f} × the smallest")
-    if most <= _POINT_SHARE:
+    spot = float(np.sort(share, axis=None)[-max(1, int(_SPOT * share.size)) :].sum())
+    if most <= _POINT_SHARE and (spot <= _SPOT_SHARE or share.size * _SPOT < 2):
         return None
+    amount = "all mass" if most > _POINT_SHARE else "nearly all mass"
     row, column = (int(index) for index in np.unravel_index(share.argmax(), share.shape))
     borders = (row in (0, share.shape[0] - 1)) + (column in (0, share.shape[1] - 1))
     where = ("inside the frame", "at the border", "in one corner")[borders]
-    where = f"all mass {where} (ring)" if borders == 2 else f"all mass in one cell {where} (ring)"
+    where = f"{amount} {where} (ring)" if borders == 2 else f"{amount} in {_CELLS[most > _POINT_SHARE]} {where} (ring)"
     if borders and arm == "linear":
         where += ": the bilinear score grows without limit"
     elif not borders:
