@@ -172,3 +172,52 @@ def test_bad_input(call: object, words: str) -> None:
     assert callable(call)
     with pytest.raises(ValueError, match=words):
         call()
+
+
+# Rows that are not independent of each other bound nothing but what Jensen's inequality does
+
+
+@pytest.mark.parametrize("labels", ["window", "identities"])
+def test_dependent_rows_prove_leave_one_out_alone(labels: str) -> None:
+    x, x_prime = pairs(8)
+    given = rp.Labels(times=torch.arange(8)) if labels == "window" else rp.Labels(identities=torch.arange(8) // 2)
+    fitted = model(rp.BatchMarginal(exclude_within=1.0 if labels == "window" else None))
+    assert fitted.elbo(x, x_prime, side="upper", labels=given).kind == "upper"
+    assert fitted.elbo(x, x_prime, side="lower", labels=given).kind == "estimate"
+    assert fitted.mutual_information(x, x_prime, labels=given).lower.kind == "estimate"
+    assert model().mutual_information(x, x_prime, labels=rp.Labels(identities=torch.arange(8))).lower.kind == "lower"
+
+
+def test_copies_of_a_batch_fool_the_self_included_value() -> None:
+    """Why it is no bound then: a block of copies, left out of each other's mean, looks like information."""
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    for _ in range(40):
+        x = torch.randn(2, 1, generator=generator, dtype=torch.float64).repeat_interleave(32, 0)
+        noise = torch.randn(2, 1, generator=generator, dtype=torch.float64).repeat_interleave(32, 0)
+        x_prime = 0.9 * x + math.sqrt(1 - 0.81) * noise
+        labels = rp.Labels(times=torch.arange(64) // 32 * 10)
+        coupling = rp.GaussianRBF(lengthscale=math.sqrt(0.19))
+        net = rp.RPM(
+            [rp.Deterministic(nn.Identity()), rp.Deterministic(nn.Identity())],
+            rp.InfoNCEPrior(coupling),
+            marginal=rp.BatchMarginal(exclude_within=5.0),
+        )
+        values.append(float(net.mutual_information(0.9 * x, x_prime, labels=labels).lower))
+    assert sum(values) / len(values) > 1.1  # the truth is -1/2 log(1 - 0.81) = 0.83
+
+
+def test_the_module_s_call_passes_labels_on() -> None:
+    x, x_prime = pairs(6)
+    labels = rp.Labels(identities=torch.tensor([0, 1, 2, 0, 1, 2]))
+    called = model()(x, x_prime, labels=labels, side="upper")
+    torch.testing.assert_close(called.value, model().elbo(x, x_prime, labels=labels, side="upper").value)
+    assert float(called) != pytest.approx(float(model()(x, x_prime, side="upper")))
+
+
+def test_a_data_set_s_rows_keep_the_gradient_of_what_is_scored() -> None:
+    x, x_prime = pairs(6)
+    query = x_prime.clone().requires_grad_()
+    model(rp.DatasetMarginal(x, x_prime)).elbo(x, query).value.backward()
+    assert query.grad is not None
+    assert bool((query.grad != 0).any())

@@ -347,6 +347,43 @@ def test_samples_follow_the_probabilities() -> None:
     torch.testing.assert_close(drawn.log_probs.exp(), probabilities.gather(1, drawn.indices))
 
 
+def test_autocast_changes_nothing() -> None:
+    z, bank = (t.float() for t in inputs(40, 300, 8))
+    for score in (DotProduct(), SquaredDistance(torch.tensor(0.5)), DotProduct(weight=torch.eye(8))):
+        plain = pairwise_infonce(score, z, bank)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(pairwise_infonce(score, z, bank), plain)
+
+
+def test_a_positive_s_own_mask_is_ignored() -> None:
+    z, bank = inputs(3, 3, 2)
+    everything = torch.ones(3, 3).bool()
+    value = pairwise_infonce(DotProduct(), z, bank, leave_out=lambda rows: everything[rows])
+    torch.testing.assert_close(value, torch.zeros_like(value))
+    with pytest.raises(ValueError, match="row 0 has none"):
+        pairwise_infonce(DotProduct(), z, bank, keep_positive=False, leave_out=lambda rows: ~torch.eye(3).bool()[rows])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_topk_far_from_the_origin(dtype: torch.dtype) -> None:
+    z, bank = inputs(20, 30, 4)
+    z, bank = (z + 1e3).to(dtype), (bank + 1e3).to(dtype)
+    expected = (z.double() @ bank.double().T).log_softmax(1).topk(3, 1)
+    found = pairwise_topk(DotProduct(), z, bank, 3)
+    tolerance = 2e-3 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found.log_probs.double(), expected.values, rtol=tolerance, atol=tolerance)
+
+
+def test_gradients_of_a_spread_far_below_the_range() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[10.0], [-10.0]]).repeat(60, 1)
+    z = centres + 1e-3 * torch.randn(120, 1, generator=generator)
+    bank = centres + 1e-3 * torch.randn(120, 1, generator=generator)
+    call, score = CALLS["contrast"], SquaredDistance(torch.tensor(1.0))
+    truth = run(call, score, z.double(), bank.double(), torch.float64, "dense")
+    assert max(errors(run(call, score, z, bank, torch.float32, "auto"), truth)) < 1e-5
+
+
 # Bad input, and the promise that this is the only such place
 
 NAN = torch.tensor([[0.0, torch.nan]])

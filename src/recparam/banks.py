@@ -47,6 +47,8 @@ class Labels:
         sizes = {name: len(value) for name, value in known.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"Expected labels of one length; got {sizes}.")
+        # Differences of small unsigned whole numbers would wrap.
+        times = times if times is None or times.is_floating_point() else times.to(torch.float64)
         self.identities, self.sessions, self.times = identities, sessions, times
         if times is not None:
             check_finite("times", times)
@@ -126,6 +128,12 @@ class Bank:
     def entropy(self) -> float:
         """Entropy of the row weights in nats: log N for equal weights; the ceiling of self-included bounds."""
         return math.log(self.size) if self.equal else float(torch.special.entr(self.weights.detach()).sum())
+
+    @property
+    def dependent(self) -> bool:
+        """Whether rows are known not to be independent draws: a window in time is set, or identities repeat."""
+        identities = None if self.labels is None else self.labels.identities
+        return self.exclude_within is not None or (identities is not None and len(identities.unique()) < self.size)
 
     @property
     def staleness(self) -> float:

@@ -20,7 +20,7 @@ from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.ops import pairwise_infonce, pairwise_logsumexp
 from recparam.ops.checks import check_finite, check_matrix, is_finite_number
-from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, Prior, Side
+from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, ParametricPrior, Prior, Side
 
 Of = Literal["elbo", "mi", "log_marginal", "kl"]
 _NAMES = {"elbo": "ELBO - const", "mi": "MI", "log_marginal": "log P(x, x') - const", "kl": "KL"}
@@ -59,6 +59,7 @@ class Bound:
         weights_B = torch.full_like(value_B, 1 / len(value_B))
         if self.weights is not None:
             weights_B = self.weights.detach().to(value_B)
+            weights_B = weights_B / weights_B.sum()  # one of several processes holds its rows' share
         rest = 1 - float(weights_B.square().sum())
         if int((weights_B > 0).sum()) < 2 or rest <= 0:
             return math.nan
@@ -135,10 +136,10 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
             stacklevel=3,
         )
     return Bound(
-        value=(weights_B * per_observation).sum(),
+        value=_mean(weights_B, per_observation),
         per_observation=per_observation,
         of="elbo",
-        kind=prior.kind(side, recognised.joint.situation),
+        kind=_kind(prior, recognised, side),
         ceiling=_ceiling(prior, recognised, side),
         terms={name: (weights_B * mass_SB * term).sum() for name, term in terms.named.items()},
         weights=weights_B,
@@ -162,13 +163,13 @@ def log_marginal(prior: Prior, recognised: Recognised, *, side: Side = None) -> 
     deterministic = recognised.particles.exact and log_ratio_SB.shape[0] == 1
     kind: Kind
     if deterministic or situation == "exact":
-        kind = prior.kind(side, situation)
+        kind = _kind(prior, recognised, side)
     elif situation == "exact_sampled" and prior.kind(side, situation) == "exact":
         kind = "lower"
     else:
         kind = "estimate"
     ceiling = _ceiling(prior, recognised, side) if deterministic else None
-    value = (recognised.weights * per_observation).sum()
+    value = _mean(recognised.weights, per_observation)
     return Bound(value, per_observation, "log_marginal", kind, ceiling, weights=recognised.weights)
 
 
@@ -260,10 +261,13 @@ def infinite_infonce(coupling: Coupling, recognised: Recognised) -> Bound:
 
     Returns:
         Bound of the MI: "lower" with an exact bank, or with the own row kept in the batch; a bank of other
-        data gives an "estimate", since an upper bound on I_inf is no bound on the MI.
+        data gives an "estimate", since an upper bound on I_inf is no bound on the MI, and so does one whose rows
+        are not independent (`exclude_within`, repeated identities).
     """
     value = elbo(InfoNCEPrior(coupling), recognised)
-    kind: Kind = "lower" if recognised.joint.situation in ("exact", "batch") else "estimate"
+    situation, bank = recognised.joint.situation, recognised.joint.bank
+    proved = situation == "exact" or (situation == "batch" and not bank.dependent)
+    kind: Kind = "lower" if proved else "estimate"
     return replace(value, of="mi", kind=kind)
 
 
@@ -314,6 +318,23 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
         weights=elbo_bound.weights,
     )
     return Decomposition(elbo_bound, mi_bound, kl)
+
+
+def _kind(prior: Prior, recognised: Recognised, side: Side) -> Kind:
+    """The prior's word, kept only as far as it is proved where the rows of the bank are not independent.
+
+    Jensen's inequality needs no independence of the others among themselves: leave-one-out stays an upper bound.
+    """
+    kind = prior.kind(side, recognised.joint.situation)
+    if kind == "exact" or not recognised.joint.bank.dependent:
+        return kind
+    jensen = isinstance(prior, InfoNCEPrior | ParametricPrior)
+    return "upper" if jensen and side == kind == "upper" else "estimate"
+
+
+def _mean(weights_B: Tensor, values_B: Tensor) -> Tensor:
+    """Weighted sum in which a row of weight zero takes no part, even if its value is infinite."""
+    return torch.where(weights_B > 0, weights_B * values_B, 0).sum()
 
 
 def _ceiling(prior: Prior, recognised: Recognised, side: Side) -> float | None:

@@ -176,6 +176,8 @@ class RecognitionJoint:
             Shape (S, A), in nats; None if the bank's latents at the own rows are other than z_own.
         """
         latents, own = self.bank.latents[index][0], queries.own
+        if self.bank.source == "data set":  # encoded once more: a gradient in z_own would be lost
+            return None
         if own is None or (self.bank.particles.exact and len(latents) > 1) or len(latents) not in (1, len(z)):
             return None
         if not bool((self.bank.weights[own] > 0).all()):

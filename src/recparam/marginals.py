@@ -212,6 +212,8 @@ class DatasetMarginal(Marginal):
             bank_weights = self.weights.to(weights)
             if rows is not None:
                 weights = weights * bank_weights[rows]
+                if not bool(weights.sum() > 0):
+                    raise ValueError("Expected a scored row of positive weight in the DatasetMarginal; got none.")
                 weights = weights / weights.sum()
         situation: Situation = "independent"
         if rows is not None:
@@ -326,11 +328,10 @@ class QueueMarginal(Marginal, nn.Module):
             self._queue(j)[places] = z[0, -count:].detach().to(self._queue(j))
         self.age[places] = 1  # by the next step
         self.cursor.fill_((int(self.cursor) + count) % self.size)
-        if scored.labels is not None:
-            for name in ("identities", "sessions", "times"):
-                part = getattr(scored.labels, name)
-                if part is not None:
-                    getattr(self, name)[places] = part[-count:].to(getattr(self, name))
+        for name, unknown in (("identities", -1), ("sessions", -1), ("times", torch.nan)):
+            part = None if scored.labels is None else getattr(scored.labels, name)
+            kept = getattr(self, name)
+            kept[places] = unknown if part is None else part[-count:].to(kept)
 
     def _queue(self, index: int) -> Tensor:
         return self.get_buffer(f"latents_{index}")

@@ -160,7 +160,13 @@ class RPM(nn.Module):
     ) -> Bound:
         """The same as `elbo`, for wrappers that call the module itself, such as DistributedDataParallel."""
         return self.elbo(
-            *observations, side=side, weights=weights, rows=rows, num_samples=num_samples, generator=generator
+            *observations,
+            side=side,
+            weights=weights,
+            rows=rows,
+            labels=labels,
+            num_samples=num_samples,
+            generator=generator,
         )
 
     def log_marginal(
@@ -352,7 +358,8 @@ class RPM(nn.Module):
         if self.training and torch.is_grad_enabled():
             self.marginal.remember(scored)
         if in_bank and recognised.joint.situation in ("independent", "queue"):
-            return BatchMarginal().recognised(replace(scored, rows=None), encode=self._encode)
+            window = recognised.joint.bank.exclude_within
+            return BatchMarginal(exclude_within=window).recognised(replace(scored, rows=None), encode=self._encode)
         return recognised
 
     def _encode(self, *observations: Tensor) -> list[Distribution]:

@@ -322,7 +322,7 @@ class ParametricPrior(Prior):
 
     def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
         joint, queries = recognised.joint, recognised.queries
-        keep_own = not (joint.situation == "batch" and side == "upper")
+        keep_own = not (joint.situation in ("batch", "independent") and side == "upper")
         marginals = [joint.log_marginal(j, z, queries=queries, keep_own=keep_own) for j, z in enumerate(latents)]
         return Terms.total(
             {"log_prior": self.log_prob(*latents), "minus_log_marginals": -torch.stack(marginals).sum(0)}

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from recparam.ops import engines
+from recparam.ops.checks import NonFiniteError
 from recparam.ops.logits import Logits
 from recparam.ops.pairs import BLOCK, LeaveOut, Pairs, check_both, check_left, check_pairs
 from recparam.ops.scores import DotProduct, Features, Score, features_of, largest_norm
@@ -131,7 +132,7 @@ def pairwise_infonce(
         >>> pairwise_infonce(DotProduct(), 100 * torch.eye(2), torch.eye(2))
         tensor([0.6931, 0.6931])
     """
-    pairs = check_pairs(score, z, bank, log_weights, None, None, leave_out, finite=False)
+    pairs = check_pairs(score, z, bank, log_weights, None, None, None, finite=False)
     if positives is None:
         if len(z) > len(bank):
             raise ValueError(f"Expected positives=, or at least {len(z)} bank rows, one per query; got {len(bank)}.")
@@ -140,9 +141,8 @@ def pairwise_infonce(
         _check_positives(positives, z, bank)
     if log_weights is not None and bool(torch.isneginf(log_weights[positives]).any()):
         raise ValueError("Expected finite log_weights at every positive; got -inf. Leave those rows out of z.")
-    pairs = replace(pairs, own=positives, keep_own=keep_positive, contrast=True)
-    if not keep_positive and leave_out is None:
-        check_left(pairs)
+    pairs = replace(pairs, own=positives, keep_own=keep_positive, contrast=True, excluded=leave_out)
+    check_left(pairs)
     value = _value(pairs, implementation) + _log_total(pairs, implementation)
     return value if log_weights is None else value - log_weights[positives]
 
@@ -176,12 +176,15 @@ def _log_total(pairs: Pairs, implementation: Implementation) -> Tensor | float:
 
 def _value(pairs: Pairs, implementation: Implementation) -> Tensor:
     """lse over the kept columns, or the own logit (its weight included) less it."""
+    if torch.is_autocast_enabled(pairs.z.device.type):  # the precision of every product here is chosen by a bound
+        with torch.autocast(pairs.z.device.type, enabled=False):
+            return _value(pairs, implementation)
     dtype = pairs.z.dtype
     if implementation != "dense":
         engine, half = engines.choose(implementation, pairs.z.device), dtype in (torch.float16, torch.bfloat16)
         if half:
-            pairs = _as(pairs, torch.float32)
-        features, pairs = _features(pairs)
+            pairs = in_dtype(pairs, torch.float32)
+        features, pairs = product_features(pairs)
         if features is not None:
             if half and engine.half:
                 features = _in_half(features, dtype)
@@ -190,16 +193,17 @@ def _value(pairs: Pairs, implementation: Implementation) -> Tensor:
         return _by_blocks(pairs).to(dtype)
     check_both(pairs.z, pairs.bank)
     if dtype in (torch.float16, torch.bfloat16):
-        pairs = _as(pairs, torch.float32)
+        pairs = in_dtype(pairs, torch.float32)
     return _block(pairs, slice(0, len(pairs.z)), pairs.z, pairs.bank, pairs.log_weights).to(dtype)
 
 
-def _as(pairs: Pairs, dtype: torch.dtype) -> Pairs:
+def in_dtype(pairs: Pairs, dtype: torch.dtype) -> Pairs:
+    """The same question in another precision."""
     weights = None if pairs.log_weights is None else pairs.log_weights.to(dtype)
     return replace(pairs, z=pairs.z.to(dtype), bank=pairs.bank.to(dtype), log_weights=weights)
 
 
-def _features(pairs: Pairs) -> tuple[Features | None, Pairs]:
+def product_features(pairs: Pairs) -> tuple[Features | None, Pairs]:
     """Features in the least precision in which their product is right, by a bound computed from them."""
     score = pairs.score
     features = features_of(score, pairs.z, pairs.bank)
@@ -212,8 +216,10 @@ def _features(pairs: Pairs) -> tuple[Features | None, Pairs]:
         return features._replace(largest=magnitude), pairs
     if not math.isfinite(magnitude):  # as it is if an entry is not finite
         check_both(pairs.z, pairs.bank)
+        if math.isnan(magnitude):
+            raise NonFiniteError(f"Expected finite parameters of the score {type(score).__name__}; got NaN.")
     if pairs.z.dtype != torch.float64:
-        pairs = _as(pairs, torch.float64)
+        pairs = in_dtype(pairs, torch.float64)
         features = features_of(score, pairs.z, pairs.bank)
         if features is not None and _magnitude(features) <= limit * _DOUBLE:
             return features, pairs

@@ -104,7 +104,9 @@ def check_left(pairs: Pairs) -> None:
     weighted = torch.ones(m, dtype=torch.bool, device=pairs.z.device)
     if pairs.log_weights is not None:
         weighted = ~torch.isneginf(pairs.log_weights)
-    own = pairs.own if pairs.own is not None and not pairs.keep_own else None
+    own = pairs.own
+    if pairs.excluded is None and pairs.keep_own:
+        return
     if pairs.excluded is None:
         left = weighted.sum().expand(n)
         if own is not None:
@@ -123,7 +125,7 @@ def check_left(pairs: Pairs) -> None:
             kept = weighted & ~out
             if own is not None:
                 have = own[rows] >= 0
-                kept[have.nonzero()[:, 0], own[rows][have]] = False
+                kept[have.nonzero()[:, 0], own[rows][have]] = pairs.keep_own
             counts.append(kept.sum(1))
         left = torch.cat(counts)
     if bool((left < 1).any()):

@@ -71,7 +71,7 @@ def features_of(score: Score, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"
     return None if features is None else features(z, bank)
 
 
-_DISTANCE = 500.0  # a squared distance is small where its terms are large: rounding stays under 3e-5 nats
+_DISTANCE = 100.0  # a squared distance is small where its terms are large: rounding stays under 6e-6 nats
 _DOT = 1e4  # a dot product of this size loses 5e-4 nats in single precision however it is formed
 _CENTRED = 100.0  # nats; below this the bank is left where it is
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recparam.ops.checks import check_count
-from recparam.ops.logsumexp import pairwise_logsumexp
+from recparam.ops.logsumexp import in_dtype, product_features
 from recparam.ops.pairs import BLOCK, LeaveOut, check_pairs
 from recparam.ops.scores import Score
 
@@ -80,9 +80,13 @@ def pairwise_topk(
         "bank_owner": bank_owner,
         "leave_out": leave_out,
     }
-    best = [block.topk(k, dim=1) for block in _logits(score, z, bank, **options)]
-    indices, logits = torch.cat([b.indices for b in best]), torch.cat([b.values for b in best])
-    return Selected(indices, logits - pairwise_logsumexp(score, z, bank, **options)[:, None])
+    indices: list[Tensor] = []
+    log_probs: list[Tensor] = []
+    for block in _logits(score, z, bank, **options):
+        best = block.topk(k, dim=1)
+        indices.append(best.indices)
+        log_probs.append(best.values - block.logsumexp(1, keepdim=True))
+    return Selected(torch.cat(indices), torch.cat(log_probs).to(z.dtype))
 
 
 @torch.no_grad()
@@ -125,7 +129,7 @@ def pairwise_sample(
         "leave_out": leave_out,
     }
     indices: list[Tensor] = []
-    logits: list[Tensor] = []
+    log_probs: list[Tensor] = []
     for block in _logits(score, z, bank, **options):
         # Double precision: the cumulative sum of a million single-precision weights forgets the small ones.
         cumulative = (block - block.amax(1, keepdim=True)).double().exp().cumsum(1)
@@ -134,8 +138,8 @@ def pairwise_sample(
         # From the far end, so that a draw of exactly zero cannot fall on a column of weight zero.
         drawn = torch.searchsorted(cumulative, (1 - uniform) * cumulative[:, -1:]).clamp_max(len(bank) - 1)
         indices.append(drawn)
-        logits.append(block.gather(1, drawn))
-    return Selected(torch.cat(indices), torch.cat(logits) - pairwise_logsumexp(score, z, bank, **options)[:, None])
+        log_probs.append(block.gather(1, drawn) - block.logsumexp(1, keepdim=True))
+    return Selected(torch.cat(indices), torch.cat(log_probs).to(z.dtype))
 
 
 def _logits(
@@ -148,14 +152,21 @@ def _logits(
     bank_owner: Tensor | None,
     leave_out: LeaveOut | None,
 ) -> Iterator[Tensor]:
-    """Blocks (rows, M) of log w_m + score, -inf where a column is left out."""
+    """Blocks (rows, M) of log w_m + score up to a constant per row, -inf where a column is left out."""
     pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
+    if z.dtype in (torch.float16, torch.bfloat16):
+        pairs = in_dtype(pairs, torch.float32)
+    features, pairs = product_features(pairs)
     height = max(1, BLOCK // len(bank))
     for start in range(0, len(z), height):
         rows = slice(start, min(start + height, len(z)))
-        block = score(z[rows], bank)
-        if log_weights is not None:
-            block = block + log_weights
+        if features is None:
+            block = score(pairs.z[rows], pairs.bank)
+        else:
+            block = features.rows[rows] @ features.columns.T
+            block = block if features.column_bias is None else block + features.column_bias
+        if pairs.log_weights is not None:
+            block = block + pairs.log_weights
         if pairs.excluded is not None:
             block = block.masked_fill(pairs.excluded(rows), -torch.inf)
         if pairs.own is not None:
