@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recparam.marginals import BatchMarginal, DatasetMarginal, QueueMarginal
     from recparam.model import RPM
     from recparam.networks import MLP, CentreOfMassCNN
+    from recparam.prediction import Prediction
     from recparam.priors import InfoNCEPrior, JointCategoricalPrior, JointGaussianPrior, OptimalPrior
     from recparam.recognition import Categorical, Deterministic, Dirac, EpsilonGaussian, Gaussian
 
@@ -51,6 +52,7 @@ _HOMES = {
     "MutualInformation": "recparam.bounds",
     "Decomposition": "recparam.bounds",
     "infonce": "recparam.bounds",
+    "Prediction": "recparam.prediction",
     "CentreOfMassCNN": "recparam.networks",
     "MLP": "recparam.networks",
     "ops": "recparam.ops",
@@ -81,6 +83,7 @@ __all__ = [
     "MutualInformation",
     "OnDimensions",
     "OptimalPrior",
+    "Prediction",
     "QueueMarginal",
     "RecognitionJoint",
     "__version__",

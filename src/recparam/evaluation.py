@@ -1,6 +1,7 @@
-"""How well latents recover known quantities: linear decoding, one-to-one matching, and intervals over seeds.
+"""How well latents recover known quantities, and predictions their own probabilities.
 
-Arrays in, numbers out; nothing here knows a model.
+Linear decoding, one-to-one matching, intervals over seeds: arrays in, numbers out. Calibration takes a prediction;
+nothing here knows a model.
 """
 
 from __future__ import annotations
@@ -10,13 +11,27 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import beta
 from scipy.stats import t as student_t
 from sklearn.linear_model import LinearRegression
+from torch import Tensor
 
-__all__ = ["Interval", "LinearDecoder", "distance_error", "matched_error", "mcc", "mean_interval", "r2"]
+from recparam.prediction import Prediction
+
+__all__ = [
+    "Calibration",
+    "Interval",
+    "LinearDecoder",
+    "calibration",
+    "distance_error",
+    "matched_error",
+    "mcc",
+    "mean_interval",
+    "r2",
+]
 
 Array = Float[np.ndarray, "..."]
 
@@ -231,6 +246,81 @@ def mean_interval(values: Sequence[float] | Num[np.ndarray, " n"], level: float 
         return Interval(mean, None, None)
     half = float(student_t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
     return Interval(mean, mean - half, mean + half)
+
+
+class Calibration(NamedTuple):
+    """Coverage of credible sets, per level.
+
+    Args:
+        levels: Nominal probabilities.
+        coverage: Share of the targets in their sets, with its binomial interval; ideally the level.
+        gap: Mean over levels of |coverage - level|; ideally zero.
+        expected_gap: What the gap would be on average by chance alone, from as many independent targets of a
+            prediction that is calibrated (normal approximation).
+        shares: Mean R(z') of the sets, their size; the level for a prediction that ignores z, which is calibrated too
+            if R is. Smaller is sharper.
+        count: Number of targets.
+    """
+
+    levels: tuple[float, ...]
+    coverage: tuple[Interval, ...]
+    gap: float
+    expected_gap: float
+    shares: tuple[float, ...]
+    count: int
+
+
+def calibration(
+    prediction: Prediction,
+    targets: Int[Tensor, " _A"] | Float[Tensor, "_A _E"],
+    *,
+    levels: Sequence[float] = (0.5, 0.8, 0.95),
+    confidence: float = 0.95,
+) -> Calibration:
+    """How often what followed was in the credible set, against the set's probability.
+
+    Candidates as dense as the target are counted in the proportion that the level takes of them, so that coverage
+    has the level as its mean for few candidates too. Intervals (Clopper-Pearson) take the rows to be independent;
+    those of neighbours in a series are too narrow.
+
+    Args:
+        prediction: P(z'|z) for A rows, of a model not fitted to the targets.
+        targets: What followed each row: latents z', shape (A, D'), or indices of candidates, shape (A,). Candidates
+            should not hold the targets where those are scored as latents not seen before.
+        levels: Nominal probabilities between 0 and 1.
+        confidence: Probability that an interval covers the true coverage.
+
+    Returns:
+        Coverage per level, the mean absolute gap, and what each would be ideally and by chance.
+
+    Raises:
+        ValueError: No levels, a level or confidence outside (0, 1), or targets that do not fit the prediction.
+    """
+    if not isinstance(prediction, Prediction):
+        raise ValueError(f"Expected a Prediction, as of model.predictive(x, x_prime); got {prediction!r}.")
+    wanted = _array("levels", levels)
+    if wanted.ndim != 1 or not ((wanted > 0) & (wanted < 1)).all():
+        raise ValueError(f"Expected levels between 0 and 1, such as (0.5, 0.8, 0.95); got {levels!r}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"Expected confidence between 0 and 1, such as 0.95; got {confidence!r}.")
+    above, tied = (part.double().cpu().numpy() for part in prediction.ranks(targets))
+    count, tail = len(above), (1 - confidence) / 2
+    coverage: list[Interval] = []
+    for level in wanted:
+        within = np.where(tied > 0, (level - above) / np.where(tied > 0, tied, 1), above < level)
+        hits = float(np.clip(within, 0, 1).sum())
+        low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, count - hits + 1))
+        high = 1.0 if hits >= count else float(beta.ppf(1 - tail, hits + 1, count - hits))
+        coverage.append(Interval(hits / count, low, high))
+    gaps = [abs(c.mean - level) for c, level in zip(coverage, wanted, strict=True)]
+    return Calibration(
+        levels=tuple(float(level) for level in wanted),
+        coverage=tuple(coverage),
+        gap=float(np.mean(gaps)),
+        expected_gap=float(np.sqrt(2 / math.pi * wanted * (1 - wanted) / count).mean()),
+        shares=tuple(float(prediction.credible_set(float(level)).share.double().mean()) for level in wanted),
+        count=count,
+    )
 
 
 def _array(name: str, value: object) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Literal
 
@@ -17,8 +18,9 @@ from recparam.bounds import Bound, Decomposition, MutualInformation
 from recparam.marginals import BatchMarginal, Marginal, Recognised, Scored, normalised_weights
 from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor, observation_name
 from recparam.posteriors import RecognitionPosterior
+from recparam.prediction import Prediction
 from recparam.priors import InfoNCEPrior, Prior, Side
-from recparam.recognition import DensityError, Dirac, RecognitionModel
+from recparam.recognition import DensityError, Dirac, RecognitionModel, recognise
 
 
 class RPM(nn.Module):
@@ -322,6 +324,84 @@ class RPM(nn.Module):
                 f"at every grid point of positive base. Move the grid, or rescale z."
             )
         return logits_AG.softmax(-1)
+
+    @torch.no_grad()
+    def predictive(
+        self,
+        x: Tensor,
+        x_prime: Tensor,
+        *,
+        index: int = 0,
+        weights: Float[Tensor, " N"] | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Prediction:
+        """P(z'|z) and P(x'|x) for the latents of x, over the latents of a data set of x'. See also: Eq. 26.
+
+        Latents that are not a point are drawn: one z for each x, from which alone the prediction starts, and
+        `num_samples` candidates for each x', unless those can be enumerated.
+
+        Args:
+            x: Observations to predict from, shape (A, ...).
+            x_prime: Observations of the next kind, shape (N, ...), the empirical marginal of x'.
+            index: Which observation x is, from zero; x' is the one after it.
+            weights: Weight of each row of x', shape (N,); None means equal.
+            num_samples: Draws of z' for each x' where z' is not enumerable.
+            generator: Source of draws.
+
+        Returns:
+            A `Prediction`, of the model as it is now.
+
+        Raises:
+            ValueError: Not an InfoNCE prior, a coupling that waits for data, no observation after `index`, or bad x,
+                x_prime, weights or num_samples.
+        """
+        if not isinstance(self.prior, InfoNCEPrior):
+            raise ValueError(
+                f"Expected an InfoNCE prior, whose P(z'|z) is R(z') f(z, z') / Z(z) over the data's latents; got "
+                f"{type(self.prior).__name__}. Use rp.InfoNCEPrior(...), or model.predict for a density on a grid."
+            )
+        coupling = self.prior.coupling
+        check_count("num_samples", num_samples)
+        check_tensor("x_prime", x_prime)
+        if not coupling.initialised:
+            raise ValueError(
+                "Expected a coupling whose lengthscale is set; got one that waits for data. Call "
+                "model.initialise(x, x_prime) first, or give lengthscale=."
+            )
+        check_count("index", index, least=0)
+        if not self.shared and index + 2 > len(self._models):
+            raise ValueError(
+                f"Expected index from 0 to {len(self._models) - 2}, an observation that another follows; got {index}."
+            )
+        for name, value in (("x", x), ("x_prime", x_prime)):
+            check_tensor(name, value)
+            if not value.ndim or not len(value):
+                raise ValueError(f"Expected {name} with at least one row; got shape {tuple(value.shape)}.")
+            check_finite(name, value)
+        size = len(x_prime)
+        given = None if weights is None else normalised_weights(weights, size)
+        now, after = self.encode(x, index=index), self.encode(x_prime, index=index + 1)
+        if isinstance(now, Dirac):
+            z = now.mean
+        else:
+            drawn = recognise([now], generator=generator)
+            place = torch.zeros(len(x), dtype=torch.long, device=drawn.log_weights.device)
+            if drawn.exact:  # every value with its probability, shape (K, A): one of them
+                place = torch.multinomial(drawn.log_weights.exp().T, 1, generator=generator)[:, 0]
+            z = drawn.latents[0][place, torch.arange(len(x), device=place.device)]
+        particles = recognise([after], num_samples=num_samples, generator=generator)
+        latents = particles.latents[0]
+        candidates, rows = latents.flatten(0, 1), torch.arange(size, device=latents.device).repeat(len(latents))
+        mass = None
+        if given is not None or (particles.exact and len(latents) > 1):
+            share = latents.new_full((size,), 1 / size) if given is None else given.to(latents)
+            mass = (share * (particles.log_weights.exp() if particles.exact else 1 / len(latents))).expand(
+                len(latents), size
+            )
+            mass = mass.flatten()
+        coupling(z[:1], candidates[:1])  # complains of widths and dtypes in the user's words
+        return Prediction(deepcopy(coupling.score()), z, candidates, mass, rows)
 
     def _recognised(
         self,

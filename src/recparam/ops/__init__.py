@@ -19,6 +19,15 @@ from recparam.ops.scores import (
     SumOfScores,
 )
 from recparam.ops.select import Selected, pairwise_sample, pairwise_topk
+from recparam.ops.summaries import (
+    HighestSets,
+    Moments,
+    Ranks,
+    pairwise_highest,
+    pairwise_log_probs,
+    pairwise_moments,
+    pairwise_ranks,
+)
 
 __all__ = [
     "AbsoluteDistance",
@@ -26,20 +35,27 @@ __all__ = [
     "DotProduct",
     "Features",
     "GaussianDensity",
+    "HighestSets",
     "LeaveOut",
+    "Moments",
     "NonFiniteError",
     "OnColumns",
     "ProductScore",
+    "Ranks",
     "Score",
     "Selected",
     "SquaredDistance",
     "SumOfScores",
     "gather_rows",
+    "pairwise_highest",
     "pairwise_infonce",
     "pairwise_infonce_ring",
+    "pairwise_log_probs",
     "pairwise_logmeanexp",
     "pairwise_logsumexp",
     "pairwise_logsumexp_ring",
+    "pairwise_moments",
+    "pairwise_ranks",
     "pairwise_sample",
     "pairwise_topk",
     "use",

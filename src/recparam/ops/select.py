@@ -82,7 +82,7 @@ def pairwise_topk(
     }
     indices: list[Tensor] = []
     log_probs: list[Tensor] = []
-    for block in _logits(score, z, bank, **options):
+    for block in logit_blocks(score, z, bank, **options):
         best = block.topk(k, dim=1)
         indices.append(best.indices)
         log_probs.append(best.values - block.logsumexp(1, keepdim=True))
@@ -130,7 +130,7 @@ def pairwise_sample(
     }
     indices: list[Tensor] = []
     log_probs: list[Tensor] = []
-    for block in _logits(score, z, bank, **options):
+    for block in logit_blocks(score, z, bank, **options):
         # Double precision: the cumulative sum of a million single-precision weights forgets the small ones.
         cumulative = (block - block.amax(1, keepdim=True)).double().exp().cumsum(1)
         shape = (len(block), num_samples)
@@ -142,7 +142,7 @@ def pairwise_sample(
     return Selected(torch.cat(indices), torch.cat(log_probs).to(z.dtype))
 
 
-def _logits(
+def logit_blocks(
     score: Score,
     z: Tensor,
     bank: Tensor,

@@ -1,0 +1,268 @@
+"""What P(m|a) = w_m exp score(z_a, bank_m) / sum says of each row: moments, ranks, credible sets.
+
+All of them go through blocks of rows, in memory linear in either side, and without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recparam.ops.checks import check_finite, check_matrix
+from recparam.ops.pairs import BLOCK
+from recparam.ops.scores import Score
+from recparam.ops.select import logit_blocks
+
+
+class Moments(NamedTuple):
+    """Mean (A, E) of the bank under each row's P(m|a), and covariance (A, E, E), or None where not asked for."""
+
+    mean: Tensor
+    covariance: Tensor | None
+
+
+class Ranks(NamedTuple):
+    """The mass of the columns whose score is above the target's, and of those that tie but for rounding, each (A,)."""
+
+    above: Tensor
+    tied: Tensor
+
+
+class HighestSets(NamedTuple):
+    """The smallest sets {m: score >= threshold} that reach a probability.
+
+    Args:
+        threshold: Log of exp score over its weighted mean, at the last column of the set, in nats, shape (A,).
+        mass: Probability of the set, at least the level, shape (A,).
+        share: The columns' own weight in the set: its mass were all scores equal, shape (A,).
+    """
+
+    threshold: Tensor
+    mass: Tensor
+    share: Tensor
+
+
+@torch.no_grad()
+def pairwise_moments(
+    score: Score,
+    z: Float[Tensor, "A D"],
+    bank: Float[Tensor, "M E"],
+    *,
+    log_weights: Float[Tensor, " M"] | None = None,
+    covariance: bool = False,
+) -> Moments:
+    """Mean of the bank under each row's P(m|a), and its covariance.
+
+    The mean is the derivative of the log-sum-exp with respect to a linear term in the bank.
+
+    Args:
+        score: As in `pairwise_logsumexp`.
+        z: Shape (A, D).
+        bank: Shape (M, E).
+        log_weights: Shape (M,).
+        covariance: Whether to compute it; differences from the mean are taken directly, in (A, M, E) operations.
+
+    Returns:
+        Moments of the dtype of z.
+
+    Raises:
+        ValueError: As in `pairwise_logsumexp`.
+
+    Example:
+        >>> import torch
+        >>> from recparam.ops import DotProduct, pairwise_moments
+        >>> pairwise_moments(DotProduct(), torch.zeros(1, 1), torch.tensor([[1.0], [3.0]])).mean
+        tensor([[2.]])
+    """
+    means: list[Tensor] = []
+    covariances: list[Tensor] = []
+    for _, scores, mass in _masses(score, z, bank, log_weights):
+        values = bank.to(scores.dtype)
+        centre = values.mean(0)
+        mean = mass @ (values - centre) + centre
+        means.append(mean)
+        if not covariance:
+            continue
+        height = max(1, BLOCK // values.numel())
+        for start in range(0, len(mean), height):
+            rows = slice(start, start + height)
+            away = values - mean[rows, None]
+            covariances.append((mass[rows, :, None] * away).mT @ away)
+    return Moments(torch.cat(means).to(z.dtype), torch.cat(covariances).to(z.dtype) if covariance else None)
+
+
+@torch.no_grad()
+def pairwise_log_probs(
+    score: Score,
+    z: Float[Tensor, "A D"],
+    bank: Float[Tensor, "M E"],
+    indices: Int[Tensor, "A k"],
+    *,
+    log_weights: Float[Tensor, " M"] | None = None,
+) -> Float[Tensor, "A k"]:
+    """log P(m|a) of given columns.
+
+    Args:
+        score: As in `pairwise_logsumexp`.
+        z: Shape (A, D).
+        bank: Shape (M, E).
+        indices: Columns of the bank, shape (A, k).
+        log_weights: Shape (M,).
+
+    Returns:
+        Shape (A, k), in nats; -inf for a column of weight zero.
+
+    Raises:
+        ValueError: Indices of another shape or outside the bank, or as in `pairwise_logsumexp`.
+    """
+    _check_indices(indices, (len(z), indices.shape[-1] if indices.ndim else 1), len(bank))
+    values: list[Tensor] = []
+    start = 0
+    for block in logit_blocks(score, z, bank, **_ALL, log_weights=log_weights):
+        chosen = block.gather(1, indices[start : start + len(block)].long())
+        values.append(chosen - _log_total(block))
+        start += len(block)
+    return torch.cat(values).to(z.dtype)
+
+
+@torch.no_grad()
+def pairwise_ranks(
+    score: Score,
+    z: Float[Tensor, "A D"],
+    bank: Float[Tensor, "M E"],
+    targets: Int[Tensor, " A"] | Float[Tensor, "A E"],
+    *,
+    log_weights: Float[Tensor, " M"] | None = None,
+) -> Ranks:
+    """The mass under P(m|a) of the columns whose score is above, or equals, that of the row's target.
+
+    Args:
+        score: As in `pairwise_logsumexp`.
+        z: Shape (A, D).
+        bank: Shape (M, E).
+        targets: Columns of the bank, shape (A,), or vectors that need not be in it, shape (A, E).
+        log_weights: Shape (M,).
+
+    Returns:
+        Ranks, each part in [0, 1] and of the dtype of z.
+
+    Raises:
+        ValueError: Targets of another shape or dtype or outside the bank, or as in `pairwise_logsumexp`.
+    """
+    inside = not targets.is_floating_point()
+    if inside:
+        _check_indices(targets, (len(z),), len(bank), name="targets")
+    else:
+        check_matrix("targets", targets, rows=len(z), width=bank.shape[-1])
+        check_finite("targets", targets)
+        if targets.dtype != bank.dtype or targets.device != bank.device:
+            raise ValueError(
+                f"Expected targets as bank, {bank.dtype} on {bank.device}; got {targets.dtype} on {targets.device}. "
+                f"Use targets.to(bank)."
+            )
+    above: list[Tensor] = []
+    tied: list[Tensor] = []
+    # Targets outside the bank stand behind it as columns without mass, so that both are rounded alike; as many
+    # rows at a time as the bank has, so that they cost no more than it does.
+    step = len(z) if inside else max(len(bank), 1)
+    for first in range(0, len(z), step):
+        part = z[first : first + step]
+        columns = bank if inside else torch.cat([bank, targets[first : first + step]])
+        start = 0
+        for count, scores, mass in _masses(score, part, columns, log_weights, size=len(bank)):
+            places = torch.arange(start, start + count, device=z.device)
+            own = targets[first + places].long() if inside else len(bank) + places
+            target = scores.gather(1, own[:, None])
+            slack = _slack(scores)
+            away = scores[:, : len(bank)] - target
+            above.append((mass * (away > slack)).sum(1))
+            tied.append((mass * (away.abs() <= slack)).sum(1))
+            start += count
+    return Ranks(torch.cat(above).clamp_max(1).to(z.dtype), torch.cat(tied).clamp_max(1).to(z.dtype))
+
+
+@torch.no_grad()
+def pairwise_highest(
+    score: Score,
+    z: Float[Tensor, "A D"],
+    bank: Float[Tensor, "M E"],
+    level: float,
+    *,
+    log_weights: Float[Tensor, " M"] | None = None,
+) -> HighestSets:
+    """The smallest sets of highest score whose probability under P(m|a) reaches a level.
+
+    Args:
+        score: As in `pairwise_logsumexp`.
+        z: Shape (A, D).
+        bank: Shape (M, E).
+        level: Between 0 and 1, exclusive.
+        log_weights: Shape (M,).
+
+    Returns:
+        Thresholds, masses and shares.
+
+    Raises:
+        ValueError: A level outside (0, 1), or as in `pairwise_logsumexp`.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"Expected level between 0 and 1, such as 0.95; got {level!r}.")
+    flat = bank.new_zeros(len(bank)) if log_weights is None else log_weights
+    weights = flat.double().softmax(0)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _, scores, mass in _masses(score, z, bank, log_weights):
+        slack = _slack(scores)
+        scores = scores.double().masked_fill(weights == 0, -torch.inf)
+        ordered, order = scores.sort(dim=1, descending=True)
+        reached = mass.double().gather(1, order).cumsum(1)
+        last = (reached < level).sum(1, keepdim=True).clamp_max(int((weights > 0).sum()) - 1)
+        least = ordered.gather(1, last)
+        inside = scores >= least - slack  # with all that tie with the last
+        log_mean = torch.logsumexp(scores + weights.log(), 1)
+        parts.append((least[:, 0] - log_mean, (mass * inside).sum(1), (weights * inside).sum(1)))
+    threshold, mass, share = (torch.cat(part).to(z.dtype) for part in zip(*parts, strict=True))
+    return HighestSets(threshold, mass.clamp_max(1), share.clamp_max(1))
+
+
+_ALL = {"row_owner": None, "bank_owner": None, "leave_out": None}
+
+
+def _masses(
+    score: Score, z: Tensor, bank: Tensor, log_weights: Tensor | None, *, size: int | None = None
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Blocks of rows: how many, their scores (rows, M) up to a constant per row, and P (rows, size).
+
+    Columns from `size` on have a score and no mass.
+    """
+    size = len(bank) if size is None else size
+    for scores in logit_blocks(score, z, bank, **_ALL, log_weights=None):
+        logits = scores[:, :size] if log_weights is None else scores[:, :size] + log_weights
+        yield len(scores), scores, (logits - _log_total(logits)).exp()
+
+
+def _slack(scores: Tensor) -> Tensor:
+    """What rounding may put between two equal scores of a row: a matrix product rounds its columns differently."""
+    largest = scores.masked_fill(scores.isinf(), 0).abs().amax(1, keepdim=True)
+    return 16 * torch.finfo(scores.dtype).eps * largest
+
+
+def _log_total(logits: Tensor) -> Tensor:
+    total = logits.logsumexp(1, keepdim=True)
+    if not bool(total.isfinite().all()):
+        raise ValueError("Expected z within reach of the bank; got a row whose scores overflow. Rescale z and bank.")
+    return total
+
+
+def _check_indices(indices: Tensor, shape: tuple[int, ...], size: int, *, name: str = "indices") -> None:
+    whole = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
+    if not whole or indices.shape != shape or not indices.numel():
+        raise ValueError(f"Expected {name} as whole numbers of shape {shape}; got {indices.dtype}, "
+                         f"{tuple(indices.shape)}.")  # fmt: skip
+    if int(indices.min()) < 0 or int(indices.max()) >= size:
+        raise ValueError(
+            f"Expected {name} from 0 to {size - 1}, rows of the bank; got {int(indices.min())} to {int(indices.max())}."
+        )
