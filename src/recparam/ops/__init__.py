@@ -5,7 +5,6 @@ from recparam.ops.collectives import gather_rows
 from recparam.ops.engines import use
 from recparam.ops.logsumexp import pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
 from recparam.ops.pairs import LeaveOut
-from recparam.ops.retrieval import Retrieved, pairwise_entropy, pairwise_retrieve
 from recparam.ops.ring import pairwise_infonce_ring, pairwise_logsumexp_ring
 from recparam.ops.scores import (
     AbsoluteDistance,
@@ -43,13 +42,11 @@ __all__ = [
     "OnColumns",
     "ProductScore",
     "Ranks",
-    "Retrieved",
     "Score",
     "Selected",
     "SquaredDistance",
     "SumOfScores",
     "gather_rows",
-    "pairwise_entropy",
     "pairwise_highest",
     "pairwise_infonce",
     "pairwise_infonce_ring",
@@ -59,7 +56,6 @@ __all__ = [
     "pairwise_logsumexp_ring",
     "pairwise_moments",
     "pairwise_ranks",
-    "pairwise_retrieve",
     "pairwise_sample",
     "pairwise_topk",
     "use",
