@@ -323,7 +323,7 @@ def test_a_user_s_parameters_learn_through_a_callable() -> None:
 
 @pytest.mark.parametrize("name", ["dot", "distance", "absolute"])
 def test_topk_is_that_of_the_whole_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recparam.ops.select.BLOCK", 100)
+    monkeypatch.setattr("recparam.ops.pairs.BLOCK", 100)
     z, bank = inputs(20, 30, 4)
     score, weights = SCORES[name](4, torch.float64), torch.linspace(-1, 1, 30).double()
     logits = score(z, bank) + weights

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, OneHotCategorical
 
-from recparam.ops.checks import check_finite, check_tensor
+from recparam.ops.checks import check_finite, check_tensor, is_whole
 from recparam.ops.collectives import exchange, gather_rows, processes, rank
 from recparam.recognition import Dirac, Particles, recognise
 
@@ -40,8 +40,7 @@ class Labels:
             raise ValueError("Expected identities=, sessions= or times=; got none of them.")
         for name, value in known.items():
             check_tensor(name, value)
-            whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
-            if value.ndim != 1 or (name != "times" and not whole):
+            if value.ndim != 1 or (name != "times" and not is_whole(value)):
                 kind = "numbers" if name == "times" else "whole numbers"
                 raise ValueError(f"Expected {name} as {kind} of shape (N,); got {value.dtype}, {tuple(value.shape)}.")
         sizes = {name: len(value) for name, value in known.items()}
@@ -162,27 +161,36 @@ class Bank:
         of_queries = queries.labels
         if of_queries is None and own is not None and of_bank is not None:
             of_queries = of_bank.map(lambda part: part[own])
-        identities = (of_queries and of_queries.identities, of_bank and of_bank.identities)
-        compare = not keep_own and all(part is not None for part in identities)
-        if self.exclude_within is None and not compare:
-            return None
-        if self.exclude_within is not None and (of_queries is None or of_queries.times is None):
+        times, sessions, identities = (_both(of_queries, of_bank, name) for name in ("times", "sessions", "identities"))
+        if keep_own:
+            identities = None
+        window = self.exclude_within
+        if window is None:
+            times = None
+        elif times is None:
             raise ValueError("Expected labels= with the times of the scored rows, as exclude_within is set; got none.")
-        assert of_queries is not None and of_bank is not None
+        if times is None and identities is None:
+            return None
 
         def mask(rows: Tensor, columns: Tensor) -> Tensor:
             out = torch.zeros(len(rows), len(columns), dtype=torch.bool, device=rows.device)
-            if self.exclude_within is not None and of_queries.times is not None and of_bank.times is not None:
-                out = (of_queries.times[rows, None] - of_bank.times[columns]).abs() <= self.exclude_within
-                if of_queries.sessions is not None and of_bank.sessions is not None:
-                    out &= of_queries.sessions[rows, None] == of_bank.sessions[columns]
+            if window is not None and times is not None:
+                out = (times[0][rows, None] - times[1][columns]).abs() <= window
+                if sessions is not None:
+                    out &= sessions[0][rows, None] == sessions[1][columns]
                 if own is not None and keep_own:
                     out &= own[rows, None] != columns
-            if compare and of_queries.identities is not None and of_bank.identities is not None:
-                out |= of_queries.identities[rows, None] == of_bank.identities[columns]
+            if identities is not None:
+                out |= identities[0][rows, None] == identities[1][columns]
             return out
 
         return mask
+
+
+def _both(queries: Labels | None, bank: Labels | None, name: str) -> tuple[Tensor, Tensor] | None:
+    """One kind of label of either side, or None where a side does not have it."""
+    of_queries, of_bank = getattr(queries, name, None), getattr(bank, name, None)
+    return None if of_queries is None or of_bank is None else (of_queries, of_bank)
 
 
 def bank_of_all_processes(

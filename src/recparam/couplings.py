@@ -42,6 +42,14 @@ class Coupling(nn.Module, ABC):
         """Whether every data-driven starting value is set."""
         return True
 
+    def check_initialised(self) -> None:
+        """Raise ValueError if a data-driven starting value is not set, where there are no pairs to set it from."""
+        if not self.initialised:
+            raise ValueError(
+                "Expected a coupling whose lengthscale is set; got one that waits for data. Call "
+                "model.initialise(x, x_prime) first, or give lengthscale=."
+            )
+
     def check_widths(self, width: int, width_prime: int) -> None:
         """Raise ValueError if latents of these widths cannot be coupled; names both widths."""
         self._check_widths(width, width_prime)

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from recparam.banks import Bank, Labels, Queries, bank_of_all_processes
 from recparam.joint import RecognitionJoint, Situation
-from recparam.ops.checks import check_count, check_finite, check_tensor, is_finite_number, observation_name
+from recparam.ops.checks import check_count, check_finite, check_tensor, is_finite_number, is_whole, observation_name
 from recparam.ops.collectives import processes
 from recparam.recognition import Dirac, Particles, enumerable, recognise
 
@@ -184,8 +184,7 @@ class DatasetMarginal(Marginal):
         super().check(observations, rows)
         if rows is None:
             return
-        whole = not (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool)
-        inside = whole and rows.shape == (len(observations[0]),)
+        inside = is_whole(rows) and rows.shape == (len(observations[0]),)
         if not inside or int(rows.min()) < 0 or int(rows.max()) >= size:
             raise ValueError(
                 f"Expected rows as {len(observations[0])} indices from 0 to {size - 1}, one per scored "

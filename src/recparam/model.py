@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,9 +17,9 @@ from recparam.bounds import Bound, Decomposition, MutualInformation
 from recparam.marginals import BatchMarginal, Marginal, Recognised, Scored, normalised_weights
 from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor, observation_name
 from recparam.posteriors import RecognitionPosterior
-from recparam.prediction import Prediction
+from recparam.prediction import Prediction, prediction_from
 from recparam.priors import InfoNCEPrior, Prior, Side
-from recparam.recognition import DensityError, Dirac, RecognitionModel, recognise
+from recparam.recognition import DensityError, Dirac, RecognitionModel
 
 
 class RPM(nn.Module):
@@ -150,26 +149,9 @@ class RPM(nn.Module):
             self.prior, self._recognised(observations, weights, rows, labels, num_samples, generator), side=side
         )
 
-    def forward(
-        self,
-        *observations: Tensor,
-        side: Side = None,
-        weights: Float[Tensor, " B"] | None = None,
-        rows: Int[Tensor, " B"] | None = None,
-        labels: Labels | None = None,
-        num_samples: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> Bound:
+    def forward(self, *observations: Tensor, **options: Any) -> Bound:
         """The same as `elbo`, for wrappers that call the module itself, such as DistributedDataParallel."""
-        return self.elbo(
-            *observations,
-            side=side,
-            weights=weights,
-            rows=rows,
-            labels=labels,
-            num_samples=num_samples,
-            generator=generator,
-        )
+        return self.elbo(*observations, **options)
 
     def log_marginal(
         self,
@@ -362,46 +344,22 @@ class RPM(nn.Module):
                 f"{type(self.prior).__name__}. Use rp.InfoNCEPrior(...), or model.predict for a density on a grid."
             )
         coupling = self.prior.coupling
+        coupling.check_initialised()
         check_count("num_samples", num_samples)
-        check_tensor("x_prime", x_prime)
-        if not coupling.initialised:
-            raise ValueError(
-                "Expected a coupling whose lengthscale is set; got one that waits for data. Call "
-                "model.initialise(x, x_prime) first, or give lengthscale=."
-            )
         check_count("index", index, least=0)
-        if not self.shared and index + 2 > len(self._models):
+        models = self._models
+        if not self.shared and index + 2 > len(models):
             raise ValueError(
-                f"Expected index from 0 to {len(self._models) - 2}, an observation that another follows; got {index}."
+                f"Expected index from 0 to {len(models) - 2}, an observation that another follows; got {index}."
             )
         for name, value in (("x", x), ("x_prime", x_prime)):
             check_tensor(name, value)
             if not value.ndim or not len(value):
                 raise ValueError(f"Expected {name} with at least one row; got shape {tuple(value.shape)}.")
             check_finite(name, value)
-        size = len(x_prime)
-        given = None if weights is None else normalised_weights(weights, size)
-        now, after = self.encode(x, index=index), self.encode(x_prime, index=index + 1)
-        if isinstance(now, Dirac):
-            z = now.mean
-        else:
-            drawn = recognise([now], generator=generator)
-            place = torch.zeros(len(x), dtype=torch.long, device=drawn.log_weights.device)
-            if drawn.exact:  # every value with its probability, shape (K, A): one of them
-                place = torch.multinomial(drawn.log_weights.exp().T, 1, generator=generator)[:, 0]
-            z = drawn.latents[0][place, torch.arange(len(x), device=place.device)]
-        particles = recognise([after], num_samples=num_samples, generator=generator)
-        latents = particles.latents[0]
-        candidates, rows = latents.flatten(0, 1), torch.arange(size, device=latents.device).repeat(len(latents))
-        mass = None
-        if given is not None or (particles.exact and len(latents) > 1):
-            share = latents.new_full((size,), 1 / size) if given is None else given.to(latents)
-            mass = (share * (particles.log_weights.exp() if particles.exact else 1 / len(latents))).expand(
-                len(latents), size
-            )
-            mass = mass.flatten()
-        coupling(z[:1], candidates[:1])  # complains of widths and dtypes in the user's words
-        return Prediction(deepcopy(coupling.score()), z, candidates, mass, rows)
+        given = None if weights is None else normalised_weights(weights, len(x_prime))
+        now, after = (models[0 if self.shared else at](value) for at, value in ((index, x), (index + 1, x_prime)))
+        return prediction_from(coupling, now, after, weights=given, num_samples=num_samples, generator=generator)
 
     def _recognised(
         self,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.distributions import Distribution
 
+from recparam.couplings import Coupling
 from recparam.marginals import normalised_weights
 from recparam.ops import (
     Score,
@@ -19,6 +22,7 @@ from recparam.ops import (
     pairwise_sample,
 )
 from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor
+from recparam.recognition import Dirac, recognise
 
 
 class Draws(NamedTuple):
@@ -246,3 +250,46 @@ class Prediction:
     @property
     def _log_weights(self) -> Tensor | None:
         return None if self.weights is None else self.weights.log()
+
+
+def prediction_from(
+    coupling: Coupling,
+    now: Distribution,
+    after: Distribution,
+    *,
+    weights: Float[Tensor, " N"] | None,
+    num_samples: int,
+    generator: torch.Generator | None,
+) -> Prediction:
+    """The prediction from encoded x, over the latents of encoded x'.
+
+    Args:
+        coupling: log f, as it is now.
+        now: R(z|x), batch shape (A,); a latent that is not a point is drawn.
+        after: R(z'|x'), batch shape (N,); its latents are enumerated or drawn.
+        weights: Weight of each row of x', shape (N,), summing to one; None means equal.
+        num_samples: Draws of z' for each x' where z' is not enumerable.
+        generator: Source of draws.
+
+    Raises:
+        ValueError: Widths or dtypes that the coupling does not take.
+    """
+    if isinstance(now, Dirac):
+        z = now.mean
+    else:
+        drawn = recognise([now], generator=generator)
+        count = drawn.log_weights.shape[1]
+        place = torch.zeros(count, dtype=torch.long, device=drawn.log_weights.device)
+        if drawn.exact:  # every value with its probability, shape (K, A): one of them
+            place = torch.multinomial(drawn.log_weights.exp().T, 1, generator=generator)[:, 0]
+        z = drawn.latents[0][place, torch.arange(count, device=place.device)]
+    particles = recognise([after], num_samples=num_samples, generator=generator)
+    latents = particles.latents[0]
+    copies, size = latents.shape[:2]
+    candidates, rows = latents.flatten(0, 1), torch.arange(size, device=latents.device).repeat(copies)
+    mass = None
+    if weights is not None or (particles.exact and copies > 1):
+        share = latents.new_full((size,), 1 / size) if weights is None else weights.to(latents)
+        mass = (share * (particles.log_weights.exp() if particles.exact else 1 / copies)).expand(copies, size).flatten()
+    coupling(z[:1], candidates[:1])  # complains of widths and dtypes in the user's words
+    return Prediction(deepcopy(coupling.score()), z, candidates, mass, rows)

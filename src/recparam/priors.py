@@ -238,11 +238,7 @@ class InfoNCEPrior(Prior):
     ) -> Float[Tensor, "A G"]:
         """log R(z') + log f(z, z') for every pair; Z(z) is left to the grid."""
         self.coupling.check_widths(z.shape[-1], grid.shape[-1])
-        if not self.coupling.initialised:
-            raise ValueError(
-                "Expected a coupling whose lengthscale is set; got one that waits for data. Call "
-                "model.initialise(x, x_prime) first, or give lengthscale=."
-            )
+        self.coupling.check_initialised()
         try:
             return self.coupling.score()(z, grid) + log_base
         except RuntimeError as error:

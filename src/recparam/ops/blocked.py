@@ -1,11 +1,8 @@
 """The kernel in plain torch: blocks of rows against all columns, each score formed once.
 
-For a row i with own logit t and o_i = log sum_{j not own} exp t_ij, the value is (contrast, own kept)
--log(1 + exp(o_i - t)). Its derivative is +s_i in t_own and -s_i exp(t_ij - o_i) in the others, with
-s_i = sigmoid(o_i - t): one minus the own probability is never formed as a difference, which single
-precision could not represent where the own term dominates. The gradient of a row follows from the block
-as soon as its sum is known; that of the columns too, if every row's upstream gradient is one (or all are
-equal), so that a mean needs each score once and 6 n m F operations.
+The gradient of a row follows from the block as soon as its sum is known (`logits.weights`); that of the columns
+too, if every row's upstream gradient is one (or all are equal), so that a mean needs each score once and 6 n m F
+operations.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recparam.ops.logits import Gradients, Logits, Need, Swept
+from recparam.ops.logits import Gradients, Logits, Need, Swept, Weights, weights
 
 _RIDE = 16  # up to this width bias, reference and row sums ride in the matrix products
 _BLOCK = 1 << 19  # scores in a block with few features; stays near the processor
@@ -33,11 +30,11 @@ def sweep(logits: Logits, need: Need | None) -> Swept:
     blocks = _Blocks(logits, need or (False, False, False))
     out, off = [], []
     for rows in blocks.slices():
-        weight_off, weight_own, value, log_off = blocks.weights(rows)
-        out.append(value)
-        off.append(log_off)
+        found = blocks.weights(rows)
+        out.append(found.value)
+        off.append(found.log_off)
         if need is not None:
-            blocks.accumulate(rows, weight_off, weight_own)
+            blocks.accumulate(rows, found.off, found.own)
     return Swept(torch.cat(out), torch.cat(off), blocks.gradients() if need is not None else None)
 
 
@@ -45,9 +42,8 @@ def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
     """Gradients for upstream gradients (n,) that differ between rows: each score is formed again."""
     blocks = _Blocks(logits, need)
     for rows in blocks.slices():
-        weight_off, weight_own, _, _ = blocks.weights(rows)
-        g = upstream[rows]
-        blocks.accumulate(rows, weight_off * g, None if weight_own is None else weight_own * g)
+        found, g = blocks.weights(rows), upstream[rows]
+        blocks.accumulate(rows, found.off * g, None if found.own is None else found.own * g)
     return blocks.gradients()
 
 
@@ -129,34 +125,15 @@ class _Blocks:
     def slices(self) -> list[slice]:
         return [slice(start, min(start + self.height, self.n)) for start in range(0, self.n, self.height)]
 
-    def weights(self, rows: slice) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """Fill the buffer with exp(t - reference), own columns zero; return what turns it into derivatives.
-
-        Returns:
-            The factor of each row's buffer and the derivative in its own logit (both k,), the value, and the
-            log-sum-exp of the other columns.
-        """
+    def weights(self, rows: slice) -> Weights:
+        """Fill the buffer with exp(t - reference), own columns zero, and return what turns it into derivatives."""
         own = None if self.logits.own is None else self.logits.own[rows]
         if self.small or self.logits.excluded is not None:
-            reference, total, t_own = self._after_largest(rows, own)
-        else:
-            reference, total, t_own = self._after_probes(rows, own)
-            if not bool(((total >= 0.5) & (total < _OVERSHOT)).all()):  # a column far above the probes, or none
-                reference, total, t_own = self._after_largest(rows, own)
-        off = total.log()  # less the reference, as t_own is
-        per_total = 1 / total.clamp_min(torch.finfo(total.dtype).tiny)  # where it is zero, so is the buffer
-        log_off = off + reference
-        if t_own is None:
-            return per_total, None, log_off, log_off
-        if not self.logits.keep_own:
-            if self.logits.contrast:
-                return -per_total, torch.ones_like(off), t_own - off, log_off
-            return per_total, torch.zeros_like(off), log_off, log_off
-        lead = t_own - off
-        share_off = torch.sigmoid(-lead)
-        if self.logits.contrast:
-            return -share_off * per_total, share_off, torch.nn.functional.logsigmoid(lead), log_off
-        return share_off * per_total, torch.sigmoid(lead), torch.logaddexp(off, t_own) + reference, log_off
+            return weights(self.logits, *self._after_largest(rows, own))
+        reference, total, t_own = self._after_probes(rows, own)
+        if not bool(((total >= 0.5) & (total < _OVERSHOT)).all()):  # a column far above the probes, or none
+            return weights(self.logits, *self._after_largest(rows, own))
+        return weights(self.logits, reference, total, t_own)
 
     def accumulate(self, rows: slice, weight_off: Tensor, weight_own: Tensor | None) -> None:
         """Add the block's part of every gradient that is asked for."""

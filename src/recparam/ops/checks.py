@@ -31,6 +31,11 @@ def check_tensor(name: str, value: object) -> None:
         raise ValueError(f"Expected {name} as a tensor; got {type(value).__name__}. Use torch.as_tensor.")
 
 
+def is_whole(value: Tensor) -> bool:
+    """Whether a tensor holds whole numbers; truth values are none."""
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
 def check_count(name: str, value: object, *, least: int = 1) -> None:
     """Raise `ValueError` unless a value is a whole number, and not too small."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:

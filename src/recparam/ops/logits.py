@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 Need = tuple[bool, bool, bool]
@@ -48,6 +49,52 @@ class Gradients(NamedTuple):
     rows: Tensor | None
     columns: Tensor | None
     bias: Tensor | None
+
+
+class Weights(NamedTuple):
+    """What a row's sums make of it, each (n,).
+
+    Args:
+        off: Turns exp(t - reference) of the columns other than the own into derivatives.
+        own: The derivative in the own logit; None where it is zero for all.
+        value: Of the row.
+        log_off: Log sum of exp over the kept columns other than the row's own.
+    """
+
+    off: Tensor
+    own: Tensor | None
+    value: Tensor
+    log_off: Tensor
+
+
+def weights(logits: Logits, reference: Tensor, total: Tensor, t_own: Tensor | None) -> Weights:
+    """Values and derivatives from a sum over the columns other than the own.
+
+    For a row i with own logit t and o_i = log sum_{j not own} exp t_ij, the value is (contrast, own kept)
+    -log(1 + exp(o_i - t)). Its derivative is +s_i in t_own and -s_i exp(t_ij - o_i) in the others, with
+    s_i = sigmoid(o_i - t): one minus the own probability is never formed as a difference, which single
+    precision could not represent where the own term dominates.
+
+    Args:
+        logits: Says which value is asked for.
+        reference: What the exponentials are relative to, (n,).
+        total: Sum over the columns other than the own of exp(t - reference), (n,).
+        t_own: Own logit less the reference, (n,); None where no row has one.
+    """
+    off = total.log()  # less the reference, as t_own is
+    per_total = 1 / total.clamp_min(torch.finfo(total.dtype).tiny)  # where it is zero, so are the exponentials
+    log_off = off + reference
+    if t_own is None:
+        return Weights(per_total, None, log_off, log_off)
+    if not logits.keep_own:
+        if logits.contrast:
+            return Weights(-per_total, torch.ones_like(off), t_own - off, log_off)
+        return Weights(per_total, None, log_off, log_off)
+    lead = t_own - off
+    share_off = torch.sigmoid(-lead)
+    if logits.contrast:
+        return Weights(-share_off * per_total, share_off, torch.nn.functional.logsigmoid(lead), log_off)
+    return Weights(share_off * per_total, torch.sigmoid(lead), torch.logaddexp(off, t_own) + reference, log_off)
 
 
 class Swept(NamedTuple):

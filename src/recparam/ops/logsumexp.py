@@ -14,12 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from recparam.ops import engines
 from recparam.ops.checks import NonFiniteError
 from recparam.ops.logits import Logits
-from recparam.ops.pairs import BLOCK, LeaveOut, Pairs, check_both, check_left, check_pairs
-from recparam.ops.scores import DotProduct, Features, Score, features_of, largest_norm
+from recparam.ops.pairs import LeaveOut, Pairs, check_both, check_left, check_pairs, row_blocks
+from recparam.ops.scores import DotProduct, Features, Score, features_of, largest_norm, tolerated_in
 
 Implementation = Literal["auto", "dense", "blocked", "native", "triton"]
-
-_DOUBLE = 2.0**29  # how many times more magnitude double precision holds than single, at the same error
 
 
 def pairwise_logsumexp(
@@ -209,10 +207,8 @@ def product_features(pairs: Pairs) -> tuple[Features | None, Pairs]:
     features = features_of(score, pairs.z, pairs.bank)
     if features is None:
         return None, pairs
-    limit: float = getattr(score, "tolerated", 0.0)
-    tolerated = limit * (_DOUBLE if pairs.z.dtype == torch.float64 else 1)
     magnitude = _magnitude(features)
-    if magnitude <= tolerated:
+    if magnitude <= tolerated_in(score, pairs.z.dtype):
         return features._replace(largest=magnitude), pairs
     if not math.isfinite(magnitude):  # as it is if an entry is not finite
         check_both(pairs.z, pairs.bank)
@@ -221,7 +217,7 @@ def product_features(pairs: Pairs) -> tuple[Features | None, Pairs]:
     if pairs.z.dtype != torch.float64:
         pairs = in_dtype(pairs, torch.float64)
         features = features_of(score, pairs.z, pairs.bank)
-        if features is not None and _magnitude(features) <= limit * _DOUBLE:
+        if features is not None and _magnitude(features) <= tolerated_in(score, torch.float64):
             return features, pairs
     return None, pairs
 
@@ -275,9 +271,8 @@ class _Sweep(torch.autograd.Function):
         engine: engines.Engine,
         with_gradients: bool,
     ) -> Tensor:
-        logits = Logits(
-            rows.detach(), columns.detach(), None if bias is None else bias.detach(), own, keep_own, contrast, excluded
-        )
+        given = (rows.detach(), columns.detach(), None if bias is None else bias.detach())
+        logits = Logits(*given, own, keep_own, contrast, excluded, largest)
         ctx.need = tuple(ctx.needs_input_grad[:3])
         swept = engine.sweep(logits, ctx.need if with_gradients and any(ctx.need) else None)
         ctx.save_for_backward(rows, columns, bias, own)
@@ -304,12 +299,10 @@ class _Sweep(torch.autograd.Function):
 
 def _by_blocks(pairs: Pairs) -> Tensor:
     """Blocks of rows of any score; backward forms each block again."""
-    height = max(1, BLOCK // len(pairs.bank))
     values: list[Tensor] = []
-    for start in range(0, len(pairs.z), height):
-        rows = slice(start, min(start + height, len(pairs.z)))
+    for rows in row_blocks(len(pairs.z), len(pairs.bank)):
         block = pairs.z[rows]
-        if torch.is_grad_enabled() and len(pairs.z) > height:
+        if torch.is_grad_enabled() and len(block) < len(pairs.z):
             value = checkpoint(_block, pairs, rows, block, pairs.bank, pairs.log_weights, use_reentrant=False)
         else:
             value = _block(pairs, rows, block, pairs.bank, pairs.log_weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,13 @@ LeaveOut = Callable[[slice], Tensor]
 
 BLOCK = 1 << 19
 """Scores, or entries of a mask, that are held at once where no engine decides."""
+
+
+def row_blocks(rows: int, width: int) -> Iterator[slice]:
+    """Slices of rows whose blocks, `width` entries to a row, are held one at a time."""
+    height = max(1, BLOCK // width)
+    for start in range(0, rows, height):
+        yield slice(start, min(start + height, rows))
 
 
 @dataclass(frozen=True)
@@ -112,14 +119,12 @@ def check_left(pairs: Pairs) -> None:
         if own is not None:
             left = left - ((own >= 0) & weighted[own.clamp_min(0)]).long()
     else:
-        height = max(1, BLOCK // m)
         counts: list[Tensor] = []
-        for start in range(0, n, height):
-            rows = slice(start, min(start + height, n))
+        for rows in row_blocks(n, m):
             out = pairs.excluded(rows)
-            if out.shape != (rows.stop - start, m) or out.dtype != torch.bool:
+            if out.shape != (rows.stop - rows.start, m) or out.dtype != torch.bool:
                 raise ValueError(
-                    f"Expected leave_out to return a boolean mask of shape ({rows.stop - start}, {m}); "
+                    f"Expected leave_out to return a boolean mask of shape ({rows.stop - rows.start}, {m}); "
                     f"got {tuple(out.shape)}, {out.dtype}."
                 )
             kept = weighted & ~out

@@ -26,9 +26,8 @@ from recparam.ops.collectives import Group, Handed, exchange, gather_rows, proce
 from recparam.ops.logits import Gradients, Logits
 from recparam.ops.logsumexp import Implementation, pairwise_infonce, pairwise_logsumexp
 from recparam.ops.pairs import check_pairs
-from recparam.ops.scores import Features, ProductScore, Score, largest_norm
+from recparam.ops.scores import Features, ProductScore, Score, largest_norm, tolerated_in
 
-_DOUBLE = 2.0**29  # how many times more magnitude double precision holds than single, at the same error
 _GRADIENTS = 1  # tag of travelling gradients; banks have tag zero
 
 
@@ -173,8 +172,7 @@ def _features(operation: str, score: Score, z: Tensor, bank: Tensor, group: Grou
         features = score.features(z.to(dtype), bank.to(dtype), centre=centre.to(z.device, dtype))
         if features is None:
             return None
-        tolerated = score.tolerated * (_DOUBLE if dtype == torch.float64 else 1)
-        if _magnitude(operation, features, group) <= tolerated:
+        if _magnitude(operation, features, group) <= tolerated_in(score, dtype):
             return features
     return None
 

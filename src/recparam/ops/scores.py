@@ -71,6 +71,13 @@ def features_of(score: Score, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"
     return None if features is None else features(z, bank)
 
 
+def tolerated_in(score: Score, dtype: torch.dtype) -> float:
+    """Largest magnitude of the product's terms, in nats, at which a precision is good enough; zero for other scores."""
+    tolerated: float = getattr(score, "tolerated", 0.0)
+    return tolerated * (_DOUBLE if dtype == torch.float64 else 1)
+
+
+_DOUBLE = 2.0**29  # how many times more magnitude double precision holds than single, at the same error
 _DISTANCE = 100.0  # a squared distance is small where its terms are large: rounding stays under 6e-6 nats
 _DOT = 1e4  # a dot product of this size loses 5e-4 nats in single precision however it is formed
 _CENTRED = 100.0  # nats; below this the bank is left where it is
@@ -244,7 +251,7 @@ class OnColumns:
     @property
     def tolerated(self) -> float:
         """That of the inner score."""
-        return getattr(self.score, "tolerated", 0.0)
+        return tolerated_in(self.score, torch.float32)
 
     def features(
         self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
@@ -272,7 +279,7 @@ class SumOfScores:
     @property
     def tolerated(self) -> float:
         """The least of the parts'."""
-        return min(getattr(score, "tolerated", 0.0) for score in self.scores)
+        return min(tolerated_in(score, torch.float32) for score in self.scores)
 
     def features(
         self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None

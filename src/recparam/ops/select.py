@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recparam.ops.checks import check_count
 from recparam.ops.logsumexp import in_dtype, product_features
-from recparam.ops.pairs import BLOCK, LeaveOut, check_pairs
+from recparam.ops.pairs import LeaveOut, check_pairs, row_blocks
 from recparam.ops.scores import Score
 
 
@@ -25,13 +25,6 @@ class Selected(NamedTuple):
 
     indices: Tensor
     log_probs: Tensor
-
-
-class _Options(TypedDict):
-    log_weights: Tensor | None
-    row_owner: Tensor | None
-    bank_owner: Tensor | None
-    leave_out: LeaveOut | None
 
 
 @torch.no_grad()
@@ -74,15 +67,11 @@ def pairwise_topk(
     check_count("k", k)
     if k > len(bank):
         raise ValueError(f"Expected k of at most {len(bank)}, the rows of the bank; got {k}.")
-    options: _Options = {
-        "log_weights": log_weights,
-        "row_owner": row_owner,
-        "bank_owner": bank_owner,
-        "leave_out": leave_out,
-    }
     indices: list[Tensor] = []
     log_probs: list[Tensor] = []
-    for block in logit_blocks(score, z, bank, **options):
+    for block in logit_blocks(
+        score, z, bank, log_weights=log_weights, row_owner=row_owner, bank_owner=bank_owner, leave_out=leave_out
+    ):
         best = block.topk(k, dim=1)
         indices.append(best.indices)
         log_probs.append(best.values - block.logsumexp(1, keepdim=True))
@@ -122,15 +111,11 @@ def pairwise_sample(
         ValueError: num_samples < 1, or as in `pairwise_logsumexp`.
     """
     check_count("num_samples", num_samples)
-    options: _Options = {
-        "log_weights": log_weights,
-        "row_owner": row_owner,
-        "bank_owner": bank_owner,
-        "leave_out": leave_out,
-    }
     indices: list[Tensor] = []
     log_probs: list[Tensor] = []
-    for block in logit_blocks(score, z, bank, **options):
+    for block in logit_blocks(
+        score, z, bank, log_weights=log_weights, row_owner=row_owner, bank_owner=bank_owner, leave_out=leave_out
+    ):
         # Double precision: the cumulative sum of a million single-precision weights forgets the small ones.
         cumulative = (block - block.amax(1, keepdim=True)).double().exp().cumsum(1)
         shape = (len(block), num_samples)
@@ -147,19 +132,17 @@ def logit_blocks(
     z: Tensor,
     bank: Tensor,
     *,
-    log_weights: Tensor | None,
-    row_owner: Tensor | None,
-    bank_owner: Tensor | None,
-    leave_out: LeaveOut | None,
+    log_weights: Tensor | None = None,
+    row_owner: Tensor | None = None,
+    bank_owner: Tensor | None = None,
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[Tensor]:
     """Blocks (rows, M) of log w_m + score up to a constant per row, -inf where a column is left out."""
     pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
     if z.dtype in (torch.float16, torch.bfloat16):
         pairs = in_dtype(pairs, torch.float32)
     features, pairs = product_features(pairs)
-    height = max(1, BLOCK // len(bank))
-    for start in range(0, len(z), height):
-        rows = slice(start, min(start + height, len(z)))
+    for rows in row_blocks(len(z), len(bank)):
         if features is None:
             block = score(pairs.z[rows], pairs.bank)
         else:

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recparam.ops.checks import check_finite, check_matrix
-from recparam.ops.pairs import BLOCK
+from recparam.ops.checks import check_finite, check_matrix, is_whole
+from recparam.ops.pairs import row_blocks
 from recparam.ops.scores import Score
 from recparam.ops.select import logit_blocks
 
@@ -87,9 +87,7 @@ def pairwise_moments(
         means.append(mean)
         if not covariance:
             continue
-        height = max(1, BLOCK // values.numel())
-        for start in range(0, len(mean), height):
-            rows = slice(start, start + height)
+        for rows in row_blocks(len(mean), values.numel()):
             away = values - mean[rows, None]
             covariances.append((mass[rows, :, None] * away).mT @ away)
     return Moments(torch.cat(means).to(z.dtype), torch.cat(covariances).to(z.dtype) if covariance else None)
@@ -122,7 +120,7 @@ def pairwise_log_probs(
     _check_indices(indices, (len(z), indices.shape[-1] if indices.ndim else 1), len(bank))
     values: list[Tensor] = []
     start = 0
-    for block in logit_blocks(score, z, bank, **_ALL, log_weights=log_weights):
+    for block in logit_blocks(score, z, bank, log_weights=log_weights):
         chosen = block.gather(1, indices[start : start + len(block)].long())
         values.append(chosen - _log_total(block))
         start += len(block)
@@ -228,9 +226,6 @@ def pairwise_highest(
     return HighestSets(threshold, mass.clamp_max(1), share.clamp_max(1))
 
 
-_ALL = {"row_owner": None, "bank_owner": None, "leave_out": None}
-
-
 def _masses(
     score: Score, z: Tensor, bank: Tensor, log_weights: Tensor | None, *, size: int | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -239,7 +234,7 @@ def _masses(
     Columns from `size` on have a score and no mass.
     """
     size = len(bank) if size is None else size
-    for scores in logit_blocks(score, z, bank, **_ALL, log_weights=None):
+    for scores in logit_blocks(score, z, bank):
         logits = scores[:, :size] if log_weights is None else scores[:, :size] + log_weights
         yield len(scores), scores, (logits - _log_total(logits)).exp()
 
@@ -258,8 +253,7 @@ def _log_total(logits: Tensor) -> Tensor:
 
 
 def _check_indices(indices: Tensor, shape: tuple[int, ...], size: int, *, name: str = "indices") -> None:
-    whole = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
-    if not whole or indices.shape != shape or not indices.numel():
+    if not is_whole(indices) or indices.shape != shape or not indices.numel():
         raise ValueError(f"Expected {name} as whole numbers of shape {shape}; got {indices.dtype}, "
                          f"{tuple(indices.shape)}.")  # fmt: skip
     if int(indices.min()) < 0 or int(indices.max()) >= size:

@@ -27,7 +27,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports, reportMiss
 from torch import Tensor
 
 from recparam.ops import blocked
-from recparam.ops.logits import Gradients, Logits, Need, Swept
+from recparam.ops.logits import Gradients, Logits, Need, Swept, Weights, weights
 
 _PANEL = (4096, 8192)  # rows, columns: 64 MiB in half precision
 _ALIGNED = 16  # features are padded to multiples: loads of 16 bytes or more
@@ -193,8 +193,8 @@ def sweep(logits: Logits, need: Need | None) -> Swept:
         return blocked.sweep(_single(logits), need)
     with _on(logits.rows.device):
         sides = _Sides(logits)
-        rows = sides.weights()
-        found = None if need is None else sides.gradients(rows, rows.off, rows.own, need)
+        reference, rows = sides.weights()
+        found = None if need is None else sides.gradients(reference, rows.off, rows.own, need)
         return Swept(rows.value, rows.log_off, found)
 
 
@@ -205,18 +205,8 @@ def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
         return blocked.gradients(single, upstream.to(single.rows.dtype), need)
     with _on(logits.rows.device):
         sides = _Sides(logits)
-        rows, g = sides.weights(), upstream.to(torch.float32)
-        return sides.gradients(rows, rows.off * g, None if rows.own is None else rows.own * g, need)
-
-
-class _Weights(NamedTuple):
-    """What a row needs, each (n,): what turns exp(t - reference) into derivatives, that of t_own, and values."""
-
-    reference: Tensor
-    off: Tensor
-    own: Tensor | None
-    value: Tensor
-    log_off: Tensor
+        (reference, rows), g = sides.weights(), upstream.to(torch.float32)
+        return sides.gradients(reference, rows.off * g, None if rows.own is None else rows.own * g, need)
 
 
 class _Tiles(NamedTuple):
@@ -242,27 +232,12 @@ class _Sides:
         self.upcast = _INTERPRETED and self.dtype == torch.bfloat16  # the interpreter multiplies its bits
         self.tiles = _tiles(self.dtype, self.width)
 
-    def weights(self) -> _Weights:
-        """Sweep once over all pairs for the sums, from which the rest follows."""
+    def weights(self) -> tuple[Tensor, Weights]:
+        """Sweep once over all pairs for the sums: each row's reference, and what follows from its sum."""
         reference, total, t_own = self._totals()
-        keep_own, contrast = self.logits.keep_own, self.logits.contrast
-        off = total.log()  # less the reference, as t_own is
-        per_total = torch.where(total > 0, 1 / total, 0)
-        log_off = off + reference
-        if t_own is None:
-            return _Weights(reference, per_total, None, log_off, log_off)
-        if not keep_own:
-            if contrast:
-                return _Weights(reference, -per_total, torch.ones_like(off), t_own - off, log_off)
-            return _Weights(reference, per_total, None, log_off, log_off)
-        share_off = torch.sigmoid(off - t_own)
-        if contrast:
-            value = -torch.nn.functional.softplus(off - t_own)
-            return _Weights(reference, -share_off * per_total, share_off, value, log_off)
-        value = torch.logaddexp(off, t_own) + reference
-        return _Weights(reference, share_off * per_total, torch.sigmoid(t_own - off), value, log_off)
+        return reference, weights(self.logits, reference, total, t_own)
 
-    def gradients(self, rows: _Weights, weight: Tensor, weight_own: Tensor | None, need: Need) -> Gradients:
+    def gradients(self, reference: Tensor, weight: Tensor, weight_own: Tensor | None, need: Need) -> Gradients:
         """Panel by panel, each formed once and multiplied for either side."""
         new = self.rows.new_zeros
         single = torch.float32
@@ -280,7 +255,7 @@ class _Sides:
             for left in range(0, self.m, width):
                 there = slice(left, min(left + width, self.m))
                 part = panel[:count, : there.stop - left]
-                sums = self._fill(part, here, there, rows.reference, w, sums=need[2])
+                sums = self._fill(part, here, there, reference, w, sums=need[2])
                 if grad_rows is not None:
                     self._multiply(part, self.columns[there], w, grad_rows[here])
                 if grad_columns is not None and scaled is not None:
