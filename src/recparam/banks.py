@@ -258,6 +258,22 @@ def bank_of_all_processes(
     return bank, own, bank.weights[own] * world
 
 
+def joined(parts: Sequence[Sequence[Distribution]]) -> list[Distribution]:
+    """One distribution over all rows for each observation, of those of consecutive chunks of rows.
+
+    Args:
+        parts: For each chunk, R_phi(z_j|x_j) for each observation j.
+
+    Raises:
+        ValueError: Distributions other than Dirac, diagonal Gaussian and categorical.
+    """
+    held: list[Distribution] = []
+    for chunks in zip(*parts, strict=True):
+        parameters = zip(*(_parameters(d) for d in chunks), strict=True)
+        held.append(_like(chunks[0], iter([torch.cat(values) for values in parameters])))
+    return held
+
+
 def _parameters(distribution: Distribution) -> list[Tensor]:
     """What determines a distribution, each with the rows first."""
     if isinstance(distribution, Dirac):
@@ -267,8 +283,9 @@ def _parameters(distribution: Distribution) -> list[Tensor]:
     if isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal):
         return [distribution.base_dist.loc, distribution.base_dist.scale]
     raise ValueError(
-        f"Expected Dirac, diagonal Gaussian or categorical recognition distributions where the bank is that of several "
-        f"processes; got {type(distribution).__name__}. Use marginal=rp.BatchMarginal(across_processes=False)."
+        f"Expected Dirac, diagonal Gaussian or categorical recognition distributions where the bank is held or that of "
+        f"several processes; got {type(distribution).__name__}. Use hold=False or "
+        f"rp.BatchMarginal(across_processes=False)."
     )
 
 

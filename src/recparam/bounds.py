@@ -321,11 +321,13 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
 
 
 def _kind(prior: Prior, recognised: Recognised, side: Side) -> Kind:
-    """The prior's word, kept only as far as it is proved where the rows of the bank are not independent.
+    """The prior's word, kept only as far as it is proved where the rows of the bank are old or not independent.
 
     Jensen's inequality needs no independence of the others among themselves: leave-one-out stays an upper bound.
     """
     kind = prior.kind(side, recognised.joint.situation)
+    if recognised.joint.bank.age is not None:  # another encoder's latents, or gradients that are not the value's
+        return "estimate"
     if kind == "exact" or not recognised.joint.bank.dependent:
         return kind
     jensen = isinstance(prior, InfoNCEPrior | ParametricPrior)

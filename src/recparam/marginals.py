@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.banks import Bank, Labels, Queries, bank_of_all_processes
+from recparam.encoded import Encode, EncodedData
 from recparam.joint import RecognitionJoint, Situation
 from recparam.ops.checks import check_count, check_finite, check_tensor, is_finite_number, is_whole, observation_name
 from recparam.ops.collectives import processes
 from recparam.recognition import Dirac, Particles, enumerable, recognise
-
-Encode = Callable[..., list[Distribution]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Scored:
         rows: The data set's index of each row, shape (B,), where the caller knows it.
         labels: Who the rows are.
         generator: Source of further draws.
+        recognition: The recognition models, by whose change a held bank is known to be old.
     """
 
     observations: Sequence[Tensor]
@@ -41,6 +41,7 @@ class Scored:
     rows: Tensor | None = None
     labels: Labels | None = None
     generator: torch.Generator | None = None
+    recognition: Sequence[nn.Module] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ class Marginal(ABC):
 
 class BatchMarginal(Marginal):
     """The bank is the batch being scored: an estimate of the true marginal from a sample of it (App. A.2).
+
+    Equation: 35, 36, 37
+
+        R(z) = int dx P_true(x) R_phi(z|x) = E_{P_true(x)}[R_phi(z|x)] ~ 1/N sum_i R_phi(z|x_i)
+
+    The same number as the empirical marginal's of the same rows (see also: Eq. 29), read as an estimate.
 
     Where torch.distributed has set up several processes, the batch is that of all of them, as under Lightning's
     DDP: each scores its own rows against the rows of all, and every process has to make the same calls. The mean of
@@ -131,12 +138,22 @@ class BatchMarginal(Marginal):
 
 
 class DatasetMarginal(Marginal):
-    """The bank is a whole data set, encoded afresh at each call: the empirical marginal (App. A.1).
+    """The bank is a whole data set: the empirical marginal (App. A.1).
+
+    Equation: 28, 29
+
+        R_base(x) = 1/N sum_i delta(x - x_i),    R(z) = 1/N sum_i R_phi(z|x_i)
 
     Scoring rows of that data set gives exact values under the empirical base. Rows are recognised when the
     scored tensors are the data set's own, or named by `rows=`. The value of other observations is an estimate;
     where the caller knows that the data set does not hold them, `side="upper"` makes it an upper bound
     (see docs/theory.md).
+
+    By default the data set is encoded at each call, with gradients. `hold=True` encodes it once, in chunks, and
+    keeps the result until `refresh()`. A held bank has no gradient in the encoder: where the scored rows have one,
+    as in training, the gradient lacks the bank's part and the value is called an estimate; score under
+    `torch.no_grad()` for an exact one. If the encoder has changed since, a UserWarning says so, and every value is
+    an estimate, whatever the `side`.
 
     Args:
         observations: One tensor (N, ...) per observation.
@@ -144,11 +161,22 @@ class DatasetMarginal(Marginal):
         labels: Who the rows are.
         exclude_within: As in `Bank`. A mean that leaves rows out is no longer the empirical marginal's: the data
             set is then read as a sample of the true marginal, as a batch is.
+        hold: Whether to keep the encoded bank; encoding is then in evaluation mode.
+        chunk: Rows per pass of the encoder where the bank is held.
 
     Raises:
         NonFiniteError: An observation holds NaN or infinity.
         ValueError: Fewer than two observations or rows, different numbers of rows, no tensors, bad weights,
-            labels of another length, or `exclude_within` without times.
+            labels of another length, `exclude_within` without times, or a chunk below one.
+
+    Example:
+        >>> import torch
+        >>> import recparam as rp
+        >>> x = torch.tensor([[0.0], [10.0]])
+        >>> data = rp.DatasetMarginal(x, x, hold=True)
+        >>> prior = rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.0))
+        >>> rp.RPM(rp.Deterministic(torch.nn.Identity()), prior, marginal=data).elbo(x, x)
+        ELBO - const = 0.693 nats (exact, ceiling 0.693)
     """
 
     def __init__(
@@ -157,6 +185,8 @@ class DatasetMarginal(Marginal):
         weights: Float[Tensor, " N"] | None = None,
         labels: Labels | None = None,
         exclude_within: float | None = None,
+        hold: bool = False,
+        chunk: int = 1024,
     ) -> None:
         if len(observations) < 2:
             raise ValueError(f"Expected at least two observations (x, x_prime); got {len(observations)}.")
@@ -168,6 +198,7 @@ class DatasetMarginal(Marginal):
         for j, x in enumerate(observations):
             check_finite(f"{observation_name(j)} of the DatasetMarginal", x)
         self.observations = observations
+        self._data = EncodedData(observations, hold=hold, chunk=chunk, name="DatasetMarginal")
         self.weights = None if weights is None else normalised_weights(weights, sizes[0])
         if labels is not None and len(labels) != sizes[0]:
             raise ValueError(f"Expected labels of the {sizes[0]} rows of the DatasetMarginal; got {len(labels)}.")
@@ -191,21 +222,30 @@ class DatasetMarginal(Marginal):
                 f"observation; got {rows.dtype} of shape {tuple(rows.shape)}."
             )
         for j, (held, scored) in enumerate(zip(data, observations, strict=True)):
-            if not _same(held[rows.to(held.device, torch.long)].to(scored.device), scored):
+            if not _same(held[rows.to(held.device, torch.long)], scored):
                 raise ValueError(
                     f"Expected {observation_name(j)} to be rows `rows` of the DatasetMarginal; got other values, "
                     f"shape or dtype. Score those rows, or leave rows=None for observations that are not in it."
                 )
 
+    def refresh(self) -> None:
+        """Forget the held bank; the next call encodes the data set with the recognition model as it is then."""
+        self._data.refresh()
+
+    def remember(self, scored: Scored) -> None:
+        """Count the training steps that a held bank has seen."""
+        self._data.steps += 1
+
     def recognised(self, scored: Scored, *, encode: Encode) -> Recognised:
         """Encode the data set and put the scored rows, as `check` lets them pass, beside it."""
         device = scored.observations[0].device
-        data = [x.to(device) for x in self.observations]
-        size = data[0].shape[0]
         rows = None if scored.rows is None else scored.rows.to(device, torch.long)
-        if rows is None and all(_same(a, b) for a, b in zip(data, scored.observations, strict=True)):
-            rows = torch.arange(size, device=device)
-        encoded = encode(*data)
+        if rows is None and all(_same(a, b) for a, b in zip(self.observations, scored.observations, strict=True)):
+            rows = torch.arange(len(self.observations[0]), device=device)
+        particles = scored.particles
+        gradients = any(value.requires_grad for value in (*particles.latents, particles.log_weights))
+        data = self._data(encode, recognition=scored.recognition, device=device, gradients=gradients)
+        encoded, age = data.distributions, data.age
         weights, bank_weights = scored.weights, None
         if self.weights is not None:
             bank_weights = self.weights.to(weights)
@@ -215,7 +255,7 @@ class DatasetMarginal(Marginal):
                     raise ValueError("Expected a scored row of positive weight in the DatasetMarginal; got none.")
                 weights = weights / weights.sum()
         situation: Situation = "independent"
-        if rows is not None:
+        if rows is not None and age is None:  # an old bank holds other latents of the scored rows
             situation = "exact" if enumerable(encoded) else "exact_sampled"
             situation = situation if self.exclude_within is None else "batch"
         samples = scored.particles.latents[0].shape[0]
@@ -228,6 +268,7 @@ class DatasetMarginal(Marginal):
                     labels=None if self.labels is None else self.labels.map(lambda part: part.to(device)),
                     source="data set",
                     exclude_within=self.exclude_within,
+                    age=age,
                 ),
                 situation=situation,
             )
@@ -363,4 +404,4 @@ def normalised_weights(weights: Tensor, size: int) -> Tensor:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a, b)))
+    return a is b or (a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a.to(b.device), b)))

@@ -391,7 +391,7 @@ class RPM(nn.Module):
         particles = self.posterior(distributions, num_samples=num_samples, generator=generator)
         reference = particles.log_weights
         row_weights = reference.new_full((size,), 1 / size) if given is None else given.to(reference)
-        scored = Scored(observations, distributions, particles, row_weights, rows, labels, generator)
+        scored = Scored(observations, distributions, particles, row_weights, rows, labels, generator, self._models)
         recognised = self.marginal.recognised(scored, encode=self._encode)
         if self.training and torch.is_grad_enabled():
             self.marginal.remember(scored)

@@ -1,0 +1,100 @@
+"""The observations behind a bank, encoded at each call or once and held."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from recparam.banks import joined
+from recparam.ops.checks import check_count
+
+Encode = Callable[..., list[Distribution]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder made of the observations.
+
+    Args:
+        distributions: R_phi(z_j|x_j) of each, batch shape (N,).
+        age: Training steps since they were encoded, at least, shape (N,); None where they are what encoding
+            now would give, gradients included as far as they were asked for.
+    """
+
+    distributions: list[Distribution]
+    age: Tensor | None
+
+
+class EncodedData:
+    """N observations that a bank is made of, and what they were last encoded to.
+
+    Args:
+        observations: One tensor (N, ...) per observation.
+        hold: False encodes at each call, in one pass and with gradients. True encodes at the first call, in chunks,
+            without gradients and in evaluation mode, and keeps that until `refresh`.
+        chunk: Rows per pass of the encoder where the result is held; memory does not grow with N by more than this.
+        name: What the warning calls the owner.
+
+    Raises:
+        ValueError: chunk is not a whole number of at least one.
+    """
+
+    def __init__(self, observations: Sequence[Tensor], *, hold: bool, chunk: int, name: str) -> None:
+        check_count("chunk", chunk)
+        self.observations, self.hold, self.chunk, self.name = observations, hold, chunk, name
+        self.steps = 0
+        self._held: list[Distribution] | None = None
+        self._state: list[Tensor] = []
+
+    def refresh(self) -> None:
+        """Forget what is held; the next call encodes anew."""
+        self._held, self._state, self.steps = None, [], 0
+
+    def __call__(
+        self, encode: Encode, *, recognition: Sequence[nn.Module], device: torch.device, gradients: bool
+    ) -> Encoded:
+        """The encoded observations.
+
+        Args:
+            encode: Maps observations to their distributions.
+            recognition: The modules that `encode` runs, by whose parameters and buffers an old bank is known.
+            device: Where to encode.
+            gradients: Whether the caller differentiates through the encoder, which what is held does not offer.
+        """
+        if not self.hold:
+            return Encoded(encode(*(x.to(device) for x in self.observations)), None)
+        state = [value for module in recognition for value in (*module.parameters(), *module.buffers())]
+        kinds = [[(value.shape, value.dtype, value.device) for value in side] for side in (state, self._state)]
+        if self._held is None or kinds[0] != kinds[1]:  # of no use to another network, dtype or device
+            self.refresh()
+            self._held = self._encode(encode, recognition, device)
+            self._state = [value.detach().clone() for value in state]
+        old = not all(torch.equal(now, then) for now, then in zip(state, self._state, strict=True))
+        if old:
+            warnings.warn(
+                f"The bank of the {self.name} is older than the encoder, whose parameters or buffers have changed: its "
+                f"values are estimates. Call marginal.refresh() to encode the observations again.",
+                stacklevel=5,
+            )
+        if not old and not gradients:
+            return Encoded(self._held, None)
+        age = max(self.steps, 1) if old else 0
+        return Encoded(self._held, torch.full((len(self.observations[0]),), age, device=device))
+
+    @torch.no_grad()
+    def _encode(self, encode: Encode, recognition: Sequence[nn.Module], device: torch.device) -> list[Distribution]:
+        # In evaluation mode: batch norm would make a row's encoding depend on its chunk.
+        training = [module for model in recognition for module in model.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            chunks = zip(*(x.split(self.chunk) for x in self.observations), strict=True)
+            return joined([encode(*(x.to(device) for x in chunk)) for chunk in chunks])
+        finally:
+            for module in training:
+                module.training = True
