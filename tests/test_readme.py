@@ -1,9 +1,11 @@
-"""The README's Python runs as printed."""
+"""The Python of the README and of the theory page runs as printed."""
 
+import doctest
 import re
 from pathlib import Path
 
 README = Path(__file__).parent.parent / "README.md"
+THEORY = README.parent / "docs" / "theory.md"
 
 
 def test_the_readme_s_python_runs() -> None:
@@ -15,3 +17,8 @@ def test_the_readme_s_python_runs() -> None:
         bound, net = names["bound"], names["net"]
         assert str(bound).startswith("ELBO - const ~")
         assert all(parameter.grad is not None for parameter in net.parameters())  # type: ignore[attr-defined]
+
+
+def test_the_theory_s_examples_give_what_they_print() -> None:
+    failed, tried = doctest.testfile(str(THEORY), module_relative=False)
+    assert tried and not failed

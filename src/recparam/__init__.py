@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recparam.couplings import Bilinear, Cosine, CouplingSum, GaussianRBF, OnDimensions
     from recparam.joint import RecognitionJoint
     from recparam.marginals import BatchMarginal, DatasetMarginal, QueueMarginal
+    from recparam.matching import Matching
     from recparam.model import RPM
     from recparam.networks import MLP, CentreOfMassCNN
     from recparam.prediction import Prediction
@@ -53,6 +54,7 @@ _HOMES = {
     "Decomposition": "recparam.bounds",
     "infonce": "recparam.bounds",
     "Prediction": "recparam.prediction",
+    "Matching": "recparam.matching",
     "CentreOfMassCNN": "recparam.networks",
     "MLP": "recparam.networks",
     "ops": "recparam.ops",
@@ -80,6 +82,7 @@ __all__ = [
     "JointCategoricalPrior",
     "JointGaussianPrior",
     "Labels",
+    "Matching",
     "MutualInformation",
     "OnDimensions",
     "OptimalPrior",

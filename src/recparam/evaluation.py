@@ -1,7 +1,7 @@
 """How well latents recover known quantities, and predictions their own probabilities.
 
-Linear decoding, one-to-one matching, intervals over seeds: arrays in, numbers out. Calibration takes a prediction;
-nothing here knows a model.
+Linear decoding, one-to-one matching, intervals over seeds: arrays in, numbers out. Calibration takes a prediction,
+retrieval the places of partners in a matching; nothing here knows a model.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, Num
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
@@ -19,18 +20,22 @@ from scipy.stats import t as student_t
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
+from recparam.ops import Places
+from recparam.ops.checks import is_whole
 from recparam.prediction import Prediction
 
 __all__ = [
     "Calibration",
     "Interval",
     "LinearDecoder",
+    "Retrieval",
     "calibration",
     "distance_error",
     "matched_error",
     "mcc",
     "mean_interval",
     "r2",
+    "retrieval",
 ]
 
 Array = Float[np.ndarray, "..."]
@@ -320,6 +325,73 @@ def calibration(
         expected_gap=float(np.sqrt(2 / math.pi * wanted * (1 - wanted) / count).mean()),
         shares=tuple(float(prediction.credible_set(float(level)).share.double().mean()) for level in wanted),
         count=count,
+    )
+
+
+class Retrieval(NamedTuple):
+    """How often a row's partner is among the best candidates, beside what a blind guess would reach.
+
+    Args:
+        at: Numbers k of candidates.
+        recall: Share of the rows whose partner is among the k best.
+        chance: The same for candidates in random order, k / size.
+        median_rank: Median place of the partner, 1 for the best; half the size and a half by chance.
+        chance_rank: (size + 1) / 2.
+        mean_reciprocal_rank: Mean of one over the partner's place.
+        size: Number of candidates.
+        count: Number of rows.
+    """
+
+    at: tuple[int, ...]
+    recall: tuple[float, ...]
+    chance: tuple[float, ...]
+    median_rank: float
+    chance_rank: float
+    mean_reciprocal_rank: float
+    size: int
+    count: int
+
+
+def retrieval(places: Places, *, at: Sequence[int] = (1, 5, 10)) -> Retrieval:
+    """Recall among the best candidates, and the partner's place, with chance beside them.
+
+    Candidates that tie with the partner are taken in random order, and each metric is the expectation over it: an
+    encoder that gives all rows one latent comes out at chance, neither perfect nor hopeless. The median is that of
+    expected places.
+
+    Args:
+        places: Of partners, as of `model.match(x, x_prime).places()`.
+        at: Numbers k of candidates; a k above their number gives a recall of one.
+
+    Returns:
+        Recall, median place and mean reciprocal place, with the chance level of the first two.
+
+    Raises:
+        ValueError: places of another type, or `at` that is not whole numbers of at least one.
+
+    Example:
+        >>> import torch
+        >>> from recparam.ops import Places
+        >>> retrieval(Places(torch.tensor([0, 3]), torch.tensor([1, 1]), 100), at=(1, 5)).recall
+        (0.5, 1.0)
+    """
+    if not isinstance(places, Places):
+        raise ValueError(f"Expected places as of model.match(x, x_prime).places(); got {places!r}.")
+    ks = torch.as_tensor(at)
+    if ks.ndim != 1 or not len(ks) or not is_whole(ks) or int(ks.min()) < 1:
+        raise ValueError(f"Expected at as whole numbers of at least 1, such as (1, 5, 10); got {at!r}.")
+    above, tied = (part.double().cpu().numpy() for part in places[:2])
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int((above + tied).max()) + 1))])
+    reciprocal = (harmonic[(above + tied).astype(int)] - harmonic[above.astype(int)]) / tied
+    return Retrieval(
+        at=tuple(int(k) for k in at),
+        recall=tuple(float(np.clip((k - above) / tied, 0, 1).mean()) for k in at),
+        chance=tuple(min(k / places.size, 1.0) for k in at),
+        median_rank=float(np.median(above + (tied + 1) / 2)),
+        chance_rank=(places.size + 1) / 2,
+        mean_reciprocal_rank=float(reciprocal.mean()),
+        size=places.size,
+        count=len(above),
     )
 
 

@@ -113,6 +113,7 @@ class RecognitionJoint:
         queries: Queries = _ANY,
         keep_own: bool = True,
         half: Literal[0, 1] | None = None,
+        pooled: bool = False,
     ) -> Float[Tensor, "S A"]:
         """log E_{R(z_j)}[exp score(z, z_j)] over the bank's latents. See also: Eq. 22.
 
@@ -123,6 +124,8 @@ class RecognitionJoint:
             queries: Where the queries stand to the bank; by default nothing is known of it.
             keep_own: Whether the latents of a query's own row stay in.
             half: 0 or 1 uses the even or the odd rows of the bank alone, so that the two are independent.
+            pooled: Where latents are sampled, whether each query meets all draws of the bank's rows, not only those
+                of its own replicate.
 
         Returns:
             Shape (S, A), in nats.
@@ -140,8 +143,8 @@ class RecognitionJoint:
                 )
             owner = owner[half::2]
             latents, log_mass = latents[:, half::2], log_mass[:, half::2]
-        if self.bank.particles.exact:
-            flat = None if len(latents) == 1 else log_mass.flatten()
+        if self.bank.particles.exact or pooled:
+            flat = None if len(latents) == 1 or not self.bank.particles.exact else log_mass.flatten()
             return self._mean(
                 score, z, latents.flatten(0, 1), queries, keep_own, owner=owner.repeat(len(latents)), log_mass=flat
             )

@@ -15,6 +15,7 @@ from recparam import bounds
 from recparam.banks import Labels
 from recparam.bounds import Bound, Decomposition, MutualInformation
 from recparam.marginals import BatchMarginal, Marginal, Recognised, Scored, normalised_weights
+from recparam.matching import Matching, matching_from
 from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor, observation_name
 from recparam.posteriors import RecognitionPosterior
 from recparam.prediction import Prediction, prediction_from
@@ -361,6 +362,39 @@ class RPM(nn.Module):
         now, after = (models[0 if self.shared else at](value) for at, value in ((index, x), (index + 1, x_prime)))
         return prediction_from(coupling, now, after, weights=given, num_samples=num_samples, generator=generator)
 
+    @torch.no_grad()
+    def match(
+        self,
+        x: Tensor,
+        x_prime: Tensor,
+        *,
+        weights: Float[Tensor, " B"] | None = None,
+        rows: Int[Tensor, " B"] | None = None,
+        labels: Labels | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Matching:
+        """How probably the model pairs each row of x with each row of x'. See also: Eqs. 30-34.
+
+        Args:
+            x: Observations, shape (B, ...).
+            x_prime: What they were observed with, shape (B, ...): row i is the partner of row i.
+            weights: As in `elbo`.
+            rows: As in `elbo`.
+            labels: As in `elbo`.
+            num_samples: Draws of each latent where latents are not enumerable.
+            generator: Source of draws.
+
+        Returns:
+            A `Matching`, of the model as it is now; its `kind` says whether the probabilities are exact.
+
+        Raises:
+            DensityError: The prior needs densities and a recognition model is deterministic.
+            ValueError: As in `elbo`; a prior without a pairwise form, or too many pairs for the optimal prior.
+        """
+        scored = self._scored((x, x_prime), weights, rows, labels, num_samples, generator)
+        return matching_from(self.prior, scored, self.marginal.recognised(scored, encode=self._encode))
+
     def _recognised(
         self,
         observations: Sequence[Tensor],
@@ -377,6 +411,25 @@ class RPM(nn.Module):
         A bank without the scored rows bounds neither side of the MI. `in_bank` asks for one that holds them, which
         is then the scored batch itself.
         """
+        scored = self._scored(observations, weights, rows, labels, num_samples, generator)
+        recognised = self.marginal.recognised(scored, encode=self._encode)
+        if self.training and torch.is_grad_enabled():
+            self.marginal.remember(scored)
+        if in_bank and recognised.joint.situation in ("independent", "queue"):
+            window = recognised.joint.bank.exclude_within
+            return BatchMarginal(exclude_within=window).recognised(replace(scored, rows=None), encode=self._encode)
+        return recognised
+
+    def _scored(
+        self,
+        observations: Sequence[Tensor],
+        weights: Tensor | None,
+        rows: Tensor | None,
+        labels: Labels | None,
+        num_samples: int,
+        generator: torch.Generator | None,
+    ) -> Scored:
+        """Check, encode and sample the rows to be scored."""
         self._check(observations)
         check_count("num_samples", num_samples)
         size = observations[0].shape[0]
@@ -391,14 +444,7 @@ class RPM(nn.Module):
         particles = self.posterior(distributions, num_samples=num_samples, generator=generator)
         reference = particles.log_weights
         row_weights = reference.new_full((size,), 1 / size) if given is None else given.to(reference)
-        scored = Scored(observations, distributions, particles, row_weights, rows, labels, generator, self._models)
-        recognised = self.marginal.recognised(scored, encode=self._encode)
-        if self.training and torch.is_grad_enabled():
-            self.marginal.remember(scored)
-        if in_bank and recognised.joint.situation in ("independent", "queue"):
-            window = recognised.joint.bank.exclude_within
-            return BatchMarginal(exclude_within=window).recognised(replace(scored, rows=None), encode=self._encode)
-        return recognised
+        return Scored(observations, distributions, particles, row_weights, rows, labels, generator, self._models)
 
     def _encode(self, *observations: Tensor) -> list[Distribution]:
         models = self._models

@@ -3,6 +3,7 @@
 from recparam.ops.checks import NonFiniteError
 from recparam.ops.collectives import gather_rows
 from recparam.ops.engines import use
+from recparam.ops.groups import GroupScore, group
 from recparam.ops.logsumexp import pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
 from recparam.ops.pairs import LeaveOut
 from recparam.ops.ring import pairwise_infonce_ring, pairwise_logsumexp_ring
@@ -22,11 +23,15 @@ from recparam.ops.select import Selected, pairwise_sample, pairwise_topk
 from recparam.ops.summaries import (
     HighestSets,
     Moments,
+    Places,
     Ranks,
+    pairwise_entropy,
     pairwise_highest,
     pairwise_log_probs,
     pairwise_moments,
+    pairwise_places,
     pairwise_ranks,
+    pairwise_scores,
 )
 
 __all__ = [
@@ -35,11 +40,13 @@ __all__ = [
     "DotProduct",
     "Features",
     "GaussianDensity",
+    "GroupScore",
     "HighestSets",
     "LeaveOut",
     "Moments",
     "NonFiniteError",
     "OnColumns",
+    "Places",
     "ProductScore",
     "Ranks",
     "Score",
@@ -47,6 +54,8 @@ __all__ = [
     "SquaredDistance",
     "SumOfScores",
     "gather_rows",
+    "group",
+    "pairwise_entropy",
     "pairwise_highest",
     "pairwise_infonce",
     "pairwise_infonce_ring",
@@ -55,8 +64,10 @@ __all__ = [
     "pairwise_logsumexp",
     "pairwise_logsumexp_ring",
     "pairwise_moments",
+    "pairwise_places",
     "pairwise_ranks",
     "pairwise_sample",
+    "pairwise_scores",
     "pairwise_topk",
     "use",
 ]

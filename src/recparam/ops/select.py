@@ -136,8 +136,9 @@ def logit_blocks(
     row_owner: Tensor | None = None,
     bank_owner: Tensor | None = None,
     leave_out: LeaveOut | None = None,
+    whole: bool = False,
 ) -> Iterator[Tensor]:
-    """Blocks (rows, M) of log w_m + score up to a constant per row, -inf where a column is left out."""
+    """Blocks (rows, M) of log w_m + score, -inf where a column is left out; up to a constant per row unless `whole`."""
     pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
     if z.dtype in (torch.float16, torch.bfloat16):
         pairs = in_dtype(pairs, torch.float32)
@@ -148,6 +149,8 @@ def logit_blocks(
         else:
             block = features.rows[rows] @ features.columns.T
             block = block if features.column_bias is None else block + features.column_bias
+            if whole and features.row_bias is not None:
+                block = block + features.row_bias[rows, None]
         if pairs.log_weights is not None:
             block = block + pairs.log_weights
         if pairs.excluded is not None:

@@ -1,4 +1,4 @@
-"""What P(m|a) = w_m exp score(z_a, bank_m) / sum says of each row: moments, ranks, credible sets.
+"""What P(m|a) = w_m exp score(z_a, bank_m) / sum says of each row: moments, entropy, ranks, credible sets.
 
 All of them go through blocks of rows, in memory linear in either side, and without gradients.
 """
@@ -17,6 +17,8 @@ from recparam.ops.pairs import row_blocks
 from recparam.ops.scores import Score
 from recparam.ops.select import logit_blocks
 
+_DIAGONAL = 16  # rows whose own columns are scored in one call
+
 
 class Moments(NamedTuple):
     """Mean (A, E) of the bank under each row's P(m|a), and covariance (A, E, E), or None where not asked for."""
@@ -30,6 +32,20 @@ class Ranks(NamedTuple):
 
     above: Tensor
     tied: Tensor
+
+
+class Places(NamedTuple):
+    """Where each row's target stands among the columns, ordered by P(m|a).
+
+    Args:
+        above: How many columns are more probable than the target, shape (A,).
+        tied: How many are as probable but for rounding, the target included, shape (A,).
+        size: How many columns there are, those of weight zero left out.
+    """
+
+    above: Tensor
+    tied: Tensor
+    size: int
 
 
 class HighestSets(NamedTuple):
@@ -181,6 +197,119 @@ def pairwise_ranks(
             tied.append((mass * (away.abs() <= slack)).sum(1))
             start += count
     return Ranks(torch.cat(above).clamp_max(1).to(z.dtype), torch.cat(tied).clamp_max(1).to(z.dtype))
+
+
+@torch.no_grad()
+def pairwise_places(
+    score: Score,
+    z: Float[Tensor, "A D"],
+    bank: Float[Tensor, "M E"],
+    targets: Int[Tensor, " A"],
+    *,
+    log_weights: Float[Tensor, " M"] | None = None,
+) -> Places:
+    """Where each row's target stands among the columns, the most probable first.
+
+    Args:
+        score: As in `pairwise_logsumexp`.
+        z: Shape (A, D).
+        bank: Shape (M, E).
+        targets: Columns of the bank, shape (A,).
+        log_weights: Shape (M,); a column of weight zero stands behind all others.
+
+    Returns:
+        Numbers of columns; a target alone in front has none above it and one tied, itself.
+
+    Raises:
+        ValueError: Targets of another shape or outside the bank, or as in `pairwise_logsumexp`.
+
+    Example:
+        >>> import torch
+        >>> from recparam.ops import DotProduct, pairwise_places
+        >>> bank = torch.tensor([[1.0], [3.0], [2.0], [1.0]])
+        >>> pairwise_places(DotProduct(), torch.ones(1, 1), bank, torch.tensor([3]))
+        Places(above=tensor([2]), tied=tensor([2]), size=4)
+    """
+    _check_indices(targets, (len(z),), len(bank), name="targets")
+    above: list[Tensor] = []
+    tied: list[Tensor] = []
+    start = 0
+    for block in logit_blocks(score, z, bank, log_weights=log_weights):
+        own = block.gather(1, targets[start : start + len(block), None].long())
+        slack = _slack(block)
+        more = (block > own + slack).sum(1)
+        above.append(more)
+        tied.append((block >= own - slack).sum(1) - more)
+        start += len(block)
+    size = len(bank) if log_weights is None else int((log_weights > -torch.inf).sum())
+    return Places(torch.cat(above), torch.cat(tied), size)
+
+
+@torch.no_grad()
+def pairwise_entropy(
+    score: Score,
+    z: Float[Tensor, "A D"],
+    bank: Float[Tensor, "M E"],
+    *,
+    log_weights: Float[Tensor, " M"] | None = None,
+) -> Float[Tensor, " A"]:
+    """Entropy of each row's P(m|a).
+
+        H_a = sum_m P(m|a) (lse_a - t_am),   t_am = log w_m + score(z_a, bank_m),   lse_a = log sum_m exp t_am
+
+    as a mean of numbers that are not negative, so that no two large ones are subtracted.
+
+    Args:
+        score: As in `pairwise_logsumexp`.
+        z: Shape (A, D).
+        bank: Shape (M, E).
+        log_weights: Shape (M,).
+
+    Returns:
+        Shape (A,), in nats: zero where one column has all, log M where all are alike.
+
+    Raises:
+        ValueError: As in `pairwise_logsumexp`.
+
+    Example:
+        >>> import torch
+        >>> from recparam.ops import DotProduct, pairwise_entropy
+        >>> pairwise_entropy(DotProduct(), torch.zeros(1, 3), torch.zeros(4, 3)).exp()
+        tensor([4.])
+    """
+    parts: list[Tensor] = []
+    for block in logit_blocks(score, z, bank, log_weights=log_weights):
+        # At the floor exp is zero in any precision: a column of probability zero adds nothing.
+        logs = (block - _log_total(block)).clamp_(-1000.0, 0.0)
+        parts.append(-torch.linalg.vecdot(logs.exp(), logs))
+    return torch.cat(parts).to(z.dtype)
+
+
+@torch.no_grad()
+def pairwise_scores(
+    score: Score, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], indices: Int[Tensor, "A k"]
+) -> Float[Tensor, "A k"]:
+    """Scores of given columns, without a sweep over the others.
+
+    Args:
+        score: As in `pairwise_logsumexp`; it is called, so that nothing is expanded.
+        z: Shape (A, D).
+        bank: Shape (M, E).
+        indices: Columns of the bank, shape (A, k).
+
+    Returns:
+        Shape (A, k), in nats.
+
+    Raises:
+        ValueError: Indices of another shape or outside the bank.
+    """
+    _check_indices(indices, (len(z), indices.shape[-1] if indices.ndim else 1), len(bank))
+    values: list[Tensor] = []
+    # A score takes blocks, of which the diagonal is kept: a few rows at a time waste little and cost few calls.
+    for part, chosen in zip(z.split(_DIAGONAL), indices.long().split(_DIAGONAL), strict=True):
+        block = score(part, bank[chosen.flatten()]).unflatten(1, chosen.shape)
+        values.append(block.diagonal().T)
+    return torch.cat(values).to(z.dtype)
 
 
 @torch.no_grad()
