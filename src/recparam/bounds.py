@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recparam.banks import Source
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.ops import pairwise_infonce, pairwise_logsumexp
@@ -25,6 +26,11 @@ from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, ParametricPrior, P
 Of = Literal["elbo", "mi", "log_marginal", "kl"]
 _NAMES = {"elbo": "ELBO - const", "mi": "MI", "log_marginal": "log P(x, x') - const", "kl": "KL"}
 _SIGNS = {"lower": ">=", "upper": "<=", "exact": "=", "estimate": "~"}
+_AT_CEILING = 0.1  # nats per step: the own row then has more than exp(-0.1) = 90 % of its denominator
+
+
+class CeilingWarning(UserWarning):
+    """A value about as large as its bank allows says "more than the bank can show", not "this much"."""
 
 
 @dataclass(frozen=True)
@@ -221,13 +227,9 @@ def infonce(
         raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
     log_f = coupling(z, z_prime)
     if negatives is None:
-        if z.shape[0] < 2:
-            raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
         count = z.shape[0] - 1
         log_share = pairwise_infonce(coupling.score(), z, z_prime) - math.log(count + 1)
     else:
-        check_matrix("negatives", negatives, width=z_prime.shape[1])
-        check_finite("negatives", negatives)
         count = negatives.shape[0]
         # log f / (f + rest) as -log(1 + rest / f), which keeps its digits where f dominates
         log_share = -torch.nn.functional.softplus(pairwise_logsumexp(coupling.score(), z, negatives) - log_f)
@@ -246,7 +248,7 @@ def infonce(
     return Bound(per_observation.mean(), per_observation, "mi", kind, nats, terms)
 
 
-def infinite_infonce(coupling: Coupling, recognised: Recognised) -> Bound:
+def infinite_infonce(coupling: Coupling, recognised: Recognised, *, side: Literal["lower"] | None = None) -> Bound:
     """The infinite-sample InfoNCE objective: the ELBO under the InfoNCE prior, read as a bound on the MI.
 
     Equation: 7, 23, 24, 25
@@ -258,16 +260,17 @@ def infinite_infonce(coupling: Coupling, recognised: Recognised) -> Bound:
     Args:
         coupling: log f_theta.
         recognised: Latents and R. Only with the whole data set as bank is the inner expectation exact.
+        side: "lower" takes the lower side of -log Z (see `elbo`), which needs no own row in the bank and has no
+            ceiling.
 
     Returns:
-        Bound of the MI: "lower" with an exact bank, or with the own row kept in the batch; a bank of other
-        data gives an "estimate", since an upper bound on I_inf is no bound on the MI, and so does one whose rows
-        are not independent (`exclude_within`, repeated identities).
+        Bound of the MI: "lower" with an exact bank, with side="lower", or with the own row kept in the batch;
+        without a side, a bank of other data gives an "estimate", since an upper bound on I_inf is no bound on the
+        MI, and so does any bank whose rows are not independent (`exclude_within`, repeated identities).
     """
-    value = elbo(InfoNCEPrior(coupling), recognised)
-    situation, bank = recognised.joint.situation, recognised.joint.bank
-    proved = situation == "exact" or (situation == "batch" and not bank.dependent)
-    kind: Kind = "lower" if proved else "estimate"
+    value = elbo(InfoNCEPrior(coupling), recognised, side=side)
+    kept = side is None and recognised.joint.situation == "batch" and not recognised.joint.bank.dependent
+    kind: Kind = "lower" if kept or value.kind in ("exact", "lower") else "estimate"
     return replace(value, of="mi", kind=kind)
 
 
@@ -318,6 +321,31 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
         weights=elbo_bound.weights,
     )
     return Decomposition(elbo_bound, mi_bound, kl)
+
+
+def warn_at_ceiling(
+    bound: Bound, *, rows: int, source: Source = "batch", steps: int = 1, stacklevel: int = 2
+) -> None:
+    """Warn where a value sits at its ceiling: within 0.1 nats of it, for J > 2 within 0.1 (J - 1).
+
+    The text depends on the rows alone, so that Python's default filter shows it once per line of code.
+
+    Args:
+        bound: What was computed.
+        rows: Size of the bank that it comes from.
+        source: What that bank is.
+        steps: J - 1.
+        stacklevel: As in `warnings.warn`, of the line to blame.
+    """
+    if bound.ceiling is None or not float(bound) > bound.ceiling - _AT_CEILING * steps:
+        return
+    warnings.warn(
+        f"The {_NAMES[bound.of]} is at its ceiling of {bound.ceiling:.3f} nats, which is all that {rows} rows can "
+        f"show. Use a larger {source}: with {math.ceil(math.e * rows)} rows the ceiling is "
+        f"{bound.ceiling + steps:.3f} nats.",
+        CeilingWarning,
+        stacklevel=stacklevel + 1,
+    )
 
 
 def _kind(prior: Prior, recognised: Recognised, side: Side) -> Kind:

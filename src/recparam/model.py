@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from recparam import bounds
 from recparam.banks import Labels
 from recparam.bounds import Bound, Decomposition, MutualInformation
+from recparam.couplings import Coupling
 from recparam.marginals import BatchMarginal, Marginal, Recognised, Scored, normalised_weights
 from recparam.matching import Matching, matching_from
 from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor, observation_name
@@ -145,10 +146,10 @@ class RPM(nn.Module):
 
         With side="lower" and an InfoNCE prior the bound, valid as it is, can be -inf and so say nothing, where a row
         has few latents of the bank near it. A UserWarning tells; a larger bank or a longer lengthscale helps.
+        In evaluation mode or without gradients a value at its ceiling comes with a `CeilingWarning`.
         """
-        return bounds.elbo(
-            self.prior, self._recognised(observations, weights, rows, labels, num_samples, generator), side=side
-        )
+        recognised = self._recognised(observations, weights, rows, labels, num_samples, generator)
+        return self._looked_at(bounds.elbo(self.prior, recognised, side=side), recognised)
 
     def forward(self, *observations: Tensor, **options: Any) -> Bound:
         """The same as `elbo`, for wrappers that call the module itself, such as DistributedDataParallel."""
@@ -166,7 +167,7 @@ class RPM(nn.Module):
     ) -> Bound:
         """log P(x, x') less its constant, in nats. See also: Eqs. 50, 51. Arguments as in `elbo`."""
         recognised = self._recognised(observations, weights, rows, labels, num_samples, generator)
-        return bounds.log_marginal(self.prior, recognised, side=side)
+        return self._looked_at(bounds.log_marginal(self.prior, recognised, side=side), recognised)
 
     def mutual_information(
         self,
@@ -181,7 +182,8 @@ class RPM(nn.Module):
 
         With densities (Gaussian, categorical) both sides follow from R itself, whatever the prior. With a
         deterministic recognition model and an InfoNCE prior the lower bound is InfoNCE, the estimate leaves
-        the row's own latent out of the bank, and there is no upper bound.
+        the row's own latent out of the bank, and there is no upper bound. The lower side of such a prior's ELBO,
+        `elbo(..., side="lower")`, is below the MI as well, without a ceiling and with a bank of other data too.
 
         Raises:
             DensityError: A deterministic recognition model without an InfoNCE prior.
@@ -190,6 +192,7 @@ class RPM(nn.Module):
         if not any(isinstance(d, Dirac) for d in recognised.joint.distributions):
             sides: tuple[Side, Side, Side] = ("lower", None, "upper")
             lower, estimate, upper = (bounds.mutual_information(recognised, side=side) for side in sides)
+            self._looked_at(estimate, recognised)
             return MutualInformation(lower, estimate, upper)
         if not isinstance(self.prior, InfoNCEPrior):
             raise DensityError(
@@ -197,7 +200,7 @@ class RPM(nn.Module):
                 f"{type(self.prior).__name__} cannot bound it. Use rp.InfoNCEPrior(...) for a lower bound, or "
                 f"rp.EpsilonGaussian(net, epsilon=...) (Eq. 46)."
             )
-        lower = bounds.infinite_infonce(self.prior.coupling, recognised)
+        lower = self._looked_at(bounds.infinite_infonce(self.prior.coupling, recognised), recognised)
         if recognised.joint.situation == "exact":
             return MutualInformation(lower, lower, None)
         left_out = bounds.elbo(self.prior, recognised, side="upper")
@@ -207,6 +210,7 @@ class RPM(nn.Module):
     def decompose(
         self,
         *observations: Tensor,
+        critic: Coupling | InfoNCEPrior | None = None,
         weights: Float[Tensor, " B"] | None = None,
         rows: Int[Tensor, " B"] | None = None,
         labels: Labels | None = None,
@@ -215,17 +219,54 @@ class RPM(nn.Module):
     ) -> Decomposition:
         """The ELBO as MI - KL. See also: Eqs. 17, 18.
 
-        Exact over a data set under the empirical base; from a batch, an upper bound on the ELBO, a lower one
-        on the MI, and so a lower one on the KL.
+        With densities (Gaussian, categorical): exact over a data set under the empirical base; from a batch, an
+        upper bound on the ELBO, a lower one on the MI, and so a lower one on the KL. Deterministic latents have no
+        density ratio; a critic's InfoNCE bound on the same latents takes the place of the MI, and its shortfall and
+        its ceiling are then missing from the KL too.
+
+        Args:
+            observations: x, x', ...: one tensor (B, ...) per observation, rows in correspondence.
+            critic: log f of a lower bound on the MI, fitted beforehand on other data than the scored rows, or a
+                prior that holds it. The more flexible, the nearer the KL; the prior's own coupling proves no more
+                than KL >= 0. None: the density ratio of R itself.
+            weights: As in `elbo`.
+            rows: As in `elbo`.
+            labels: As in `elbo`.
+            num_samples: As in `elbo`.
+            generator: As in `elbo`.
+
+        Returns:
+            The three, each with its kind; with a critic the KL is at best a lower bound.
 
         Raises:
-            DensityError: A recognition model is deterministic; the KL is then not defined by densities.
+            DensityError: A recognition model is deterministic, and no critic is given.
+            ValueError: A critic that is none, waits for data, or does not fit the latents.
         """
+        coupling = critic.coupling if isinstance(critic, InfoNCEPrior) else critic
+        if coupling is not None:
+            if not isinstance(coupling, Coupling):
+                raise ValueError(
+                    f"Expected critic as a recparam Coupling or InfoNCEPrior, such as rp.GaussianRBF() fitted on "
+                    f"other data; got {coupling!r}."
+                )
+            coupling.check_initialised()
         recognised = self._recognised(observations, weights, rows, labels, num_samples, generator, in_bank=True)
-        exact = recognised.joint.situation in ("exact", "exact_sampled")
+        if coupling is None and any(isinstance(d, Dirac) for d in recognised.joint.distributions):
+            raise DensityError(
+                "The MI and the KL of deterministic latents (Eq. 38) have no density ratio to evaluate. Give a critic "
+                "fitted on other data, critic=rp.GaussianRBF(...), whose InfoNCE bound on the MI leaves a lower bound "
+                "on the KL; or use rp.EpsilonGaussian(net, epsilon=...) (Eq. 46)."
+            )
+        situation = recognised.joint.situation
+        exact = situation in ("exact", "exact_sampled")
         elbo = bounds.elbo(self.prior, recognised, side=None if exact else "upper")
-        mi = bounds.mutual_information(recognised, side=None if exact else "lower")
-        return bounds.decompose(elbo, mi)
+        if coupling is None:
+            mi = bounds.mutual_information(recognised, side=None if exact else "lower")
+        else:
+            # drawn latents of a whole data set: only the lower side of -log Z errs downwards
+            side = "lower" if situation == "exact_sampled" else None
+            mi = bounds.infinite_infonce(coupling, recognised, side=side)
+        return bounds.decompose(elbo, self._looked_at(mi, recognised))
 
     def infonce(self, *observations: Tensor, constant: float | Literal["tight", "paper"] = "tight") -> Bound:
         """The finite-sample InfoNCE bound on the MI of a pair, negatives from the batch. See also: Eq. 6.
@@ -249,7 +290,10 @@ class RPM(nn.Module):
             )
         z, z_prime = (particles[0] for particles in self.posterior(distributions).latents)
         self.prior.initialise(z.detach(), z_prime.detach())
-        return bounds.infonce(self.prior.coupling, z, z_prime, constant=constant)
+        bound = bounds.infonce(self.prior.coupling, z, z_prime, constant=constant)
+        if isinstance(constant, str) and not self._learning:
+            bounds.warn_at_ceiling(bound, rows=len(z), stacklevel=2)
+        return bound
 
     @torch.no_grad()
     def predict(
@@ -413,7 +457,7 @@ class RPM(nn.Module):
         """
         scored = self._scored(observations, weights, rows, labels, num_samples, generator)
         recognised = self.marginal.recognised(scored, encode=self._encode)
-        if self.training and torch.is_grad_enabled():
+        if self._learning:
             self.marginal.remember(scored)
         if in_bank and recognised.joint.situation in ("independent", "queue"):
             window = recognised.joint.bank.exclude_within
@@ -445,6 +489,18 @@ class RPM(nn.Module):
         reference = particles.log_weights
         row_weights = reference.new_full((size,), 1 / size) if given is None else given.to(reference)
         return Scored(observations, distributions, particles, row_weights, rows, labels, generator, self._models)
+
+    def _looked_at(self, bound: Bound, recognised: Recognised) -> Bound:
+        """The bound; a warning if it sits at its ceiling, unless it is the objective of a training step."""
+        bank = recognised.joint.bank
+        if not self._learning:
+            steps = len(recognised.particles.latents) - 1
+            bounds.warn_at_ceiling(bound, rows=bank.size, source=bank.source, steps=steps, stacklevel=3)
+        return bound
+
+    @property
+    def _learning(self) -> bool:
+        return self.training and torch.is_grad_enabled()
 
     def _encode(self, *observations: Tensor) -> list[Distribution]:
         models = self._models
