@@ -14,6 +14,7 @@ PLAIN = {
     "model.elbo(x.numpy(), x)": "x as a tensor; got ndarray",
     "model.elbo(x, [[1.0, 2.0]])": "x_prime as a tensor; got list",
     "model.elbo(x, x, side='uper')": "side=None, 'upper' or 'lower'; got 'uper'",
+    "model.elbo(x, x, expectation='exact')": "expectation='sampled' or 'analytic'; got 'exact'. Use",
     "model.elbo(x, x, weights=[1, 1, 1, 1])": "weights as a tensor; got list. Use torch.as_tensor",
     "model.elbo(x, x, num_samples=1.5)": "a whole number num_samples >= 1; got 1.5",
     "model.elbo(x, x, num_samples=True)": "a whole number num_samples >= 1; got True",

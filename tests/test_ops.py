@@ -11,6 +11,8 @@ from recparam.ops import (
     BlockScore,
     DotProduct,
     GaussianDensity,
+    IntegratedDistance,
+    IntegratedDotProduct,
     OnColumns,
     Score,
     SquaredDistance,
@@ -44,6 +46,17 @@ def make(name: str, dtype: torch.dtype) -> tuple[Score, Pair]:
             GaussianDensity(),
             lambda z, b: torch.distributions.Normal(b[:DIM], b[DIM:], validate_args=False).log_prob(z).sum(),
         ),
+        "integrated distance": (
+            IntegratedDistance(length),
+            lambda z, b: (
+                -0.5 * ((z - b[:DIM]).square() / (length.double().square() + b[DIM:].square())).sum()
+                - 0.5 * (b[DIM:] / length.double()).square().log1p().sum()
+            ),
+        ),
+        "integrated dot": (
+            IntegratedDotProduct(weight),
+            lambda z, b: z @ weight.double() @ b[:DIM] + 0.5 * (z @ weight.double() * b[DIM:]).square().sum(),
+        ),
     }
     return scores[name]
 
@@ -58,6 +71,8 @@ NAMES = [
     "columns",
     "sum",
     "density",
+    "integrated distance",
+    "integrated dot",
 ]
 
 
@@ -76,7 +91,7 @@ def oracle(pair: Pair, z: Tensor, bank: Tensor, log_weights: Tensor | None, keep
 
 def inputs(name: str, sizes: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     z, bank = torch.randn(sizes[0], DIM, dtype=dtype), torch.randn(sizes[1], DIM, dtype=dtype)
-    if name == "density":
+    if name == "density" or name.startswith("integrated"):
         bank = torch.cat([bank, bank.abs() + 0.5], -1)
     return z, bank
 

@@ -340,29 +340,31 @@ class CouplingSum(Coupling):
             )
         self.couplings = nn.ModuleList(parts)
 
-    def _parts(self) -> list[Coupling]:
+    @property
+    def parts(self) -> list[Coupling]:
+        """The couplings that are added."""
         return [part for part in self.couplings if isinstance(part, Coupling)]
 
     @property
     def initialised(self) -> bool:
         """Whether every part is."""
-        return all(part.initialised for part in self._parts())
+        return all(part.initialised for part in self.parts)
 
     def initialise(self, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D2"]) -> None:
         """Initialise every part."""
-        for part in self._parts():
+        for part in self.parts:
             part.initialise(z, z_prime)
 
     def _check_widths(self, width: int, width_prime: int) -> None:
-        for part in self._parts():
+        for part in self.parts:
             part.check_widths(width, width_prime)
 
     def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        return torch.stack([part(z, z_prime) for part in self._parts()]).sum(0)
+        return torch.stack([part(z, z_prime) for part in self.parts]).sum(0)
 
     def score(self) -> Score:
         """The sum of the parts' scores."""
-        return SumOfScores([part.score() for part in self._parts()])
+        return SumOfScores([part.score() for part in self.parts])
 
 
 def _indices(name: str, chosen: Sequence[int]) -> list[int]:

@@ -17,15 +17,15 @@ from torch.distributions import Distribution
 
 from recparam.banks import Bank, Queries
 from recparam.ops import LeaveOut, OnColumns, Score, SumOfScores, pairwise_infonce, pairwise_logmeanexp
-from recparam.recognition import density_score
+from recparam.recognition import density_score, gaussian_parameters
 
 Situation = Literal["exact", "exact_sampled", "batch", "independent", "queue"]
 """How the bank relates to the queries.
 
-exact: the bank is the whole data set under the empirical base, every expectation a sum; exact_sampled: the
-same, with latents drawn rather than enumerated; batch: the bank holds the queries and is, with them, a sample of
-the true marginal; independent: other data, taken not to hold the queries; queue: the batch, and rows encoded by
-earlier states of the encoder.
+exact: the bank is the whole data set under the empirical base, every expectation under R a sum, or one of
+integrals in closed form; exact_sampled: the same, with latents drawn; batch: the bank holds the queries and is,
+with them, a sample of the true marginal; independent: other data, taken not to hold the queries; queue: the
+batch, and rows encoded by earlier states of the encoder.
 """
 
 _ANY = Queries()
@@ -134,15 +134,9 @@ class RecognitionJoint:
             ValueError: A query has no bank row left.
         """
         latents, log_mass = self.bank.latents[index]
-        owner = torch.arange(self.bank.size, device=latents.device)
+        owner = self._rows(half, like=latents)
         if half is not None:
-            if self.bank.size < 4:
-                raise ValueError(
-                    f"Expected a bank of at least 4 observations for side='lower', which splits it; got "
-                    f"{self.bank.size}."
-                )
-            owner = owner[half::2]
-            latents, log_mass = latents[:, half::2], log_mass[:, half::2]
+            latents, log_mass = latents[:, owner], log_mass[:, owner]
         if self.bank.particles.exact or pooled:
             flat = None if len(latents) == 1 or not self.bank.particles.exact else log_mass.flatten()
             return self._mean(
@@ -154,6 +148,24 @@ class RecognitionJoint:
             for s in range(z.shape[0])
         ]
         return torch.cat(rows)
+
+    def log_integral(
+        self,
+        index: int,
+        score: Score,
+        z: Float[Tensor, "S A D"],
+        *,
+        queries: Queries = _ANY,
+        keep_own: bool = True,
+        half: Literal[0, 1] | None = None,
+    ) -> Float[Tensor, "S A"]:
+        """`log_expectation` with the integral over R_phi(z_j|x_m) in the score, which reads (mean, scale) of each row.
+
+        Arguments otherwise, and errors, as there; a ValueError also for latents that are not Gaussian.
+        """
+        columns = gaussian_parameters(self.distributions[index])
+        owner = self._rows(half, like=columns)
+        return self._mean(score, z, columns if half is None else columns[owner], queries, keep_own, owner=owner)
 
     def log_contrast(
         self,
@@ -202,6 +214,17 @@ class RecognitionJoint:
             for s in range(len(z))
         ]
         return torch.stack(rows)
+
+    def _rows(self, half: Literal[0, 1] | None, *, like: Tensor) -> Int[Tensor, " N"]:
+        """Indices of the bank's rows, or of its even or odd ones."""
+        rows = torch.arange(self.bank.size, device=like.device)
+        if half is None:
+            return rows
+        if self.bank.size < 4:
+            raise ValueError(
+                f"Expected a bank of at least 4 observations for side='lower', which splits it; got {self.bank.size}."
+            )
+        return rows[half::2]
 
     def _mean(
         self,

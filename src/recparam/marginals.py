@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -55,6 +55,8 @@ class Recognised:
         weights: Weight of each scored row in averages, shape (B,), summing to one (over processes: to their number).
         redraw: A second joint with independent latents, where latents are sampled under the empirical base.
         processes: Among how many processes the rows of the bank are divided, each of which scores its own.
+        integrated: R_phi(z_j|x_j) of the scored rows where expectations under R are to be closed forms; None where
+            they are means over latents.
     """
 
     particles: Particles
@@ -63,6 +65,17 @@ class Recognised:
     weights: Tensor
     redraw: RecognitionJoint | None = None
     processes: int = 1
+    integrated: Sequence[Distribution] | None = None
+
+    def in_closed_form(self, distributions: Sequence[Distribution]) -> Recognised:
+        """The same with the expectations under R_phi(z_j|x_j), of the scored rows and the bank, in closed form.
+
+        Under the empirical base Z(z) is then a finite sum again.
+        """
+        joint = self.joint
+        if joint.situation == "exact_sampled":
+            joint = RecognitionJoint(joint.bank, situation="exact")
+        return replace(self, joint=joint, redraw=None, integrated=distributions)
 
 
 class Marginal(ABC):

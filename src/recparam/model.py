@@ -23,6 +23,8 @@ from recparam.prediction import Prediction, prediction_from
 from recparam.priors import InfoNCEPrior, Prior, Side
 from recparam.recognition import DensityError, Dirac, RecognitionModel
 
+Expectation = Literal["sampled", "analytic"]
+
 
 class RPM(nn.Module):
     """A latent-variable model with an encoder and a prior but no decoder.
@@ -118,6 +120,7 @@ class RPM(nn.Module):
         self,
         *observations: Tensor,
         side: Side = None,
+        expectation: Expectation = "sampled",
         weights: Float[Tensor, " B"] | None = None,
         rows: Int[Tensor, " B"] | None = None,
         labels: Labels | None = None,
@@ -130,6 +133,11 @@ class RPM(nn.Module):
             observations: x, x', ...: one tensor (B, ...) per observation, rows in correspondence.
             side: None keeps a row's own latents in the bank (the training objective); "upper" and "lower" ask
                 for a bound on the ELBO, and the bank is treated as that bound needs.
+            expectation: "sampled" draws z and z'. "analytic", for Gaussian latents under an InfoNCE prior with
+                `GaussianRBF`, `Bilinear`, `OnDimensions` of them or their sum, draws z alone: E[log f(z, z')] over
+                z', and E[f(z, z')] over the z' of each row of the bank, are closed forms. That averages inside
+                the logarithm, which lowers the value of a finite bank, but for side="lower" where it may raise it,
+                and turns no direction round; over a data set under the empirical base the value is exact.
             weights: Weight of each row in averages, shape (B,); None means equal.
             rows: With a DatasetMarginal, the data set's index of each scored row, shape (B,).
             labels: Who the scored rows are: identities, sessions, times (see `Labels`).
@@ -141,14 +149,16 @@ class RPM(nn.Module):
 
         Raises:
             DensityError: The prior needs densities and a recognition model is deterministic.
-            ValueError: Shapes, widths or dtypes do not fit, a batch of one, NaN or infinity (named), `rows` that are
-                not the scored observations.
+            ValueError: No closed form where one is asked for, shapes, widths or dtypes that do not fit, a batch of one,
+                NaN or infinity (named), `rows` that are not the scored observations.
 
         With side="lower" and an InfoNCE prior the bound, valid as it is, can be -inf and so say nothing, where a row
         has few latents of the bank near it. A UserWarning tells; a larger bank or a longer lengthscale helps.
         In evaluation mode or without gradients a value at its ceiling comes with a `CeilingWarning`.
         """
-        recognised = self._recognised(observations, weights, rows, labels, num_samples, generator)
+        recognised = self._recognised(
+            observations, weights, rows, labels, num_samples, generator, expectation=expectation
+        )
         return self._looked_at(bounds.elbo(self.prior, recognised, side=side), recognised)
 
     def forward(self, *observations: Tensor, **options: Any) -> Bound:
@@ -449,16 +459,25 @@ class RPM(nn.Module):
         generator: torch.Generator | None,
         *,
         in_bank: bool = False,
+        expectation: Expectation = "sampled",
     ) -> Recognised:
         """Encode and sample the scored rows, and put them beside their bank.
 
         A bank without the scored rows bounds neither side of the MI. `in_bank` asks for one that holds them, which
         is then the scored batch itself.
         """
+        if expectation not in ("sampled", "analytic"):
+            raise ValueError(f"Expected expectation='sampled' or 'analytic'; got {expectation!r}. Use 'sampled'.")
         scored = self._scored(observations, weights, rows, labels, num_samples, generator)
+        # Of points every expectation is the value itself, which the kernel takes in one sweep with its denominator.
+        integrate = expectation == "analytic" and not all(isinstance(d, Dirac) for d in scored.distributions)
+        if integrate:
+            self.prior.check_closed_form(scored.distributions)
         recognised = self.marginal.recognised(scored, encode=self._encode)
         if self._learning:
             self.marginal.remember(scored)
+        if integrate:
+            return recognised.in_closed_form(scored.distributions)
         if in_bank and recognised.joint.situation in ("independent", "queue"):
             window = recognised.joint.bank.exclude_within
             return BatchMarginal(exclude_within=window).recognised(replace(scored, rows=None), encode=self._encode)

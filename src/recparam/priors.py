@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.banks import Bank, Queries
+from recparam.closed_forms import Moments, expected_log_f, expected_score
 from recparam.couplings import Coupling
 from recparam.joint import RecognitionJoint, Situation
 from recparam.marginals import Recognised
 from recparam.ops.checks import check_count, check_finite, check_tensor, explain_dtype, is_finite_number
 from recparam.ops.collectives import gather_rows
-from recparam.recognition import DensityError, Dirac, Particles, enumerable
+from recparam.recognition import DensityError, Dirac, Particles, enumerable, gaussian_parameters
 
 Side = Literal["upper", "lower"] | None
 Kind = Literal["lower", "upper", "exact", "estimate"]
@@ -88,6 +89,13 @@ class Prior(nn.Module, ABC):
         """Raise DensityError if the prior needs densities and a recognition model is a Dirac."""
         if self.needs_density and any(isinstance(d, Dirac) for d in distributions):
             raise DensityError(self._density_message())
+
+    def check_closed_form(self, distributions: Sequence[Distribution]) -> None:
+        """Raise ValueError unless expectations of the log-ratio under these distributions have closed forms."""
+        raise ValueError(
+            f"Expected rp.InfoNCEPrior(...) for expectation='analytic'; got {type(self).__name__}. "
+            f"Use expectation='sampled'."
+        )
 
     def _density_message(self) -> str:
         return (
@@ -188,6 +196,13 @@ class InfoNCEPrior(Prior):
         for width, width_prime in zip(widths[:-1], widths[1:], strict=True):
             self.coupling.check_widths(width, width_prime)
 
+    def check_closed_form(self, distributions: Sequence[Distribution]) -> None:
+        """Raise ValueError unless the coupling and the latents have Gaussian integrals."""
+        for distribution in distributions[1:]:
+            expected_score(self.coupling, distribution.event_shape[0])
+        for distribution in distributions:
+            gaussian_parameters(distribution)
+
     def kind(self, side: Side, situation: Situation) -> Kind:
         """Exact over the data set; self-included an estimate; leave-one-out an upper bound; a queue an estimate."""
         if situation == "queue" and side is not None:
@@ -207,31 +222,46 @@ class InfoNCEPrior(Prior):
 
     def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
         steps = range(1, len(latents))
-        log_f = torch.stack([self.coupling(latents[t - 1], latents[t]) for t in steps]).sum(0)
-        ratios = [self._log_ratio(t, latents[t - 1], latents[t], recognised, side) for t in steps]
-        log_ratio = torch.stack(ratios).sum(0)
-        return Terms(log_ratio, {"log_f": log_f, "minus_log_Z": log_ratio - log_f})
+        log_f = [self._log_f(t, latents[t - 1], latents[t], recognised) for t in steps]
+        ratios = [self._log_ratio(t, latents[t - 1], latents[t], log_f[t - 1], recognised, side) for t in steps]
+        log_ratio, total = torch.stack(ratios).sum(0), torch.stack(log_f).sum(0)
+        return Terms(log_ratio, {"log_f": total, "minus_log_Z": log_ratio - total})
 
-    def _log_ratio(self, index: int, z: Tensor, z_prime: Tensor, recognised: Recognised, side: Side) -> Tensor:
+    def _log_f(self, index: int, z: Tensor, z_prime: Tensor, recognised: Recognised) -> Tensor:
+        """log f(z, z') of one step of the chain, or its expectation over z'.
+
+        Not over z, which is drawn all the same: log f and log Z at one z have much of their noise in common, and the
+        difference loses it. With the integral over z' alone the value also stays under its ceiling at each draw.
+        """
+        if recognised.integrated is None:
+            return self.coupling(z, z_prime)
+        return expected_log_f(self.coupling, Moments(z, torch.zeros_like(z)), Moments.of(recognised.integrated[index]))
+
+    def _log_ratio(
+        self, index: int, z: Tensor, z_prime: Tensor, log_f: Tensor, recognised: Recognised, side: Side
+    ) -> Tensor:
         """log f(z, z') - log Z(z) of one step of the chain."""
         joint, queries, score = recognised.joint, recognised.queries, self.coupling.score()
+        log_mean = joint.log_expectation
+        if recognised.integrated is not None:
+            score, log_mean = expected_score(self.coupling, z_prime.shape[-1]), joint.log_integral
         if joint.situation == "exact_sampled" and side is not None:
             queries = Queries()  # fresh draws of every row, the row's own included, are unbiased
         keep_own = joint.situation == "exact" or side is None
         if keep_own or side == "upper":
-            together = joint.log_contrast(index, score, z, z_prime, queries=queries, keep_own=keep_own)
-            if together is not None:
-                return together
-            log_z = joint.log_expectation(index, score, z, queries=queries, keep_own=keep_own)
-            return self.coupling(z, z_prime) - log_z
+            if recognised.integrated is None:
+                together = joint.log_contrast(index, score, z, z_prime, queries=queries, keep_own=keep_own)
+                if together is not None:
+                    return together
+            return log_f - log_mean(index, score, z, queries=queries, keep_own=keep_own)
         # -log Z >= 1 - log a - Z / a for any a > 0, and Zhat is unbiased and independent of a
         if joint.situation == "exact_sampled" and recognised.redraw is not None:
             log_a = recognised.redraw.log_expectation(index, score, z)
             log_zhat = joint.log_expectation(index, score, z)
         else:
-            log_a = joint.log_expectation(index, score, z, queries=queries, keep_own=False, half=0)
-            log_zhat = joint.log_expectation(index, score, z, queries=queries, keep_own=False, half=1)
-        return self.coupling(z, z_prime) + 1 - log_a - (log_zhat - log_a).exp()
+            log_a = log_mean(index, score, z, queries=queries, keep_own=False, half=0)
+            log_zhat = log_mean(index, score, z, queries=queries, keep_own=False, half=1)
+        return log_f + 1 - log_a - (log_zhat - log_a).exp()
 
     def log_conditional(
         self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"], log_base: Float[Tensor, " G"]

@@ -275,12 +275,27 @@ def density_score(distribution: Distribution) -> tuple[Score, Tensor]:
     if isinstance(distribution, Dirac):
         distribution.log_prob(distribution.loc)
     if isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal):
-        base = distribution.base_dist
-        return GaussianDensity(), torch.cat([base.loc, base.scale], dim=-1)
+        return GaussianDensity(), gaussian_parameters(distribution)
     if isinstance(distribution, OneHotCategorical):
         return DotProduct(), distribution.logits
     rows = torch.arange(distribution.batch_shape[0], dtype=torch.get_default_dtype())[:, None]
     return BlockScore(lambda z, bank: distribution.log_prob(z[:, None, :])), rows
+
+
+def gaussian_parameters(distribution: Distribution) -> Float[Tensor, "B E"]:
+    """Mean and scale of a diagonal Gaussian side by side, (B, 2 D); a Dirac is one of scale zero.
+
+    Raises:
+        ValueError: Another distribution.
+    """
+    if isinstance(distribution, Dirac):
+        return torch.cat([distribution.loc, torch.zeros_like(distribution.loc)], dim=-1)
+    if isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal):
+        return torch.cat([distribution.base_dist.loc, distribution.base_dist.scale], dim=-1)
+    raise ValueError(
+        f"Expected Gaussian latents for expectation='analytic', of rp.Gaussian(net) or rp.EpsilonGaussian(net, "
+        f"epsilon=...), or deterministic ones; got {type(distribution).__name__}. Use expectation='sampled'."
+    )
 
 
 def _support(distribution: Distribution) -> Tensor:

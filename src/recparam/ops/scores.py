@@ -212,6 +212,69 @@ class GaussianDensity:
 
 
 @dataclass(frozen=True)
+class IntegratedDotProduct:
+    """Scores log E[exp(z^T weight z')], z' ~ N(mean_m, diag scale_m^2), by column; columns hold (mean, scale).
+
+        z^T weight mean_m + 1/2 sum_e ((weight^T z)_e scale_me)^2
+
+    Args:
+        weight: Matrix (D, E).
+    """
+
+    weight: Tensor
+    tolerated = _DOT
+
+    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
+        """Score every row against every column."""
+        return DotProduct()(*self._sides(z, bank))
+
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features:
+        """weight^T z and its square against the mean and half the variance."""
+        rows, columns = self._sides(z, bank)
+        return DotProduct().features(rows, columns, centre=None if centre is None else _with_half_variance(centre))
+
+    def _sides(self, z: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+        _check_widths(z, bank, (self.weight.shape[0], 2 * self.weight.shape[1]))
+        z = z @ self.weight.to(z.dtype)
+        return torch.cat([z, z.square()], -1), _with_half_variance(bank)
+
+
+@dataclass(frozen=True)
+class IntegratedDistance:
+    """Scores log E[exp SquaredDistance(z, z')], z' ~ N(mean_m, diag scale_m^2), by column; columns hold (mean, scale).
+
+        -1/2 sum_d [ (z_d - mean_md)^2 / (lengthscale_d^2 + scale_md^2) + log(1 + scale_md^2 / lengthscale_d^2) ]
+
+    Args:
+        lengthscale: Scalar or (D,), in units of z.
+    """
+
+    lengthscale: Tensor
+    tolerated = _DISTANCE
+
+    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
+        """Score every row against every column."""
+        components, log_volume = self._components(bank)
+        return GaussianDensity()(z, components) + log_volume
+
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features:
+        """Those of a Gaussian density as wide as f and the column together."""
+        components, log_volume = self._components(bank)
+        rows, columns, _, bias, _ = GaussianDensity().features(z, components, centre=centre)
+        return Features(rows, columns, None, log_volume if bias is None else bias + log_volume)
+
+    def _components(self, bank: Tensor) -> tuple[Tensor, Tensor]:
+        """The columns as Gaussians of variance lengthscale^2 + scale^2, and log of the integral of f, a scalar."""
+        mean, scale = bank.chunk(2, dim=-1)
+        length = self.lengthscale.to(scale.dtype).expand(scale.shape[-1:])
+        return torch.cat([mean, torch.hypot(length.expand_as(scale), scale)], -1), _log_normaliser(length)
+
+
+@dataclass(frozen=True)
 class BlockScore:
     """Scores any callable on blocks; a wrong output shape is an error.
 
@@ -312,3 +375,9 @@ def _check_widths(z: Tensor, bank: Tensor, wanted: Sequence[int]) -> None:
 
 def _log_normaliser(scale_MD: Tensor) -> Tensor:
     return scale_MD.log().sum(-1) + 0.5 * scale_MD.shape[-1] * torch.log(scale_MD.new_tensor(2 * torch.pi))
+
+
+def _with_half_variance(bank: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch E"]:
+    """(mean, scale) as (mean, scale^2 / 2)."""
+    mean, scale = bank.chunk(2, dim=-1)
+    return torch.cat([mean, 0.5 * scale.square()], -1)
