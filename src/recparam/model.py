@@ -208,7 +208,7 @@ class RPM(nn.Module):
             raise DensityError(
                 f"The mutual information of deterministic latents (Eq. 38) has no density ratio to evaluate; "
                 f"{type(self.prior).__name__} cannot bound it. Use rp.InfoNCEPrior(...) for a lower bound, or "
-                f"rp.EpsilonGaussian(net, epsilon=...) (Eq. 46)."
+                f"rp.EpsilonGaussian(net, epsilon=...) (Eq. 46; see docs/deterministic.md)."
             )
         lower = self._looked_at(bounds.infinite_infonce(self.prior.coupling, recognised), recognised)
         if recognised.joint.situation == "exact":
@@ -265,7 +265,7 @@ class RPM(nn.Module):
             raise DensityError(
                 "The MI and the KL of deterministic latents (Eq. 38) have no density ratio to evaluate. Give a critic "
                 "fitted on other data, critic=rp.GaussianRBF(...), whose InfoNCE bound on the MI leaves a lower bound "
-                "on the KL; or use rp.EpsilonGaussian(net, epsilon=...) (Eq. 46)."
+                "on the KL; or use rp.EpsilonGaussian(net, epsilon=...) (Eq. 46; see docs/deterministic.md)."
             )
         situation = recognised.joint.situation
         exact = situation in ("exact", "exact_sampled")

@@ -101,7 +101,7 @@ class Prior(nn.Module, ABC):
         return (
             f"{type(self).__name__} needs the densities R(z) of Eq. 11, and a deterministic recognition model (Eq. 38) "
             f"has none. Use rp.EpsilonGaussian(net, epsilon=...) (Eq. 46), rp.Gaussian(net), or rp.InfoNCEPrior, "
-            f"where R(z) R(z') cancels."
+            f"where R(z) R(z') cancels; for what epsilon does see docs/deterministic.md."
         )
 
     def terms(self, recognised: Recognised, *, side: Side = None) -> Terms:

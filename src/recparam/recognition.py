@@ -57,7 +57,8 @@ class Dirac(Distribution):
         """Always an error: a point mass has no density."""
         raise DensityError(
             "A deterministic recognition model R(z|x) = delta(z - g(x)) has no density (Eq. 38). "
-            "Use rp.EpsilonGaussian(net, epsilon=...), Eq. 46, where a density is needed."
+            "Use rp.EpsilonGaussian(net, epsilon=...), Eq. 46, where a density is needed; for what epsilon then does "
+            "see docs/deterministic.md."
         )
 
 
