@@ -78,7 +78,7 @@ class FiniteWorld:
     def mutual_information(self) -> Tensor:
         """E_{R(z,z')} log R(z,z') / (R(z) R(z')) (Eq. 5, second line)."""
         joint = self.joint()
-        return (joint * (joint / self.product_of_marginals()).log()).sum()
+        return _mean_log(joint, joint, self.product_of_marginals()).sum()
 
     def infonce_prior(self, log_f: Sequence[Tensor]) -> Tensor:
         """P(z) P(z'|z) of Eq. 21, with Z(z) of Eq. 22, one log f table (z_t, z_{t+1}) per step of the chain."""

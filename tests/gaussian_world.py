@@ -97,14 +97,42 @@ class GaussianWorld:
         log_z = 0.5 * torch.trace(theta @ self.marginal @ theta.T @ self.marginal)
         return float(log_f - log_z)
 
-    def joint_gaussian(self, correlation: float) -> float:
-        """ELBO under the joint Gaussian prior: E log P(z, z') - 2 E log R(z), from covariances alone."""
-        eye = torch.eye(self.dim, dtype=torch.float64)
-        prior = torch.cat([torch.cat([eye, correlation * eye], 1), torch.cat([correlation * eye, eye], 1)])
-        truth = torch.cat([torch.cat([self.marginal, self.cross], 1), torch.cat([self.cross.T, self.marginal], 1)])
-        log_prior = -0.5 * (torch.logdet(prior) + torch.trace(torch.linalg.solve(prior, truth)))
+    def covariance(self, steps: int) -> Tensor:
+        """Covariance of the latents (z_1, ..., z_steps) of a stationary chain."""
+        signal, eye = self.weight @ self.weight.T, torch.eye(steps, dtype=torch.float64)
+        noise = self.variance * torch.eye(self.dim, dtype=torch.float64)
+        return torch.kron(_powers(self.rho, steps), signal) + torch.kron(eye, noise)
+
+    def total_correlation(self, steps: int) -> float:
+        """KL between the joint of a chain's latents and the product of its marginals; the MI for a pair."""
+        return float(0.5 * (steps * torch.logdet(self.marginal) - torch.logdet(self.covariance(steps))))
+
+    def joint_gaussian(self, correlation: float, *, steps: int = 2) -> float:
+        """ELBO under the joint Gaussian prior: E log P(z_1, ..) - sum_j E log R(z_j), from covariances alone."""
+        prior = torch.kron(_powers(correlation, steps), torch.eye(self.dim, dtype=torch.float64))
+        log_prior = -0.5 * (torch.logdet(prior) + torch.trace(torch.linalg.solve(prior, self.covariance(steps))))
         log_marginal = -0.5 * (torch.logdet(self.marginal) + self.dim)
-        return float(log_prior - 2 * log_marginal)
+        return float(log_prior - steps * log_marginal)
+
+    def log_marginal(self, x: Tensor, x_prime: Tensor, correlation: float) -> Tensor:
+        """log E_{R(z|x) R(z'|x')}[ P(z, z') / R(z) R(z') ] under the joint Gaussian prior, shape (B,).
+
+        With u = (z, z') ~ N(m, v I) and K the difference of the precisions of P and of R(z) R(z'), it is the
+        logarithm of E exp(-u^T K u / 2) = |I + v K|^(-1/2) exp(-m^T K (I + v K)^-1 m / 2) and of their determinants.
+        """
+        prior = torch.kron(_powers(correlation, 2), torch.eye(self.dim, dtype=torch.float64))
+        product = torch.block_diag(self.marginal, self.marginal)
+        k = torch.linalg.inv(prior) - torch.linalg.inv(product)
+        spread = torch.eye(2 * self.dim, dtype=torch.float64) + self.variance * k
+        mean = torch.cat([x @ self.weight.T, x_prime @ self.weight.T], 1)
+        quadratic = ((mean @ k @ torch.linalg.inv(spread)) * mean).sum(1)
+        return -0.5 * (torch.logdet(prior) - torch.logdet(product) + torch.logdet(spread) + quadratic)
+
+
+def _powers(correlation: float, steps: int) -> Tensor:
+    """correlation^|i - j|: the covariance of a stationary chain of unit variance."""
+    index = torch.arange(steps, dtype=torch.float64)
+    return torch.tensor(correlation, dtype=torch.float64) ** (index[:, None] - index).abs()
 
 
 def mixed(dim: int) -> Tensor:

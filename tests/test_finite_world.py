@@ -309,6 +309,10 @@ def test_deterministic_elbo_is_the_log_likelihood(seed: int, views: int) -> None
     close(elbo.per_observation, evidence.flatten())
     close(elbo.value, (case.base * evidence).sum())
     assert elbo.kind == log_marginal.kind == "exact"
+    mi = model.mutual_information(*case.observations)
+    assert (mi.lower.of, mi.lower.kind, mi.upper) == ("mi", "lower", None)
+    close(mi.lower.value, elbo.value)
+    assert float(mi.lower) <= float(world.mutual_information()) + 1e-12
 
 
 @pytest.mark.parametrize("prior_name", PRIORS)
@@ -327,6 +331,25 @@ def test_three_observations(seed: int, prior_name: str) -> None:
     close(evidence.per_observation - elbo.per_observation, world.gap(table).flatten())
     close(parts.kl.value, world.divergence(table))
     assert elbo.ceiling is not None and float(elbo) <= elbo.ceiling
+    assert {elbo.kind, evidence.kind, parts.elbo.kind, parts.mi.kind, parts.kl.kind} == {"exact"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_unnormalised_prior_has_no_divergence(seed: int) -> None:
+    """Eq. 18: MI - ELBO is a KL only if P sums to one; with mass e^10 it is the KL less 10, below zero."""
+
+    class Unnormalised(JointCategoricalPrior):
+        def log_prob(self, *latents: Tensor) -> Tensor:
+            return super().log_prob(*latents) + 10
+
+    case = make_case(seed)
+    _, table = make_prior("table", case)
+    prior = Unnormalised(*case.widths)
+    with torch.no_grad():
+        prior.logits.copy_(table.log())
+    parts = case.model(prior).decompose(*case.observations)
+    close(parts.kl.value, case.world.divergence(table) - 10)
+    assert float(case.world.divergence(table)) > 0 > float(parts.kl)
 
 
 @pytest.mark.parametrize("quantity", ["elbo", "log_marginal"])

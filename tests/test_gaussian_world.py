@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -31,6 +32,40 @@ def test_the_mutual_information_is_the_textbook_one(dim: int) -> None:
     # an invertible W loses nothing
     assert GaussianWorld(mixed(dim), 0.0).mi() == pytest.approx(standard(dim).mi(), rel=1e-10)
     assert standard(dim, variance=0.1).mi() < standard(dim).mi()
+
+
+@pytest.mark.parametrize("world", worlds(), ids=lambda w: f"D{w.dim}")
+def test_chains_agree_with_pairs(world: GaussianWorld) -> None:
+    assert world.total_correlation(2) == pytest.approx(world.mi(), rel=1e-10)
+    if world.variance == 0:  # a Markov chain of latents
+        assert world.total_correlation(3) == pytest.approx(2 * world.mi(), rel=1e-10)
+    # P(z_1, z_2, z_3) = P(z_1, z_2) P(z_2, z_3) / P(z_2), and R(z_2) is counted once more than in two pairs
+    trace = torch.trace(world.marginal)
+    middle = float(0.5 * (trace - world.dim - torch.logdet(world.marginal)))
+    assert world.joint_gaussian(0.6, steps=3) == pytest.approx(2 * world.joint_gaussian(0.6) + middle, rel=1e-10)
+    assert world.joint_gaussian(0.6, steps=3) < world.total_correlation(3)
+
+
+def test_the_log_marginal_is_above_the_elbo_and_is_that_of_quadrature() -> None:
+    world = standard(1, variance=0.1)
+    x, x_prime = world.sample(300, torch.Generator().manual_seed(0))
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite.hermgauss(60))
+    log_ratio = _log_ratio(world, x + 0.2**0.5 * nodes, x_prime + 0.2**0.5 * nodes, 0.7)
+    log_mass = (weights / math.pi**0.5).log()
+    log_mass = log_mass[:, None] + log_mass
+    by_quadrature = (log_ratio + log_mass).logsumexp((1, 2))
+    torch.testing.assert_close(world.log_marginal(x, x_prime, 0.7), by_quadrature)
+    elbo = (log_mass.exp() * log_ratio).sum((1, 2))
+    assert bool((by_quadrature > elbo).all())
+    error = float(elbo.std()) / len(elbo) ** 0.5
+    assert abs(float(elbo.mean()) - world.joint_gaussian(0.7)) < 4 * error
+
+
+def _log_ratio(world: GaussianWorld, z: Tensor, z_prime: Tensor, rho: float) -> Tensor:
+    """log P(z, z') / R(z) R(z') in one dimension at all pairs of z (B, n) and z' (B, n)."""
+    z, z_prime, variance = z[:, :, None], z_prime[:, None, :], float(world.marginal)
+    quadratic = (z**2 - 2 * rho * z * z_prime + z_prime**2) / (1 - rho**2) - (z**2 + z_prime**2) / variance
+    return -0.5 * quadratic - 0.5 * math.log(1 - rho**2) + math.log(variance)
 
 
 @pytest.mark.parametrize("dim", [1, 5, 20])

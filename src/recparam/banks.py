@@ -130,9 +130,25 @@ class Bank:
 
     @property
     def dependent(self) -> bool:
-        """Whether rows are known not to be independent draws: a window in time is set, or identities repeat."""
-        identities = None if self.labels is None else self.labels.identities
-        return self.exclude_within is not None or (identities is not None and len(identities.unique()) < self.size)
+        """Whether rows are known not to be independent draws: identities repeat, or sessions with times are series."""
+        labels = self.labels
+        if self.exclude_within is not None or labels is None:
+            return self.exclude_within is not None
+        copies = labels.identities is not None and len(labels.identities.unique()) < self.size
+        several = labels.sessions is None or len(labels.sessions.unique()) < self.size
+        return copies or (labels.times is not None and several)
+
+    def holds_neighbours(self, queries: Queries) -> bool:
+        """Whether rows of a query's own session, with times, are left in its expectations by want of a window."""
+        of_queries = self._labels_of(queries)
+        if self.exclude_within is not None or _both(of_queries, self.labels, "times") is None:
+            return False
+        sessions = _both(of_queries, self.labels, "sessions")
+        if sessions is None:
+            return True
+        rows, counts = sessions[1].unique(return_counts=True)
+        alone = 0 if queries.own is None else 1  # a query's own row is no neighbour
+        return bool(torch.isin(sessions[0], rows[counts > alone]).any())
 
     @property
     def staleness(self) -> float:
@@ -157,10 +173,7 @@ class Bank:
         Raises:
             ValueError: `exclude_within` is set and the times of the queries are not known.
         """
-        own, of_bank = queries.own, self.labels
-        of_queries = queries.labels
-        if of_queries is None and own is not None and of_bank is not None:
-            of_queries = of_bank.map(lambda part: part[own])
+        own, of_bank, of_queries = queries.own, self.labels, self._labels_of(queries)
         times, sessions, identities = (_both(of_queries, of_bank, name) for name in ("times", "sessions", "identities"))
         if keep_own:
             identities = None
@@ -185,6 +198,13 @@ class Bank:
             return out
 
         return mask
+
+    def _labels_of(self, queries: Queries) -> Labels | None:
+        """Who the queries are, from their own rows where it is not given."""
+        own = queries.own
+        if queries.labels is None and own is not None and self.labels is not None:
+            return self.labels.map(lambda part: part[own])
+        return queries.labels
 
 
 def _both(queries: Labels | None, bank: Labels | None, name: str) -> tuple[Tensor, Tensor] | None:

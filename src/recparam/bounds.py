@@ -351,14 +351,16 @@ def warn_at_ceiling(
 def _kind(prior: Prior, recognised: Recognised, side: Side) -> Kind:
     """The prior's word, kept only as far as it is proved where the rows of the bank are old or not independent.
 
-    Jensen's inequality needs no independence of the others among themselves: leave-one-out stays an upper bound.
+    Jensen's inequality needs no independence of the others among themselves: leave-one-out stays an upper bound,
+    unless neighbours in a series, which share information with the row, stay in.
     """
-    kind = prior.kind(side, recognised.joint.situation)
-    if recognised.joint.bank.age is not None:  # another encoder's latents, or gradients that are not the value's
+    situation, bank, queries = recognised.joint.situation, recognised.joint.bank, recognised.queries
+    kind = prior.kind(side, situation)
+    if bank.age is not None:  # another encoder's latents, or gradients that are not the value's
         return "estimate"
-    if kind == "exact" or not recognised.joint.bank.dependent:
+    if kind == "exact" or situation == "exact_sampled" or not (bank.dependent or bank.holds_neighbours(queries)):
         return kind
-    jensen = isinstance(prior, InfoNCEPrior | ParametricPrior)
+    jensen = isinstance(prior, InfoNCEPrior | ParametricPrior) and not bank.holds_neighbours(queries)
     return "upper" if jensen and side == kind == "upper" else "estimate"
 
 
