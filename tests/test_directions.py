@@ -455,3 +455,6 @@ def test_rows_with_times_are_a_series() -> None:
     assert model.elbo(*batch, side="upper", labels=rp.Labels(times=times, sessions=ones + 1)).kind == "upper"
     assert model.elbo(*batch, side="lower", labels=rp.Labels(times=times, sessions=ones + 1)).kind == "estimate"
     assert model.elbo(*other).kind == "exact"
+    # a bank of one frame of each recording: independent of each other, not of the scored frames
+    model.marginal = rp.DatasetMarginal(*other, labels=rp.Labels(times=times, sessions=apart))
+    assert model.elbo(*batch, side="upper", labels=rp.Labels(times=times, sessions=apart)).kind == "estimate"
