@@ -105,16 +105,19 @@ class FiniteWorld:
         """P(x, x') (Eq. 48), over the x axes."""
         return self.model(prior).sum(self.z_axes)
 
-    def elbo(self, prior: Tensor) -> Tensor:
-        """E_Q log P(x|z) P(x'|z') P(z, z') / Q (Eq. 1) with Q of Eq. 14, over the x axes; const included."""
-        q = self.conditional()
+    def posterior(self, prior: Tensor) -> Tensor:
+        """P(z, z'|x, x'), over all axes."""
+        return self.model(prior) / self._place(self.evidence(prior), *self.x_axes)
+
+    def elbo(self, prior: Tensor, q: Tensor | None = None) -> Tensor:
+        """E_Q log P(x|z) P(x'|z') P(z, z') / Q (Eq. 1), over the x axes; const included. Q is Eq. 14's if not given."""
+        q = self.conditional() if q is None else q
         return _mean_log(q, self.model(prior), q).sum(self.z_axes)
 
-    def gap(self, prior: Tensor) -> Tensor:
+    def gap(self, prior: Tensor, q: Tensor | None = None) -> Tensor:
         """D_KL(Q || P(z, z'|x, x')): what Jensen's inequality gives away in Eq. 1, over the x axes."""
-        q = self.conditional()
-        posterior = self.model(prior) / self._place(self.evidence(prior), *self.x_axes)
-        return _mean_log(q, q, posterior).sum(self.z_axes)
+        q = self.conditional() if q is None else q
+        return _mean_log(q, q, self.posterior(prior)).sum(self.z_axes)
 
     def mean_elbo(self, prior: Tensor) -> Tensor:
         """E_{R(z,z')} log P(z,z') / (R(z) R(z')) (Eq. 16 less const)."""

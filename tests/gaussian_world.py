@@ -9,12 +9,19 @@ with S = W W^T + v I and C = rho W W^T. Everything below is float64, in nats, an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
 
 import recparam as rp
+from recparam.banks import Bank, Queries
+from recparam.joint import RecognitionJoint
+from recparam.marginals import Encode, Marginal, Recognised, Scored
+from recparam.ops import Score
 from recparam.recognition import RecognitionModel
 
 
@@ -128,11 +135,73 @@ class GaussianWorld:
         quadratic = ((mean @ k @ torch.linalg.inv(spread)) * mean).sum(1)
         return -0.5 * (torch.logdet(prior) - torch.logdet(product) + torch.logdet(spread) + quadratic)
 
+    def posterior(self, correlation: float, x: Tensor, x_prime: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """P(z, z'|x, x') under the joint Gaussian prior with R(z) = N(0, S): the log evidence, mean and covariance.
+
+        R_phi(z|x) R_phi(z'|x') P(z, z') / (R(z) R(z')) is exp of a quadratic form in (z, z') of precision
+        A = I / v + P^-1 - diag(S, S)^-1, and less the constant its integral is the evidence.
+
+        Returns:
+            Shapes (N,), (N, 2 D) and (2 D, 2 D).
+        """
+        eye = torch.eye(self.dim, dtype=torch.float64)
+        prior = torch.cat([torch.cat([eye, correlation * eye], 1), torch.cat([correlation * eye, eye], 1)])
+        marginals = torch.block_diag(self.marginal, self.marginal)
+        precision = torch.eye(2 * self.dim).double() / self.variance + prior.inverse() - marginals.inverse()
+        g = torch.cat([x @ self.weight.T, x_prime @ self.weight.T], 1)
+        covariance = precision.inverse()
+        mean = g @ covariance / self.variance
+        constant = torch.logdet(marginals) - torch.logdet(prior) - torch.logdet(precision)
+        constant = 0.5 * (constant - 2 * self.dim * math.log(self.variance))
+        return constant + 0.5 * ((mean * g).sum(1) - g.square().sum(1)) / self.variance, mean, covariance
+
 
 def _powers(correlation: float, steps: int) -> Tensor:
     """correlation^|i - j|: the covariance of a stationary chain of unit variance."""
     index = torch.arange(steps, dtype=torch.float64)
     return torch.tensor(correlation, dtype=torch.float64) ** (index[:, None] - index).abs()
+
+
+_ANY = Queries()
+
+
+class KnownJoint(RecognitionJoint):
+    """R whose marginals are the world's own, N(0, S), and not a mixture over the bank."""
+
+    world: GaussianWorld
+
+    def log_marginal(self, index: int, z: Tensor, *, queries: Queries = _ANY, keep_own: bool = True) -> Tensor:
+        return MultivariateNormal(torch.zeros(self.world.dim).double(), self.world.marginal).log_prob(z)
+
+    def log_expectation(
+        self,
+        index: int,
+        score: Score,
+        z: Tensor,
+        *,
+        queries: Queries = _ANY,
+        keep_own: bool = True,
+        half: Literal[0, 1] | None = None,
+    ) -> Tensor:
+        """log Z(z) of an RBF, as in `GaussianWorld.rbf`, from its value at distance one."""
+        first = torch.eye(self.world.dim, dtype=torch.float64)[:1]
+        theta = -0.5 / float(score(0 * first, first).detach()) * torch.eye(self.world.dim, dtype=torch.float64)
+        total = theta + self.world.marginal
+        quadratic = (z * torch.linalg.solve(total, z[..., None])[..., 0]).sum(-1)
+        return 0.5 * (torch.logdet(theta) - torch.logdet(total) - quadratic)
+
+
+@dataclass(frozen=True)
+class KnownMarginal(Marginal):
+    """The exact marginals of the world, which no bank of finite size has."""
+
+    world: GaussianWorld
+
+    def recognised(self, scored: Scored, *, encode: Encode) -> Recognised:
+        bank = Bank(scored.distributions, scored.particles, source="data set")
+        joint = KnownJoint(bank, situation="exact_sampled")
+        joint.world = self.world
+        return Recognised(scored.particles, joint, Queries(), scored.weights)
 
 
 def mixed(dim: int) -> Tensor:

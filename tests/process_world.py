@@ -158,7 +158,9 @@ class Drawn(RecognitionPosterior):
     def forward(
         self,
         distributions: Sequence[Distribution],
+        observations: Sequence[Tensor],
         *,
+        rows: Tensor | None = None,
         num_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> Particles:

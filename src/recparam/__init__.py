@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recparam.matching import Matching
     from recparam.model import RPM
     from recparam.networks import MLP, CentreOfMassCNN
+    from recparam.posteriors import AmortisedPosterior, PairPosterior
     from recparam.prediction import Prediction
     from recparam.priors import InfoNCEPrior, JointCategoricalPrior, JointGaussianPrior, OptimalPrior
     from recparam.recognition import Categorical, Deterministic, Dirac, EpsilonGaussian, Gaussian
@@ -46,6 +47,8 @@ _HOMES = {
     "BatchMarginal": "recparam.marginals",
     "DatasetMarginal": "recparam.marginals",
     "QueueMarginal": "recparam.marginals",
+    "AmortisedPosterior": "recparam.posteriors",
+    "PairPosterior": "recparam.posteriors",
     "RecognitionJoint": "recparam.joint",
     "Bank": "recparam.banks",
     "Labels": "recparam.banks",
@@ -63,6 +66,7 @@ _HOMES = {
 __all__ = [
     "MLP",
     "RPM",
+    "AmortisedPosterior",
     "Bank",
     "BatchMarginal",
     "Bilinear",
@@ -86,6 +90,7 @@ __all__ = [
     "MutualInformation",
     "OnDimensions",
     "OptimalPrior",
+    "PairPosterior",
     "Prediction",
     "QueueMarginal",
     "RecognitionJoint",

@@ -23,8 +23,14 @@ from recparam.ops import pairwise_infonce, pairwise_logsumexp
 from recparam.ops.checks import check_finite, check_matrix, is_finite_number
 from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, ParametricPrior, Prior, Side
 
-Of = Literal["elbo", "mi", "log_marginal", "kl"]
-_NAMES = {"elbo": "ELBO - const", "mi": "MI", "log_marginal": "log P(x, x') - const", "kl": "KL"}
+Of = Literal["elbo", "mi", "log_marginal", "kl", "gap"]
+_NAMES = {
+    "elbo": "ELBO - const",
+    "mi": "MI",
+    "log_marginal": "log P(x, x') - const",
+    "kl": "KL",
+    "gap": "ELBO(Q) - ELBO(R)",
+}
 _SIGNS = {"lower": ">=", "upper": "<=", "exact": "=", "estimate": "~"}
 _AT_CEILING = 0.1  # nats per step: the own row then has more than exp(-0.1) = 90 % of its denominator
 
@@ -40,7 +46,7 @@ class Bound:
     Args:
         value: Mean over the scored rows, a scalar; differentiable.
         per_observation: Value of each scored row, shape (B,).
-        of: "elbo", "mi", "log_marginal" or "kl".
+        of: "elbo", "mi", "log_marginal", "kl" or "gap".
         kind: "lower" or "upper" bound, "exact", or "estimate" (no side holds).
         ceiling: The largest mean value the bank allows, in nats; None where there is no such limit.
         terms: Named means that add up to the value, where it is a sum.
@@ -115,25 +121,36 @@ class Decomposition:
 
 
 def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
-    """The ELBO of a recognition-parameterised model with Q = R, less its constant.
+    """The ELBO of a recognition-parameterised model, less its constant.
 
-    Equation: 15, 16
+    Equation: 12, 15, 16
 
-        L(x, x') - const = E_{R(z|x) R(z'|x')}[ l(z, z') ],    L = E_{R_base}[ L(x, x') ]
+        L(x, x') - const = E_Q[ l(z, z') + log R_phi(z|x) R_phi(z'|x') / Q(z, z'|x, x') ]
+                         = E_{R(z|x) R(z'|x')}[ l(z, z') ]    where Q = R,        L = E_{R_base}[ L(x, x') ]
 
     Args:
         prior: Gives the log-ratio l.
-        recognised: Latents of the scored rows, and R.
+        recognised: Latents of the scored rows under Q, and R.
         side: None for the training objective; "upper" or "lower" for a bound on the ELBO.
 
     Returns:
-        Bound of the ELBO; its kind follows from prior, bank and side (docs/design.md). With an InfoNCE prior the
+        Bound of the ELBO; its kind follows from prior, bank, Q and side (docs/design.md). With an InfoNCE prior the
         lower side can be -inf, where few latents of the bank are near a row: valid but vacuous, and a UserWarning.
+
+    Raises:
+        ValueError: A free Q is not absolutely continuous with respect to the recognition models and the prior.
     """
     terms = prior.terms(recognised, side=side)
     mass_SB = recognised.particles.log_weights.exp()
     weights_B = recognised.weights
-    per_observation = (mass_SB * terms.log_ratio).sum(0)
+    named, integrand_SB, correction_SB = terms.named, terms.log_ratio, recognised.particles.log_correction
+    if correction_SB is not None:
+        _check_absolutely_continuous(mass_SB, correction_SB, "the recognition models", "log R_phi(z|x) R_phi(z'|x')")
+        if side != "lower":  # whose -inf may be the bound's and not the prior's
+            _check_absolutely_continuous(mass_SB, terms.log_ratio, "the prior", "log P(z, z') - log R(z) R(z')")
+        named = {**named, "log_R_minus_log_Q": correction_SB}
+        integrand_SB = integrand_SB + correction_SB
+    per_observation = (mass_SB * integrand_SB).sum(0)
     if side == "lower" and isinstance(prior, InfoNCEPrior) and bool(per_observation.isneginf().any()):
         warnings.warn(
             f"The lower bound is -inf at {int(per_observation.isneginf().sum())} of {len(per_observation)} rows: valid "
@@ -147,7 +164,7 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
         of="elbo",
         kind=_kind(prior, recognised, side),
         ceiling=_ceiling(prior, recognised, side),
-        terms={name: (weights_B * mass_SB * term).sum() for name, term in terms.named.items()},
+        terms={name: (weights_B * mass_SB * term).sum() for name, term in named.items()},
         weights=weights_B,
     )
 
@@ -157,20 +174,25 @@ def log_marginal(prior: Prior, recognised: Recognised, *, side: Side = None) -> 
 
     Equation: 50, 51
 
-        log P(x, x') - const = log E_{R(z|x) R(z'|x')}[ exp l(z, z') ]
+        log P(x, x') - const = log E_{R(z|x) R(z'|x')}[ exp l(z, z') ] = log E_Q[ R_phi(z|x) R_phi(z'|x') / Q exp l ]
 
     and with deterministic recognition models simply l(g(x), g(x')), which is the ELBO.
 
-    With sampled latents it is a lower bound if R(z) and R(z') are exact, and an estimate otherwise.
+    K latents drawn from Q, the recognition model or a free posterior, give the importance-weighted estimate
+    log (1/K) sum_k exp l R_phi R_phi' / Q. Its expectation grows with K, and with one draw it is the ELBO. It is a
+    lower bound if R(z) and R(z') are exact (and log P is, as of priors with a density), and an estimate otherwise.
     """
     log_ratio_SB = prior.terms(recognised, side=side).log_ratio
+    if recognised.particles.log_correction is not None:
+        log_ratio_SB = log_ratio_SB + recognised.particles.log_correction
     per_observation = torch.logsumexp(recognised.particles.log_weights + log_ratio_SB, dim=0)
     situation = recognised.joint.situation
     deterministic = recognised.particles.exact and log_ratio_SB.shape[0] == 1
     kind: Kind
+    proved = _kind(prior, recognised, side)
     if deterministic or situation == "exact":
-        kind = _kind(prior, recognised, side)
-    elif situation == "exact_sampled" and prior.kind(side, situation) == "exact":
+        kind = proved
+    elif situation == "exact_sampled" and proved == "exact":
         kind = "lower"
     else:
         kind = "estimate"
@@ -348,20 +370,58 @@ def warn_at_ceiling(
     )
 
 
-def _kind(prior: Prior, recognised: Recognised, side: Side) -> Kind:
-    """The prior's word, kept only as far as it is proved where the rows of the bank are old or not independent.
+def posterior_gap(free: Bound, recognition: Bound) -> Bound:
+    """What a free posterior adds to the ELBO: KL(R || P(z, z'|x, x')) - KL(Q || P(z, z'|x, x')), from Eqs. 12 and 15.
 
-    Jensen's inequality needs no independence of the others among themselves: leave-one-out stays an upper bound,
-    unless neighbours in a series, which share information with the row, stay in.
+    Args:
+        free: ELBO of the free posterior.
+        recognition: ELBO of the same model and rows with Q = R.
+
+    Returns:
+        Their difference, at most KL(R || P(z, z'|x, x')), which the exact posterior reaches; exact if both are, and an
+        estimate otherwise.
+    """
+    return Bound(
+        free.value - recognition.value,
+        free.per_observation - recognition.per_observation,
+        "gap",
+        "exact" if free.kind == recognition.kind == "exact" else "estimate",
+        terms={"elbo": free.value, "minus_recognition_elbo": -recognition.value},
+        weights=free.weights,
+    )
+
+
+def _kind(prior: Prior, recognised: Recognised, side: Side) -> Kind:
+    """The prior's word, kept only as far as it is proved with old or dependent rows in the bank, or a free posterior.
+
+    Jensen's inequality needs no independence of the others among themselves, and no latents of R: leave-one-out
+    stays an upper bound, unless neighbours in a series, which share information with the row, stay in. InfoNCE's
+    lower side needs independent rows, but holds at any latents. What needs the scored latents to be draws from the
+    bank's own mixture does not hold with another Q.
     """
     situation, bank, queries = recognised.joint.situation, recognised.joint.bank, recognised.queries
     kind = prior.kind(side, situation)
     if bank.age is not None:  # another encoder's latents, or gradients that are not the value's
         return "estimate"
-    if kind == "exact" or situation == "exact_sampled" or not (bank.dependent or bank.holds_neighbours(queries)):
+    neighbours, free = bank.holds_neighbours(queries), recognised.particles.log_correction is not None
+    related = situation != "exact_sampled" and (bank.dependent or neighbours)
+    if kind == "exact" or not (related or free):
         return kind
-    jensen = isinstance(prior, InfoNCEPrior | ParametricPrior) and not bank.holds_neighbours(queries)
-    return "upper" if jensen and side == kind == "upper" else "estimate"
+    if related and (neighbours or side != "upper"):
+        return "estimate"
+    jensen = kind == "upper" and isinstance(prior, InfoNCEPrior | ParametricPrior)
+    return kind if jensen or (kind == "lower" and isinstance(prior, InfoNCEPrior)) else "estimate"
+
+
+def _check_absolutely_continuous(mass_SB: Tensor, log_density_SB: Tensor, of: str, formula: str) -> None:
+    """Raise ValueError if Q has mass where a density it is compared with is zero."""
+    lost_B = (log_density_SB.isneginf() & (mass_SB > 0)).any(0)
+    if bool(lost_B.any()):
+        raise ValueError(
+            f"Expected a posterior Q that is absolutely continuous with respect to {of}; got Q > 0 where {formula} is "
+            f"-inf, at {int(lost_B.sum())} of {len(lost_B)} rows, the first row {int(lost_B.nonzero()[0])}: the ELBO "
+            f"(Eq. 12) does not exist. Keep Q within their support, or use posterior=None."
+        )
 
 
 def _mean(weights_B: Tensor, values_B: Tensor) -> Tensor:
@@ -373,6 +433,8 @@ def _ceiling(prior: Prior, recognised: Recognised, side: Side) -> float | None:
     joint, own, weights = recognised.joint, recognised.queries.own, recognised.weights
     if not prior.bounded_by_bank(side, joint.situation):
         return None
+    if recognised.particles.log_correction is not None and joint.situation not in ("exact", "exact_sampled"):
+        return None  # the evidence of a normalised model keeps to the limit, estimates of it need not
     if joint.situation != "queue":  # in a queue all rows weigh the same, and no row exceeds the limit
         # A few rows, or rows weighted otherwise than the bank, may exceed the limit of the whole.
         # Of a bank that is divided, the others' rows are scored elsewhere.

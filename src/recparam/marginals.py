@@ -49,12 +49,13 @@ class Recognised:
     """What a bound is computed from: latents of the scored rows, the joint R, and who is who.
 
     Args:
-        particles: Latents of the scored rows (S, B, D_j).
+        particles: Latents of the scored rows (S, B, D_j), of R or of a free posterior.
         joint: R.
         queries: Where the scored rows stand to its bank.
         weights: Weight of each scored row in averages, shape (B,), summing to one (over processes: to their number).
         redraw: A second joint with independent latents, where latents are sampled under the empirical base.
         processes: Among how many processes the rows of the bank are divided, each of which scores its own.
+        recognition: Latents of R, where `particles` are a free posterior's.
         integrated: R_phi(z_j|x_j) of the scored rows where expectations under R are to be closed forms; None where
             they are means over latents.
     """
@@ -65,6 +66,7 @@ class Recognised:
     weights: Tensor
     redraw: RecognitionJoint | None = None
     processes: int = 1
+    recognition: Particles | None = None
     integrated: Sequence[Distribution] | None = None
 
     def in_closed_form(self, distributions: Sequence[Distribution]) -> Recognised:

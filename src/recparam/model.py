@@ -18,7 +18,7 @@ from recparam.couplings import Coupling
 from recparam.marginals import BatchMarginal, Marginal, Recognised, Scored, normalised_weights
 from recparam.matching import Matching, matching_from
 from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor, observation_name
-from recparam.posteriors import RecognitionPosterior
+from recparam.posteriors import Posterior, RecognitionPosterior
 from recparam.prediction import Prediction, prediction_from
 from recparam.priors import InfoNCEPrior, Prior, Side
 from recparam.recognition import DensityError, Dirac, RecognitionModel
@@ -35,7 +35,7 @@ class RPM(nn.Module):
     Args:
         recognition: R_phi(z|x), shared by all observations, or a sequence with one per observation.
         prior: P_theta(z, z').
-        posterior: Q; None means the recognition model itself (Eq. 14).
+        posterior: Q, such as rp.AmortisedPosterior(net); None means the recognition model itself (Eq. 14).
         marginal: Where R(z) and R(z') come from; None means the batch.
 
     Raises:
@@ -55,7 +55,7 @@ class RPM(nn.Module):
         recognition: RecognitionModel | Sequence[RecognitionModel],
         prior: Prior,
         *,
-        posterior: RecognitionPosterior | None = None,
+        posterior: Posterior | None = None,
         marginal: Marginal | None = None,
     ) -> None:
         super().__init__()
@@ -70,12 +70,15 @@ class RPM(nn.Module):
             raise ValueError(f"Expected prior as a recparam prior, such as rp.InfoNCEPrior(...); got {prior!r}.")
         if marginal is not None and not isinstance(marginal, Marginal):
             raise ValueError(f"Expected marginal as a recparam marginal, such as rp.BatchMarginal(); got {marginal!r}.")
-        if posterior is not None and not isinstance(posterior, RecognitionPosterior):
-            raise ValueError(f"Expected posterior as a RecognitionPosterior, or None; got {posterior!r}.")
+        if posterior is not None and not isinstance(posterior, Posterior):
+            raise ValueError(
+                f"Expected posterior as a recparam posterior, such as rp.AmortisedPosterior(net), or None; "
+                f"got {posterior!r}."
+            )
         self.shared = isinstance(recognition, RecognitionModel)
         self.recognition = nn.ModuleList(models)
         self.prior = prior
-        self.posterior = RecognitionPosterior() if posterior is None else posterior
+        self.posterior: Posterior = RecognitionPosterior() if posterior is None else posterior
         self.marginal: Marginal = BatchMarginal() if marginal is None else marginal
 
     def encode(self, x: Tensor, *, index: int = 0) -> Distribution:
@@ -127,7 +130,7 @@ class RPM(nn.Module):
         num_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> Bound:
-        """The ELBO less its constant, in nats. See also: Eqs. 15, 16 (`recparam.bounds.elbo`).
+        """The ELBO less its constant, in nats. See also: Eqs. 12, 15, 16 (`recparam.bounds.elbo`).
 
         Args:
             observations: x, x', ...: one tensor (B, ...) per observation, rows in correspondence.
@@ -139,7 +142,8 @@ class RPM(nn.Module):
                 the logarithm, which lowers the value of a finite bank, but for side="lower" where it may raise it,
                 and turns no direction round; over a data set under the empirical base the value is exact.
             weights: Weight of each row in averages, shape (B,); None means equal.
-            rows: With a DatasetMarginal, the data set's index of each scored row, shape (B,).
+            rows: With a DatasetMarginal, the data set's index of each scored row, shape (B,); with a PairPosterior,
+                the index of its pair.
             labels: Who the scored rows are: identities, sessions, times (see `Labels`).
             num_samples: Draws of z per row where z is not enumerable.
             generator: Source of those draws.
@@ -148,16 +152,17 @@ class RPM(nn.Module):
             A `Bound` whose `of`, `kind` and `ceiling` say what the number is.
 
         Raises:
-            DensityError: The prior needs densities and a recognition model is deterministic.
-            ValueError: No closed form where one is asked for, shapes, widths or dtypes that do not fit, a batch of one,
-                NaN or infinity (named), `rows` that are not the scored observations.
+            DensityError: The prior or a free posterior needs densities, and a recognition model is deterministic.
+            ValueError: No closed form where one is asked for; a free posterior that is not absolutely continuous with
+                respect to the recognition models and the prior; shapes, widths or dtypes that do not fit, a batch of
+                one, NaN or infinity (named), `rows` that are not the scored observations.
 
         With side="lower" and an InfoNCE prior the bound, valid as it is, can be -inf and so say nothing, where a row
         has few latents of the bank near it. A UserWarning tells; a larger bank or a longer lengthscale helps.
         In evaluation mode or without gradients a value at its ceiling comes with a `CeilingWarning`.
         """
         recognised = self._recognised(
-            observations, weights, rows, labels, num_samples, generator, expectation=expectation
+            observations, weights, rows, labels, num_samples, generator, free=True, expectation=expectation
         )
         return self._looked_at(bounds.elbo(self.prior, recognised, side=side), recognised)
 
@@ -175,9 +180,38 @@ class RPM(nn.Module):
         num_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> Bound:
-        """log P(x, x') less its constant, in nats. See also: Eqs. 50, 51. Arguments as in `elbo`."""
-        recognised = self._recognised(observations, weights, rows, labels, num_samples, generator)
+        """log P(x, x') less its constant, in nats. See also: Eqs. 50, 51 (`recparam.bounds.log_marginal`).
+
+        Arguments as in `elbo`. Latents that cannot be enumerated are K = `num_samples` draws from the posterior, which
+        importance weights correct: a lower bound that rises with K where the marginals are exact (a DatasetMarginal
+        that holds the scored rows, and a prior other than InfoNCE), and an estimate on either side elsewhere.
+        """
+        recognised = self._recognised(observations, weights, rows, labels, num_samples, generator, free=True)
         return self._looked_at(bounds.log_marginal(self.prior, recognised, side=side), recognised)
+
+    def posterior_gap(
+        self,
+        *observations: Tensor,
+        side: Side = None,
+        weights: Float[Tensor, " B"] | None = None,
+        rows: Int[Tensor, " B"] | None = None,
+        labels: Labels | None = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """ELBO of the free posterior less that with Q = R, in nats: what is gained over Eq. 15. Arguments as in `elbo`.
+
+        Raises:
+            ValueError: The model has no free posterior, or as `elbo`.
+        """
+        if isinstance(self.posterior, RecognitionPosterior):
+            raise ValueError(
+                "Expected a model with a free posterior; got Q = R (Eq. 14), which has no gap to itself. "
+                "Use rp.RPM(..., posterior=rp.AmortisedPosterior(net)) or rp.PairPosterior."
+            )
+        free = self._recognised(observations, weights, rows, labels, num_samples, generator, free=True)
+        recognition = replace(free, particles=free.recognition or free.particles)
+        return bounds.posterior_gap(*(bounds.elbo(self.prior, each, side=side) for each in (free, recognition)))
 
     def mutual_information(
         self,
@@ -298,7 +332,7 @@ class RPM(nn.Module):
                 "Expected deterministic recognition models; got stochastic ones. "
                 "Draw latents and use recparam.infonce(coupling, z, z_prime)."
             )
-        z, z_prime = (particles[0] for particles in self.posterior(distributions).latents)
+        z, z_prime = (d.mean for d in distributions)
         self.prior.initialise(z.detach(), z_prime.detach())
         bound = bounds.infonce(self.prior.coupling, z, z_prime, constant=constant)
         if isinstance(constant, str) and not self._learning:
@@ -459,12 +493,14 @@ class RPM(nn.Module):
         generator: torch.Generator | None,
         *,
         in_bank: bool = False,
+        free: bool = False,
         expectation: Expectation = "sampled",
     ) -> Recognised:
         """Encode and sample the scored rows, and put them beside their bank.
 
         A bank without the scored rows bounds neither side of the MI. `in_bank` asks for one that holds them, which
-        is then the scored batch itself.
+        is then the scored batch itself. `free` asks for latents of a free posterior, where the model has one; those
+        of the bank, and whatever is said of R alone, are R's.
         """
         if expectation not in ("sampled", "analytic"):
             raise ValueError(f"Expected expectation='sampled' or 'analytic'; got {expectation!r}. Use 'sampled'.")
@@ -473,6 +509,15 @@ class RPM(nn.Module):
         integrate = expectation == "analytic" and not all(isinstance(d, Dirac) for d in scored.distributions)
         if integrate:
             self.prior.check_closed_form(scored.distributions)
+        of_q = None
+        if free and not isinstance(self.posterior, RecognitionPosterior):
+            if integrate:
+                raise ValueError(
+                    "Expected expectation='sampled' with a free posterior, since the closed forms are those of R_phi; "
+                    "got 'analytic'. Use 'sampled', or posterior=None."
+                )
+            encoded = scored.distributions
+            of_q = self.posterior(encoded, observations, rows=rows, num_samples=num_samples, generator=generator)
         recognised = self.marginal.recognised(scored, encode=self._encode)
         if self._learning:
             self.marginal.remember(scored)
@@ -481,6 +526,8 @@ class RPM(nn.Module):
         if in_bank and recognised.joint.situation in ("independent", "queue"):
             window = recognised.joint.bank.exclude_within
             return BatchMarginal(exclude_within=window).recognised(replace(scored, rows=None), encode=self._encode)
+        if of_q is not None:
+            return replace(recognised, particles=of_q, recognition=recognised.particles)
         return recognised
 
     def _scored(
@@ -497,17 +544,22 @@ class RPM(nn.Module):
         check_count("num_samples", num_samples)
         size = observations[0].shape[0]
         given = None if weights is None else normalised_weights(weights, size)
-        self.marginal.check(observations, rows)
+        if self.posterior.takes_rows and isinstance(self.marginal, BatchMarginal):
+            bank_rows = None  # the posterior's alone: this bank has no rows of its own
+        else:
+            bank_rows = rows
+        self.marginal.check(observations, bank_rows)
         if labels is not None and (not isinstance(labels, Labels) or len(labels) != size):
             got = f"labels of {len(labels)}" if isinstance(labels, Labels) else repr(labels)
             raise ValueError(f"Expected labels as rp.Labels of the {size} scored rows; got {got}.")
         distributions = self._encode(*observations)
         self.prior.check_densities(distributions)
         self.prior.initialise(*(d.mean.detach() for d in distributions))
-        particles = self.posterior(distributions, num_samples=num_samples, generator=generator)
+        own = self.posterior if isinstance(self.posterior, RecognitionPosterior) else RecognitionPosterior()
+        particles = own(distributions, observations, num_samples=num_samples, generator=generator)
         reference = particles.log_weights
         row_weights = reference.new_full((size,), 1 / size) if given is None else given.to(reference)
-        return Scored(observations, distributions, particles, row_weights, rows, labels, generator, self._models)
+        return Scored(observations, distributions, particles, row_weights, bank_rows, labels, generator, self._models)
 
     def _looked_at(self, bound: Bound, recognised: Recognised) -> Bound:
         """The bound; a warning if it sits at its ceiling, unless it is the objective of a training step."""

@@ -194,21 +194,25 @@ class MLP(nn.Module):
             layers += [nn.Linear(width, following), activation()]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def forward(self, x: Tensor) -> Float[Tensor, "batch out"]:
+    def forward(self, *inputs: Tensor) -> Float[Tensor, "batch out"]:
         """Map a batch.
 
         Args:
-            x: ``(B, in_features)``.
+            inputs: ``(B, in_features)``, or several matrices that have that width side by side, as a pair for
+                `recparam.AmortisedPosterior`.
 
         Returns:
             ``(B, out_features)``.
 
         Raises:
-            ValueError: an input of another shape.
+            ValueError: inputs of other shapes.
         """
-        if x.ndim != 2 or x.shape[1] != self.in_features:
-            raise ValueError(f"Expected x of shape (B, {self.in_features}); got {tuple(x.shape)}.")
-        return self.layers(x)
+        shapes = [tuple(x.shape) for x in inputs]
+        fits = all(len(s) == 2 and s[0] == shapes[0][0] for s in shapes)
+        if not shapes or not fits or sum(s[1] for s in shapes) != self.in_features:
+            got = shapes[0] if len(shapes) == 1 else shapes
+            raise ValueError(f"Expected x of shape (B, {self.in_features}); got {got}.")
+        return self.layers(inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1))
 
 
 def recalibrate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:

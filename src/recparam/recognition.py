@@ -216,17 +216,21 @@ def enumerable(distributions: Sequence[Distribution]) -> bool:
 
 @dataclass(frozen=True)
 class Particles:
-    """Weighted latents that stand for the expectation under R(z_1|x_1) ... R(z_J|x_J), row by row.
+    """Weighted latents that stand for an expectation over (z_1, ..., z_J), row by row.
+
+    It is that under R(z_1|x_1) ... R(z_J|x_J), or under a free posterior Q(z_1..z_J|x_1..x_J).
 
     Args:
         latents: One tensor (S, B, D_j) per observation.
         log_weights: Log-weights (S, B); exp sums to one over S.
         exact: Whether the particles enumerate every value, so that the expectation is exact.
+        log_correction: log R(z_1|x_1) ... R(z_J|x_J) - log Q(z_1..z_J|x_1..x_J), shape (S, B); None where Q is R.
     """
 
     latents: tuple[Tensor, ...]
     log_weights: Tensor
     exact: bool
+    log_correction: Tensor | None = None
 
 
 def recognise(
