@@ -35,6 +35,10 @@ PLAIN = {
     "rp.DatasetMarginal([1.0, 2.0], [1.0, 2.0])": "x of the DatasetMarginal as a tensor; got list. Use torch.as_tensor",
     "rp.DatasetMarginal(x, x.numpy())": "x_prime of the DatasetMarginal as a tensor; got ndarray",
     "rp.DatasetMarginal(x, x, weights=[1, 1, 1, 1])": "weights as a tensor; got list",
+    "rp.EstimatedMarginal(draw, 3)": "the base of x_prime with `sample` and `log_prob`, such as rp.GaussianMixtureBase",
+    "rp.EstimatedMarginal(draw, draw, num_samples=0.5)": "a whole number num_samples >= 1; got 0.5",
+    "rp.EstimatedMarginal(draw, lambda n, generator: [[1.0]])": "samples of the base of x_prime as a tensor; got list",
+    "rp.GaussianMixtureBase.fit(x.numpy())": "x as a tensor; got ndarray",
     "model.infonce(x, x, constant='loose')": "constant 'tight', 'paper' or a number of nats; got 'loose'",
     "model.predict(x, x, base='flat')": "base='uniform', a tensor or a callable that returns one; got 'flat'",
     "model.predict(x, x, base=torch.zeros(3))": "base of shape (4,), one log-density per grid point; got (3,)",
@@ -87,6 +91,7 @@ import torch
 import recparam as rp
 net, prior, x = torch.nn.Identity(), rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.0)), torch.ones(4, 2)
 model = rp.RPM(rp.Deterministic(net), prior)
+draw = lambda n, generator: torch.zeros(n, 2)
 held = rp.RPM(rp.Deterministic(net), prior, marginal=rp.DatasetMarginal(x, x))
 said = {}
 for call in json.loads(sys.stdin.read()):

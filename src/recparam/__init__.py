@@ -15,11 +15,14 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 if TYPE_CHECKING:
     from recparam import ops
     from recparam.banks import Bank, Labels
+    from recparam.bases import BaseDensity, EstimatedMarginal
     from recparam.bounds import Bound, Decomposition, MutualInformation, infonce
     from recparam.couplings import Bilinear, Cosine, CouplingSum, GaussianRBF, OnDimensions
+    from recparam.generation import Generated
     from recparam.joint import RecognitionJoint
     from recparam.marginals import BatchMarginal, DatasetMarginal, QueueMarginal
     from recparam.matching import Matching
+    from recparam.mixtures import GaussianMixtureBase
     from recparam.model import RPM
     from recparam.networks import MLP, CentreOfMassCNN
     from recparam.posteriors import AmortisedPosterior, PairPosterior
@@ -49,6 +52,10 @@ _HOMES = {
     "QueueMarginal": "recparam.marginals",
     "AmortisedPosterior": "recparam.posteriors",
     "PairPosterior": "recparam.posteriors",
+    "EstimatedMarginal": "recparam.bases",
+    "BaseDensity": "recparam.bases",
+    "GaussianMixtureBase": "recparam.mixtures",
+    "Generated": "recparam.generation",
     "RecognitionJoint": "recparam.joint",
     "Bank": "recparam.banks",
     "Labels": "recparam.banks",
@@ -68,6 +75,7 @@ __all__ = [
     "RPM",
     "AmortisedPosterior",
     "Bank",
+    "BaseDensity",
     "BatchMarginal",
     "Bilinear",
     "Bound",
@@ -80,8 +88,11 @@ __all__ = [
     "Deterministic",
     "Dirac",
     "EpsilonGaussian",
+    "EstimatedMarginal",
     "Gaussian",
+    "GaussianMixtureBase",
     "GaussianRBF",
+    "Generated",
     "InfoNCEPrior",
     "JointCategoricalPrior",
     "JointGaussianPrior",

@@ -15,7 +15,7 @@ from recparam.ops.checks import check_finite, check_tensor, is_whole
 from recparam.ops.collectives import exchange, gather_rows, processes, rank
 from recparam.recognition import Dirac, Particles, recognise
 
-Source = Literal["batch", "data set", "queue"]
+Source = Literal["batch", "data set", "queue", "base"]
 
 
 class Labels:
@@ -83,7 +83,7 @@ class Bank:
             batch, so that a row's own positive is in the bank.
         weights: Weight of each row, shape (N,), summing to one; None means 1/N.
         labels: Who the rows are; None: unknown.
-        source: "batch", "data set" or "queue".
+        source: "batch", "data set", "queue", or "base": draws of the base of each observation alone, no pairs.
         exclude_within: Rows of the same session at most this far from a query in time are left out of every
             expectation for it, other than its own row: neighbours in a series are not independent. None: none.
         age: Optimiser steps since each row was encoded, shape (N,); None: encoded just now.

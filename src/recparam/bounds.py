@@ -1,6 +1,7 @@
 """Objectives as expectations of log-ratios, each returned with what it is: of what, which kind, which ceiling.
 
-All values are in nats and leave out const = log R_base(x) R_base(x') (Eq. 13), which no parameter touches.
+All values are in nats and leave out const = log R_base(x) R_base(x') (Eq. 13), which no parameter touches; with an
+estimated base it is known, and `recparam.generation` adds it.
 Directions hold in expectation, with parameters that do not depend on the scored data and batch norm in
 evaluation mode; while training on the same batch the value is a training objective.
 """
@@ -23,11 +24,12 @@ from recparam.ops import pairwise_infonce, pairwise_logsumexp
 from recparam.ops.checks import check_finite, check_matrix, is_finite_number
 from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, ParametricPrior, Prior, Side
 
-Of = Literal["elbo", "mi", "log_marginal", "kl", "gap"]
+Of = Literal["elbo", "mi", "log_marginal", "log_prob", "kl", "gap"]
 _NAMES = {
     "elbo": "ELBO - const",
     "mi": "MI",
     "log_marginal": "log P(x, x') - const",
+    "log_prob": "log P(x, x')",
     "kl": "KL",
     "gap": "ELBO(Q) - ELBO(R)",
 }
@@ -46,7 +48,7 @@ class Bound:
     Args:
         value: Mean over the scored rows, a scalar; differentiable.
         per_observation: Value of each scored row, shape (B,).
-        of: "elbo", "mi", "log_marginal", "kl" or "gap".
+        of: "elbo", "mi", "log_marginal", "log_prob" (const included), "kl" or "gap".
         kind: "lower" or "upper" bound, "exact", or "estimate" (no side holds).
         ceiling: The largest mean value the bank allows, in nats; None where there is no such limit.
         terms: Named means that add up to the value, where it is a sum.

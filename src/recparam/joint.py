@@ -91,7 +91,13 @@ class RecognitionJoint:
 
         Raises:
             DensityError: A recognition model is a Dirac.
+            ValueError: The bank holds no pairs.
         """
+        if self.bank.source == "base":
+            raise ValueError(
+                "Expected a bank of pairs for R(z, z') (Eq. 4), as rp.OptimalPrior needs; got an EstimatedMarginal, "
+                "whose bases know no pairs. Use marginal=rp.BatchMarginal() or rp.DatasetMarginal(...)."
+            )
         parts: list[Score] = []
         banks: list[Tensor] = []
         row = column = 0

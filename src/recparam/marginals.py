@@ -95,6 +95,20 @@ class Marginal(ABC):
     def remember(self, scored: Scored) -> None:  # noqa: B027 (nothing to keep is the common case)
         """Keep what later calls may need; `RPM` calls it after each training step's forward pass."""
 
+    def log_base(self, observations: Sequence[Tensor]) -> Tensor:
+        """log R_base(x) R_base(x') of each row, shape (B,); ValueError where it is not known. See also: Eq. 13."""
+        raise ValueError(self._unknown_base("without log_prob asked for a log-density"))
+
+    def sample_bases(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """n independent draws of R_base(x), R_base(x'), ...; ValueError where they cannot be drawn."""
+        raise ValueError(self._unknown_base("without base distributions asked for samples"))
+
+    def _unknown_base(self, got: str) -> str:
+        return (
+            f"Expected marginal=rp.EstimatedMarginal(base, base_prime), which knows R_base; got a marginal {got} "
+            f"({type(self).__name__})."
+        )
+
 
 class BatchMarginal(Marginal):
     """The bank is the batch being scored: an estimate of the true marginal from a sample of it (App. A.2).

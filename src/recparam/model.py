@@ -11,10 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from recparam import bounds
+from recparam import bounds, generation
 from recparam.banks import Labels
 from recparam.bounds import Bound, Decomposition, MutualInformation
 from recparam.couplings import Coupling
+from recparam.generation import Generated
 from recparam.marginals import BatchMarginal, Marginal, Recognised, Scored, normalised_weights
 from recparam.matching import Matching, matching_from
 from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor, observation_name
@@ -212,6 +213,59 @@ class RPM(nn.Module):
         free = self._recognised(observations, weights, rows, labels, num_samples, generator, free=True)
         recognition = replace(free, particles=free.recognition or free.particles)
         return bounds.posterior_gap(*(bounds.elbo(self.prior, each, side=side) for each in (free, recognition)))
+
+    def log_prob(
+        self,
+        *observations: Tensor,
+        side: Side = None,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """log P(x, x') itself, in nats: a log-density over observations. See also: Eqs. 13, 31.
+
+        Needs an `EstimatedMarginal` whose bases have densities; its docstring says which way the value errs.
+        Arguments as in `elbo`.
+
+        Raises:
+            ValueError: Another marginal, a base that only samples, or as in `elbo`.
+        """
+        self._check(observations)
+        log_base = self.marginal.log_base(observations)
+        bound = self.log_marginal(*observations, side=side, num_samples=num_samples, generator=generator)
+        return generation.log_prob(bound, log_base)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num: int = 1,
+        *,
+        num_candidates: int = 10_000,
+        num_samples: int = 1,
+        chunk: int = 4096,
+        generator: torch.Generator | None = None,
+    ) -> Generated:
+        """Draws of P(x, x') by sampling-importance-resampling from the bases of an `EstimatedMarginal`.
+
+        Args:
+            num: Draws.
+            num_candidates: Independent draws of the bases, which F(x, x') weighs (see also: Eq. 32).
+            num_samples: Draws of z per candidate where z is not enumerable.
+            chunk: Candidates encoded together.
+            generator: Source of randomness.
+
+        Returns:
+            The observations drawn, and the effective sample size of the candidates.
+
+        Raises:
+            ValueError: Another marginal, a count below one, or an effective sample size of zero.
+        """
+
+        def log_weight(*candidates: Tensor) -> Tensor:
+            return self.log_marginal(*candidates, num_samples=num_samples, generator=generator).per_observation
+
+        draw = self.marginal.sample_bases
+        counts = {"num": num, "num_candidates": num_candidates, "chunk": chunk}
+        return generation.resampled(draw, log_weight, generator=generator, **counts)
 
     def mutual_information(
         self,
