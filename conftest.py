@@ -8,8 +8,9 @@ from jaxtyping import install_import_hook
 if any(name == "recparam" or name.startswith("recparam.") for name in sys.modules):
     raise RuntimeError("recparam was imported before its shape checks could be switched on.")
 
-# An optional dependency: without it there is nothing to collect doctests from.
-collect_ignore = [] if find_spec("triton") else ["src/recparam/ops/triton_kernels.py"]
+# Optional dependencies: without them there is nothing to collect doctests from.
+_OPTIONAL = {"triton": "src/recparam/ops/triton_kernels.py", "zuko": "src/recparam/flows.py"}
+collect_ignore = [file for package, file in _OPTIONAL.items() if not find_spec(package)]
 
 # Held for the whole session: modules load lazily, so the hook has to outlive this file.
 _hook = install_import_hook(["recparam"], "beartype.beartype")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam import couplings, joint, marginals, priors, recognition
+from recparam import bases, couplings, joint, marginals, priors, recognition
 from recparam.couplings import Coupling
 from recparam.ops import BlockScore, Score, SquaredDistance
 from recparam.priors import Prior
@@ -62,6 +62,7 @@ def test_the_dictionaries_are_complete() -> None:
     built: list[object] = [make(3) for table in (COUPLINGS, PRIORS, RECOGNITION_MODELS) for make in table.values()]
     built += [make(torch.zeros(2, 1), torch.zeros(2, 1)) for make in MARGINALS.values()]
     expected = concrete(couplings, Coupling) | concrete(priors, Prior) | concrete(marginals, marginals.Marginal)
+    expected |= concrete(bases, marginals.Marginal)
     expected |= concrete(recognition, recognition.RecognitionModel)
     assert {type(thing) for thing in built} == expected
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recparam.bases import BaseDensity, EstimatedMarginal
     from recparam.bounds import Bound, Decomposition, MutualInformation, infonce
     from recparam.couplings import Bilinear, Cosine, CouplingSum, GaussianRBF, OnDimensions
+    from recparam.flows import FlowBase
     from recparam.generation import Generated
     from recparam.joint import RecognitionJoint
     from recparam.marginals import BatchMarginal, DatasetMarginal, QueueMarginal
@@ -55,6 +56,7 @@ _HOMES = {
     "EstimatedMarginal": "recparam.bases",
     "BaseDensity": "recparam.bases",
     "GaussianMixtureBase": "recparam.mixtures",
+    "FlowBase": "recparam.flows",
     "Generated": "recparam.generation",
     "RecognitionJoint": "recparam.joint",
     "Bank": "recparam.banks",
@@ -89,6 +91,7 @@ __all__ = [
     "Dirac",
     "EpsilonGaussian",
     "EstimatedMarginal",
+    "FlowBase",
     "Gaussian",
     "GaussianMixtureBase",
     "GaussianRBF",

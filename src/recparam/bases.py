@@ -38,7 +38,8 @@ class EstimatedMarginal(Marginal):
 
     R(z), R(z') and Z(z) are the pushforwards of these same bases, estimated from samples that are drawn once, here.
     If the bases have densities the constant of the ELBO is known, so that `RPM.log_prob` is a log-density;
-    `RPM.sample` needs samplers alone. Nothing here knows pairs: R(z, z'), and with it `rp.OptimalPrior`, is refused.
+    `RPM.sample` needs samplers alone. Nothing here knows pairs: R(z, z'), and with it `rp.OptimalPrior`, is refused;
+    `RPM.mutual_information` and `RPM.decompose` take the scored batch as their bank.
 
     The Monte Carlo error of M samples: -log of a mean over them exceeds, in expectation, -log of what they estimate
     (Jensen's inequality), by about Var(f) / (2 M Z^2) for Z. With an InfoNCE prior that concerns Z(z) alone; with a

@@ -120,7 +120,7 @@ def resampled(
         check_count(name, value)
     candidates = draw(num_candidates, generator)
     parts = zip(*(x.split(chunk) for x in candidates), strict=True)
-    log_weights = torch.cat([log_weight(*part) for part in parts]).double()
+    log_weights = torch.cat([log_weight(*part) for part in parts]).to(candidates[0].device, torch.float64)
     bad = int((log_weights.isnan() | log_weights.isposinf()).sum())
     if bad or bool(log_weights.isneginf().all()):
         got = f"{bad} NaN or infinite weights" if bad else "weight zero for all"

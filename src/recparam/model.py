@@ -259,8 +259,10 @@ class RPM(nn.Module):
         Raises:
             ValueError: Another marginal, a count below one, or an effective sample size of zero.
         """
+        device = next((p.device for p in self.parameters()), None)
 
         def log_weight(*candidates: Tensor) -> Tensor:
+            candidates = tuple(x.to(device) for x in candidates)
             return self.log_marginal(*candidates, num_samples=num_samples, generator=generator).per_observation
 
         draw = self.marginal.sample_bases

@@ -15,6 +15,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from recparam.bases import EstimatedMarginal
 from recparam.couplings import Bilinear, Cosine, Coupling, CouplingSum, GaussianRBF, OnDimensions
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, QueueMarginal, Scored
 from recparam.model import RPM
@@ -78,9 +79,18 @@ MARGINALS: Mapping[str, Callable[..., Marginal]] = {
     "weighted data set": lambda *observations: DatasetMarginal(
         *observations, weights=torch.linspace(1, 2, len(observations[0]))
     ),
+    "held data set": lambda *observations: DatasetMarginal(*observations, hold=True, chunk=4),
+    "estimated": lambda *observations: EstimatedMarginal(*(_rows_of(x) for x in observations), num_samples=32),
     "queue": lambda *observations: QueueMarginal(8, widths=[x.shape[1] for x in observations]),
 }
 """Constructors of marginals, given the observations that make the data set."""
+
+
+
+def _rows_of(x: Tensor) -> Callable[[int, torch.Generator | None], Tensor]:
+    """A sampler that draws rows of x."""
+    return lambda n, generator: x[torch.randint(len(x), (n,), generator=generator)]
+
 
 _SIDES: tuple[Side, ...] = (None, "upper", "lower")
 
