@@ -9,7 +9,6 @@ with S = W W^T + v I and C = rho W W^T. Everything below is float64, in nats, an
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -135,25 +134,17 @@ class GaussianWorld:
         quadratic = ((mean @ k @ torch.linalg.inv(spread)) * mean).sum(1)
         return -0.5 * (torch.logdet(prior) - torch.logdet(product) + torch.logdet(spread) + quadratic)
 
-    def posterior(self, correlation: float, x: Tensor, x_prime: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """P(z, z'|x, x') under the joint Gaussian prior with R(z) = N(0, S): the log evidence, mean and covariance.
+    def posterior(self, x: Tensor, x_prime: Tensor, correlation: float) -> tuple[Tensor, Tensor]:
+        """P(z, z'|x, x') under the joint Gaussian prior with R(z) = N(0, S): mean (B, 2 D) and covariance (2 D, 2 D).
 
-        R_phi(z|x) R_phi(z'|x') P(z, z') / (R(z) R(z')) is exp of a quadratic form in (z, z') of precision
-        A = I / v + P^-1 - diag(S, S)^-1, and less the constant its integral is the evidence.
-
-        Returns:
-            Shapes (N,), (N, 2 D) and (2 D, 2 D).
+        Its precision is I / v + P^-1 - diag(S, S)^-1, its natural mean (W x, W x') / v.
         """
-        eye = torch.eye(self.dim, dtype=torch.float64)
-        prior = torch.cat([torch.cat([eye, correlation * eye], 1), torch.cat([correlation * eye, eye], 1)])
-        marginals = torch.block_diag(self.marginal, self.marginal)
-        precision = torch.eye(2 * self.dim).double() / self.variance + prior.inverse() - marginals.inverse()
-        g = torch.cat([x @ self.weight.T, x_prime @ self.weight.T], 1)
-        covariance = precision.inverse()
-        mean = g @ covariance / self.variance
-        constant = torch.logdet(marginals) - torch.logdet(prior) - torch.logdet(precision)
-        constant = 0.5 * (constant - 2 * self.dim * math.log(self.variance))
-        return constant + 0.5 * ((mean * g).sum(1) - g.square().sum(1)) / self.variance, mean, covariance
+        prior = torch.kron(_powers(correlation, 2), torch.eye(self.dim, dtype=torch.float64))
+        product = torch.block_diag(self.marginal, self.marginal)
+        precision = torch.linalg.inv(prior) - torch.linalg.inv(product)
+        precision += torch.eye(2 * self.dim, dtype=torch.float64) / self.variance
+        covariance = torch.linalg.inv(precision)
+        return torch.cat([x @ self.weight.T, x_prime @ self.weight.T], 1) @ covariance / self.variance, covariance
 
 
 def _powers(correlation: float, steps: int) -> Tensor:

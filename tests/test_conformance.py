@@ -1,23 +1,29 @@
 """Everything the library ships passes the checks it offers to users, and the checks notice what is broken."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam import bases, couplings, joint, marginals, priors, recognition
+from recparam import bases, couplings, joint, marginals, posteriors, priors, recognition
 from recparam.couplings import Coupling
 from recparam.ops import BlockScore, Score, SquaredDistance
+from recparam.posteriors import RecognitionPosterior
 from recparam.priors import Prior
+from recparam.recognition import Particles
 from recparam.testing import (
     COUPLINGS,
     INPUT_WIDTH,
     MARGINALS,
+    POSTERIORS,
     PRIORS,
     RECOGNITION_MODELS,
     ConformanceError,
     check_coupling,
     check_marginal,
+    check_posterior,
     check_prior,
     check_recognition,
 )
@@ -45,6 +51,25 @@ def test_marginals(name: str) -> None:
     check_marginal(MARGINALS[name])
 
 
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_posteriors(name: str) -> None:
+    latents = "categorical" if "categorical" in name else "gaussian"
+    check_posterior(POSTERIORS[name], recognition=RECOGNITION_MODELS[latents])
+
+
+@pytest.mark.parametrize(
+    ("log_correction", "words"), [(0.5, "mean of R_phi / Q under Q is one"), (0.0, "a Dirac names the cure")]
+)
+def test_a_broken_posterior_is_noticed(log_correction: float, words: str) -> None:
+    class Wrong(RecognitionPosterior):
+        def forward(self, *args, **options) -> Particles:  # type: ignore[no-untyped-def]
+            own = super().forward(*args, **options)
+            return replace(own, log_correction=torch.full_like(own.log_weights, log_correction))
+
+    with pytest.raises(ConformanceError, match=words):
+        check_posterior(lambda dim, pairs: Wrong())
+
+
 @pytest.mark.parametrize("latents", RECOGNITION_MODELS)
 @pytest.mark.parametrize("name", [name for name in PRIORS if name.startswith("infonce")])
 def test_infonce_goes_with_every_recognition_model(name: str, latents: str) -> None:
@@ -61,9 +86,10 @@ def concrete(module: object, base: type) -> set[type]:
 def test_the_dictionaries_are_complete() -> None:
     built: list[object] = [make(3) for table in (COUPLINGS, PRIORS, RECOGNITION_MODELS) for make in table.values()]
     built += [make(torch.zeros(2, 1), torch.zeros(2, 1)) for make in MARGINALS.values()]
+    built += [make(3, 6) for make in POSTERIORS.values()]
     expected = concrete(couplings, Coupling) | concrete(priors, Prior) | concrete(marginals, marginals.Marginal)
     expected |= concrete(bases, marginals.Marginal)
-    expected |= concrete(recognition, recognition.RecognitionModel)
+    expected |= concrete(recognition, recognition.RecognitionModel) | concrete(posteriors, posteriors.Posterior)
     assert {type(thing) for thing in built} == expected
 
 

@@ -1,4 +1,4 @@
-"""Conformance checks for couplings, priors, recognition models and marginals, the library's and users' own.
+"""Conformance checks for couplings, priors, recognition models, posteriors and marginals, the library's and users' own.
 
     from recparam.testing import check_coupling
     check_coupling(lambda dim: MyCoupling(dim))
@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from recparam.bases import EstimatedMarginal
+from recparam.bounds import Bound
 from recparam.couplings import Bilinear, Cosine, Coupling, CouplingSum, GaussianRBF, OnDimensions
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, QueueMarginal, Scored
 from recparam.model import RPM
+from recparam.networks import MLP
 from recparam.ops.checks import NonFiniteError
+from recparam.posteriors import AmortisedPosterior, PairPosterior, Posterior, RecognitionPosterior
 from recparam.priors import (
     InfoNCEPrior,
     JointCategoricalPrior,
@@ -37,6 +40,7 @@ from recparam.recognition import (
     Dirac,
     EpsilonGaussian,
     Gaussian,
+    Particles,
     RecognitionModel,
     density_score,
     enumerable,
@@ -85,6 +89,15 @@ MARGINALS: Mapping[str, Callable[..., Marginal]] = {
 }
 """Constructors of marginals, given the observations that make the data set."""
 
+POSTERIORS: Mapping[str, Callable[[int, int], Posterior]] = {
+    "recognition": lambda dim, pairs: RecognitionPosterior(),
+    "amortised": lambda dim, pairs: AmortisedPosterior(MLP(2 * INPUT_WIDTH, 4 * dim, hidden=(8,))),
+    "per pair, full": lambda dim, pairs: PairPosterior(pairs, [dim, dim], family="full gaussian"),
+    "amortised, categorical": lambda dim, pairs: AmortisedPosterior(
+        MLP(2 * INPUT_WIDTH, dim**2, hidden=(8,)), family="categorical"
+    ),
+}
+"""Constructors of posteriors, given the latents' width and the number of pairs of observations of width INPUT_WIDTH."""
 
 
 def _rows_of(x: Tensor) -> Callable[[int, torch.Generator | None], Tensor]:
@@ -273,6 +286,70 @@ def check_prior(
         make(dim).check_widths([dim, dim + 1])
     except ValueError as error:
         _require(str(dim + 1) in str(error), f"an error about widths says which came, not {error}")
+
+
+def check_posterior(
+    make: Callable[[int, int], Posterior],
+    *,
+    recognition: Callable[[int], RecognitionModel] = RECOGNITION_MODELS["gaussian"],
+    dim: int = 3,
+) -> None:
+    """Check a posterior: its particles, their correction, gradients, state, dtype and what it does with a Dirac.
+
+    The correction is held to E_Q[R_phi / Q] = 1, over draws where Q is drawn from: a Q that starts at less than about
+    0.8 times the width of R_phi makes that mean too noisy to tell.
+
+    Args:
+        make: Builds a fresh posterior for pairs of latents of the width and for the number of pairs it is given, whose
+            observations have width INPUT_WIDTH.
+        recognition: Builds a recognition model whose latents the posterior understands.
+        dim: The latents' width, at least 2.
+
+    Raises:
+        ConformanceError: Names the property that does not hold.
+    """
+    generator = torch.Generator().manual_seed(0)
+    observations = [torch.randn(6, INPUT_WIDTH, generator=generator) for _ in range(2)]
+    model = RPM(recognition(dim), InfoNCEPrior(Bilinear(dim)), posterior=make(dim, 6))
+    distributions = [model.encode(x) for x in observations]
+
+    def draw(seed: int, size: int = 5) -> Particles:
+        source = torch.Generator().manual_seed(seed)
+        return model.posterior(distributions, observations, num_samples=size, generator=source)
+
+    particles = draw(1)
+    shape = particles.log_weights.shape
+    _require(shape[1:] == (6,), f"log_weights have shape (S, 6), not {tuple(shape)}")
+    for z in particles.latents:
+        _require(z.shape == (*shape, dim), f"latents have shape (S, 6, {dim}), not {tuple(z.shape)}")
+    _close(particles.log_weights.exp().sum(0), torch.ones(6), "particle weights sum to one")
+    again = draw(1)
+    _require(torch.equal(again.latents[0], particles.latents[0]), "the same generator seed gives the same latents")
+    free = particles.log_correction is not None
+    if free:
+        many = draw(2, 4000)
+        _require(many.log_correction is not None, "log_correction is given at every call, or at none")
+        ratio = torch.zeros_like(many.log_weights) if many.log_correction is None else many.log_correction.exp()
+        _require(ratio.shape == many.log_weights.shape, "log_correction has the shape of log_weights")
+        mean = (many.log_weights.exp() * ratio).sum(0)
+        error = torch.zeros_like(mean) if many.exact else 5 * ratio.std(0) / len(ratio) ** 0.5
+        _require(bool(((mean - 1).abs() <= error + 1e-3).all()), "the mean of R_phi / Q under Q is one")
+
+    def value(of: RPM) -> Bound:
+        return of.elbo(*observations, num_samples=2, generator=torch.Generator().manual_seed(1))
+
+    bound = value(model)
+    _require(bool(torch.isfinite(bound.per_observation).all()), "values are finite")
+    _close(torch.stack(list(bound.terms.values())).sum(), bound.value, "terms add up to the value")
+    _check_gradients(model.posterior, -bound.value)
+    other = RPM(recognition(dim), InfoNCEPrior(Bilinear(dim)), posterior=make(dim, 6))
+    other.load_state_dict(model.state_dict())
+    _close(value(other).value, bound.value, "load_state_dict restores the values")
+    double = other.double().elbo(*(x.double() for x in observations))
+    _require(double.value.dtype == torch.float64, "after .double() it is float64")
+    if free:
+        sure = RPM(Deterministic(nn.Linear(INPUT_WIDTH, dim)), InfoNCEPrior(Bilinear(dim)), posterior=make(dim, 6))
+        _require_error(DensityError, lambda: sure.elbo(*observations), "Eq. 46", "a Dirac names the cure, Eq. 46")
 
 
 def check_marginal(make: Callable[..., Marginal]) -> None:
