@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +33,8 @@ from recparam.ops import (
 )
 from test_finite_world import PRIORS, SEEDS, close, make_case, make_coupling, make_prior
 from test_kernel import Largest
+
+PLAIN = {**os.environ, "PYTHONPATH": str(Path(rp.__file__).parent.parent)}
 
 
 @pytest.fixture(autouse=True)
@@ -343,6 +349,38 @@ def test_groups_against_dense_sums(name: str, s: int, t: int, monkeypatch: pytes
     best, expected = pairwise_topk(*packed, 4, log_weights=weights), (truth + weights).log_softmax(1).topk(4, 1)
     assert torch.equal(best.indices, expected.indices)
     torch.testing.assert_close(best.log_probs, expected.values)
+
+
+@pytest.mark.parametrize(("columns", "k"), [(7, 7), (100, 1), (1003, 3), (1003, 200), (1003, 1003)])
+def test_the_best_of_long_rows_are_those_of_a_sort(columns: int, k: int) -> None:
+    """Groups of columns of any size, some left over, and fewer columns of weight than are asked for."""
+    z, bank, weights = draw(5, 3), draw(columns, 3, seed=1), draw(columns, seed=2)
+    weights[:3] = -torch.inf
+    found = pairwise_topk(DotProduct(), z, bank, k, log_weights=weights)
+    values, order = (z @ bank.T + weights).log_softmax(1).sort(1, descending=True)
+    torch.testing.assert_close(found.log_probs, values[:, :k])
+    kept = min(k, columns - 3)
+    assert torch.equal(found.indices[:, :kept], order[:, :kept])
+    assert all(len(row.unique()) == k for row in found.indices)
+
+
+def test_results_of_many_blocks_leave_no_holes_in_memory() -> None:
+    """Small results that lie between blocks would keep each block's memory."""
+    program = """
+import resource, torch
+from recparam.ops import SquaredDistance, pairwise_entropy, pairwise_places, pairwise_sample, pairwise_topk
+torch.set_num_threads(1)
+score, z, bank = SquaredDistance(torch.tensor(1.0)), torch.randn(5000, 4), torch.randn(6000, 4)
+def run(z):
+    pairwise_topk(score, z, bank, 10), pairwise_places(score, z, bank, torch.arange(len(z)))
+    pairwise_entropy(score, z, bank), pairwise_sample(score, z, bank, 2)
+run(z[:200])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+run(z)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=PLAIN)
+    assert int(done.stdout) < 20 * 1024  # KiB
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

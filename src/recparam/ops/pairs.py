@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +23,22 @@ def row_blocks(rows: int, width: int) -> Iterator[slice]:
     height = max(1, BLOCK // width)
     for start in range(0, rows, height):
         yield slice(start, min(start + height, rows))
+
+
+def put_together(parts: Iterable[tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
+    """What consecutive blocks of rows give, each tensor with those rows first, as tensors of all rows.
+
+    They are allocated once: small results kept one by one would lie where a block was, and the next block, which
+    then does not fit there, would take new memory.
+    """
+    whole: tuple[Tensor, ...] = ()
+    start = 0
+    for part in parts:
+        whole = whole or tuple(value.new_empty(rows, *value.shape[1:]) for value in part)
+        for into, value in zip(whole, part, strict=True):
+            into[start : start + len(value)] = value
+        start += len(part[0])
+    return whole
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recparam.ops.checks import check_finite, check_matrix, is_whole
-from recparam.ops.pairs import row_blocks
+from recparam.ops.pairs import put_together, row_blocks
 from recparam.ops.scores import Score
 from recparam.ops.select import logit_blocks
 
@@ -94,19 +94,21 @@ def pairwise_moments(
         >>> pairwise_moments(DotProduct(), torch.zeros(1, 1), torch.tensor([[1.0], [3.0]])).mean
         tensor([[2.]])
     """
-    means: list[Tensor] = []
-    covariances: list[Tensor] = []
-    for _, scores, mass in _masses(score, z, bank, log_weights):
+
+    def moments(scores: Tensor, mass: Tensor) -> tuple[Tensor, ...]:
         values = bank.to(scores.dtype)
         centre = values.mean(0)
         mean = mass @ (values - centre) + centre
-        means.append(mean)
         if not covariance:
-            continue
+            return (mean.to(z.dtype),)
+        spread = mean.new_empty(*mean.shape, mean.shape[1])
         for rows in row_blocks(len(mean), values.numel()):
             away = values - mean[rows, None]
-            covariances.append((mass[rows, :, None] * away).mT @ away)
-    return Moments(torch.cat(means).to(z.dtype), torch.cat(covariances).to(z.dtype) if covariance else None)
+            spread[rows] = (mass[rows, :, None] * away).mT @ away
+        return mean.to(z.dtype), spread.to(z.dtype)
+
+    whole = put_together((moments(*part[1:]) for part in _masses(score, z, bank, log_weights)), len(z))
+    return Moments(whole[0], whole[1] if covariance else None)
 
 
 @torch.no_grad()
@@ -134,13 +136,12 @@ def pairwise_log_probs(
         ValueError: Indices of another shape or outside the bank, or as in `pairwise_logsumexp`.
     """
     _check_indices(indices, (len(z), indices.shape[-1] if indices.ndim else 1), len(bank))
-    values: list[Tensor] = []
-    start = 0
-    for block in logit_blocks(score, z, bank, log_weights=log_weights):
-        chosen = block.gather(1, indices[start : start + len(block)].long())
-        values.append(chosen - _log_total(block))
-        start += len(block)
-    return torch.cat(values).to(z.dtype)
+
+    def chosen(block: Tensor, at: Tensor) -> tuple[Tensor]:
+        return ((block.gather(1, at) - _log_total(block)).to(z.dtype),)
+
+    blocks = _with(indices, logit_blocks(score, z, bank, log_weights=log_weights))
+    return put_together((chosen(*part) for part in blocks), len(z))[0]
 
 
 @torch.no_grad()
@@ -178,25 +179,27 @@ def pairwise_ranks(
                 f"Expected targets as bank, {bank.dtype} on {bank.device}; got {targets.dtype} on {targets.device}. "
                 f"Use targets.to(bank)."
             )
-    above: list[Tensor] = []
-    tied: list[Tensor] = []
+
+    def shares(scores: Tensor, mass: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        slack = _slack(scores)
+        away = scores[:, : len(bank)] - scores.gather(1, own[:, None])
+        above, tied = (mass * (away > slack)).sum(1), (mass * (away.abs() <= slack)).sum(1)
+        return above.clamp_max(1).to(z.dtype), tied.clamp_max(1).to(z.dtype)
+
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
+        for first in range(0, len(z), step):
+            part = z[first : first + step]
+            columns = bank if inside else torch.cat([bank, targets[first : first + step]])
+            start = 0
+            for count, scores, mass in _masses(score, part, columns, log_weights, size=len(bank)):
+                places = torch.arange(start, start + count, device=z.device)
+                yield shares(scores, mass, targets[first + places].long() if inside else len(bank) + places)
+                start += count
+
     # Targets outside the bank stand behind it as columns without mass, so that both are rounded alike; as many
     # rows at a time as the bank has, so that they cost no more than it does.
     step = len(z) if inside else max(len(bank), 1)
-    for first in range(0, len(z), step):
-        part = z[first : first + step]
-        columns = bank if inside else torch.cat([bank, targets[first : first + step]])
-        start = 0
-        for count, scores, mass in _masses(score, part, columns, log_weights, size=len(bank)):
-            places = torch.arange(start, start + count, device=z.device)
-            own = targets[first + places].long() if inside else len(bank) + places
-            target = scores.gather(1, own[:, None])
-            slack = _slack(scores)
-            away = scores[:, : len(bank)] - target
-            above.append((mass * (away > slack)).sum(1))
-            tied.append((mass * (away.abs() <= slack)).sum(1))
-            start += count
-    return Ranks(torch.cat(above).clamp_max(1).to(z.dtype), torch.cat(tied).clamp_max(1).to(z.dtype))
+    return Ranks(*put_together(parts(), len(z)))
 
 
 @torch.no_grad()
@@ -231,18 +234,18 @@ def pairwise_places(
         Places(above=tensor([2]), tied=tensor([2]), size=4)
     """
     _check_indices(targets, (len(z),), len(bank), name="targets")
-    above: list[Tensor] = []
-    tied: list[Tensor] = []
-    start = 0
-    for block in logit_blocks(score, z, bank, log_weights=log_weights):
-        own = block.gather(1, targets[start : start + len(block), None].long())
-        slack = _slack(block)
-        more = (block > own + slack).sum(1)
-        above.append(more)
-        tied.append((block >= own - slack).sum(1) - more)
-        start += len(block)
+    # Counted in floating point, which is vectorised; exact up to 2^24 in single precision.
+    dtype = torch.float64 if len(bank) > 1 << 24 else None
+
+    def counts(block: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        own, slack, ones = block.gather(1, at), _slack(block), torch.empty_like(block)
+        above = torch.gt(block, own + slack, out=ones).sum(1, dtype=dtype)
+        return above.long(), (torch.ge(block, own - slack, out=ones).sum(1, dtype=dtype) - above).long()
+
+    blocks = _with(targets[:, None], logit_blocks(score, z, bank, log_weights=log_weights))
+    above, tied = put_together((counts(*part) for part in blocks), len(z))
     size = len(bank) if log_weights is None else int((log_weights > -torch.inf).sum())
-    return Places(torch.cat(above), torch.cat(tied), size)
+    return Places(above, tied, size)
 
 
 @torch.no_grad()
@@ -257,7 +260,7 @@ def pairwise_entropy(
 
         H_a = sum_m P(m|a) (lse_a - t_am),   t_am = log w_m + score(z_a, bank_m),   lse_a = log sum_m exp t_am
 
-    as a mean of numbers that are not negative, so that no two large ones are subtracted.
+    as a sum of terms that are not negative, so that no two large ones are subtracted.
 
     Args:
         score: As in `pairwise_logsumexp`.
@@ -277,12 +280,17 @@ def pairwise_entropy(
         >>> pairwise_entropy(DotProduct(), torch.zeros(1, 3), torch.zeros(4, 3)).exp()
         tensor([4.])
     """
-    parts: list[Tensor] = []
-    for block in logit_blocks(score, z, bank, log_weights=log_weights):
+
+    def entropy(block: Tensor) -> tuple[Tensor]:
+        high = block.amax(1, keepdim=True)
+        _check_reach(high)
         # At the floor exp is zero in any precision: a column of probability zero adds nothing.
-        logs = (block - _log_total(block)).clamp_(-1000.0, 0.0)
-        parts.append(-torch.linalg.vecdot(logs.exp(), logs))
-    return torch.cat(parts).to(z.dtype)
+        below = (block - high).clamp_(min=-1000.0)
+        mass = below.exp()
+        total = mass.sum(1)
+        return ((total.log() - torch.linalg.vecdot(mass, below) / total).to(z.dtype),)
+
+    return put_together(map(entropy, logit_blocks(score, z, bank, log_weights=log_weights)), len(z))[0]
 
 
 @torch.no_grad()
@@ -304,12 +312,14 @@ def pairwise_scores(
         ValueError: Indices of another shape or outside the bank.
     """
     _check_indices(indices, (len(z), indices.shape[-1] if indices.ndim else 1), len(bank))
-    values: list[Tensor] = []
-    # A score takes blocks, of which the diagonal is kept: a few rows at a time waste little and cost few calls.
-    for part, chosen in zip(z.split(_DIAGONAL), indices.long().split(_DIAGONAL), strict=True):
+
+    def own(part: Tensor, chosen: Tensor) -> tuple[Tensor]:
+        # A score takes blocks, of which the diagonal is kept: a few rows at a time waste little and cost few calls.
         block = score(part, bank[chosen.flatten()]).unflatten(1, chosen.shape)
-        values.append(block.diagonal().T)
-    return torch.cat(values).to(z.dtype)
+        return (block.diagonal().T.to(z.dtype),)
+
+    parts = zip(z.split(_DIAGONAL), indices.long().split(_DIAGONAL), strict=True)
+    return put_together((own(*part) for part in parts), len(z))[0]
 
 
 @torch.no_grad()
@@ -340,8 +350,8 @@ def pairwise_highest(
         raise ValueError(f"Expected level between 0 and 1, such as 0.95; got {level!r}.")
     flat = bank.new_zeros(len(bank)) if log_weights is None else log_weights
     weights = flat.double().softmax(0)
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for _, scores, mass in _masses(score, z, bank, log_weights):
+
+    def sets(scores: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         slack = _slack(scores)
         scores = scores.double().masked_fill(weights == 0, -torch.inf)
         ordered, order = scores.sort(dim=1, descending=True)
@@ -350,9 +360,10 @@ def pairwise_highest(
         least = ordered.gather(1, last)
         inside = scores >= least - slack  # with all that tie with the last
         log_mean = torch.logsumexp(scores + weights.log(), 1)
-        parts.append((least[:, 0] - log_mean, (mass * inside).sum(1), (weights * inside).sum(1)))
-    threshold, mass, share = (torch.cat(part).to(z.dtype) for part in zip(*parts, strict=True))
-    return HighestSets(threshold, mass.clamp_max(1), share.clamp_max(1))
+        reach, share = (mass * inside).sum(1), (weights * inside).sum(1)
+        return (least[:, 0] - log_mean).to(z.dtype), reach.clamp_max(1).to(z.dtype), share.clamp_max(1).to(z.dtype)
+
+    return HighestSets(*put_together((sets(*part[1:]) for part in _masses(score, z, bank, log_weights)), len(z)))
 
 
 def _masses(
@@ -368,17 +379,32 @@ def _masses(
         yield len(scores), scores, (logits - _log_total(logits)).exp()
 
 
+def _with(values: Tensor, blocks: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of rows, each with those rows of whole numbers."""
+    start = 0
+    for block in blocks:
+        yield block, values[start : start + len(block)].long()
+        start += len(block)
+
+
 def _slack(scores: Tensor) -> Tensor:
     """What rounding may put between two equal scores of a row: a matrix product rounds its columns differently."""
-    largest = scores.masked_fill(scores.isinf(), 0).abs().amax(1, keepdim=True)
-    return 16 * torch.finfo(scores.dtype).eps * largest
+    low, high = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
+    if not bool((low.isfinite() & high.isfinite()).all()):
+        scores = scores.masked_fill(scores.isinf(), 0)
+        low, high = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
+    return 16 * torch.finfo(scores.dtype).eps * torch.maximum(high, -low)
 
 
 def _log_total(logits: Tensor) -> Tensor:
     total = logits.logsumexp(1, keepdim=True)
-    if not bool(total.isfinite().all()):
-        raise ValueError("Expected z within reach of the bank; got a row whose scores overflow. Rescale z and bank.")
+    _check_reach(total)
     return total
+
+
+def _check_reach(largest: Tensor) -> None:
+    if not bool(largest.isfinite().all()):
+        raise ValueError("Expected z within reach of the bank; got a row whose scores overflow. Rescale z and bank.")
 
 
 def _check_indices(indices: Tensor, shape: tuple[int, ...], size: int, *, name: str = "indices") -> None:
