@@ -1,11 +1,13 @@
-"""The Python of the README and of the theory page runs as printed."""
+"""The Python of the README and of the pages with examples runs as printed."""
 
 import doctest
 import re
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parent.parent / "README.md"
-THEORY = README.parent / "docs" / "theory.md"
+DOCS = README.parent / "docs"
 
 
 def test_the_readme_s_python_runs() -> None:
@@ -19,6 +21,7 @@ def test_the_readme_s_python_runs() -> None:
         assert all(parameter.grad is not None for parameter in net.parameters())  # type: ignore[attr-defined]
 
 
-def test_the_theory_s_examples_give_what_they_print() -> None:
-    failed, tried = doctest.testfile(str(THEORY), module_relative=False)
+@pytest.mark.parametrize("page", ["theory.md", "matching.md"])
+def test_the_examples_of_a_page_give_what_they_print(page: str) -> None:
+    failed, tried = doctest.testfile(str(DOCS / page), module_relative=False)
     assert tried and not failed

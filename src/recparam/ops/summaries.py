@@ -288,7 +288,7 @@ def pairwise_entropy(
         below = (block - high).clamp_(min=-1000.0)
         mass = below.exp()
         total = mass.sum(1)
-        return ((total.log() - torch.linalg.vecdot(mass, below) / total).to(z.dtype),)
+        return ((total.log() - mass.mul_(below).sum(1) / total).to(z.dtype),)
 
     return put_together(map(entropy, logit_blocks(score, z, bank, log_weights=log_weights)), len(z))[0]
 
