@@ -448,6 +448,9 @@ ALLOWED = {
     ("testing.py", "check_coupling"): "the dense reference of a conformance check",
     ("bounds.py", "log_marginal"): "over particles of one row",
     ("priors.py", "log_prob"): "the normaliser of a table",
+    ("posteriors.py", "_table"): "the normaliser of a table, one per row",
+    ("critics.py", "forward"): "the weights of a mixture, of one row",
+    ("critics.py", "_log_f"): "over the components of a mixture, for one pair",
     ("model.py", "predict"): "over a grid that the caller asks for whole",
 }
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from recparam import ops
     from recparam.banks import Bank, Labels
     from recparam.bases import BaseDensity, EstimatedMarginal
-    from recparam.bounds import Bound, Decomposition, MutualInformation, infonce
+    from recparam.bounds import Bound, CeilingWarning, Decomposition, MutualInformation, infonce
     from recparam.couplings import Bilinear, Cosine, CouplingSum, GaussianRBF, OnDimensions
+    from recparam.evidence import MutualInformationEstimate, estimate_mutual_information
     from recparam.flows import FlowBase
     from recparam.generation import Generated
     from recparam.joint import RecognitionJoint
@@ -62,9 +63,12 @@ _HOMES = {
     "Bank": "recparam.banks",
     "Labels": "recparam.banks",
     "Bound": "recparam.bounds",
+    "CeilingWarning": "recparam.bounds",
     "MutualInformation": "recparam.bounds",
     "Decomposition": "recparam.bounds",
     "infonce": "recparam.bounds",
+    "estimate_mutual_information": "recparam.evidence",
+    "MutualInformationEstimate": "recparam.evidence",
     "Prediction": "recparam.prediction",
     "Matching": "recparam.matching",
     "CentreOfMassCNN": "recparam.networks",
@@ -82,6 +86,7 @@ __all__ = [
     "Bilinear",
     "Bound",
     "Categorical",
+    "CeilingWarning",
     "CentreOfMassCNN",
     "Cosine",
     "CouplingSum",
@@ -102,6 +107,7 @@ __all__ = [
     "Labels",
     "Matching",
     "MutualInformation",
+    "MutualInformationEstimate",
     "OnDimensions",
     "OptimalPrior",
     "PairPosterior",
@@ -109,6 +115,7 @@ __all__ = [
     "QueueMarginal",
     "RecognitionJoint",
     "__version__",
+    "estimate_mutual_information",
     "infonce",
     "ops",
 ]

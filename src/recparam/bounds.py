@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recparam.banks import Source
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.ops import pairwise_infonce, pairwise_logsumexp
@@ -348,7 +347,7 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
 
 
 def warn_at_ceiling(
-    bound: Bound, *, rows: int, source: Source = "batch", steps: int = 1, stacklevel: int = 2
+    bound: Bound, *, rows: int, source: str = "batch", steps: int = 1, stacklevel: int = 2
 ) -> None:
     """Warn where a value sits at its ceiling: within 0.1 nats of it, for J > 2 within 0.1 (J - 1).
 
@@ -357,7 +356,7 @@ def warn_at_ceiling(
     Args:
         bound: What was computed.
         rows: Size of the bank that it comes from.
-        source: What that bank is.
+        source: What to enlarge.
         steps: J - 1.
         stacklevel: As in `warnings.warn`, of the line to blame.
     """
