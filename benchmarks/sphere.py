@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,7 +55,7 @@ def decoded(model: rp.RPM, x: Tensor, z: Tensor) -> float:
         latents = nn.functional.normalize(model.encode(x).mean, dim=1).double().numpy()
     half = len(x) // 2
     decoder = LinearDecoder().fit(latents[:half], z[:half].numpy())
-    return float(np.mean(r2(z[half:].numpy(), decoder.predict(latents[half:]))))
+    return r2(decoder.predict(latents[half:]), z[half:].numpy())
 
 
 def main() -> None:
