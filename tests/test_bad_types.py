@@ -83,12 +83,19 @@ PLAIN = {
     "rp.GaussianRBF(lengthscale=torch.ones(2, 2))": "a float or a vector (D,)",
     "rp.infonce(rp.Cosine(), x[0], x[0])": "z of shape",
     "rp.infonce(rp.Cosine(), x, x[:3])": "z_prime of shape (4, width) with at least one row; got (3, 2)",
+    "consecutive(recording, lag=1.5)": "a whole number lag >= 1; got 1.5",
+    "consecutive(recording, seconds='1', rate=1)": "seconds > 0, a finite number of seconds; got '1'",
+    "consecutive(recording).split('a')": "fraction between 0 and 1; got 'a'",
+    "consecutive(recording).split(gap=0.5)": "a whole number gap >= 0; got 0.5",
 }
 
 SCRIPT = """
 import json, sys
 import torch
 import recparam as rp
+from recparam.data.pairs import consecutive
+from recparam.data.recording import Recording
+recording = Recording.of([[1.0], [2.0], [3.0]])
 net, prior, x = torch.nn.Identity(), rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.0)), torch.ones(4, 2)
 model = rp.RPM(rp.Deterministic(net), prior)
 draw = lambda n, generator: torch.zeros(n, 2)

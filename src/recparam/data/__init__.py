@@ -1,1 +1,1 @@
-"""Data: generators and pairs of observations."""
+"""Data: recordings and the files they come from, pairs of their rows, batches, generators."""

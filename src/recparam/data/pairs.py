@@ -1,0 +1,315 @@
+"""Pairs: which rows of a recording are x and x', declared, and never across the end of a session or a gap in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from recparam.banks import Labels
+from recparam.data.batches import Batches
+from recparam.data.recording import Recording
+from recparam.ops.checks import check_count, check_positive, is_finite_number
+
+_GAP = 1.5  # median steps; a single dropped row makes two
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of rows of a recording: row `first[p]` is x and row `second[p]` is x' of pair p.
+
+    Attributes:
+        recording: The rows.
+        first: Row of x, (P,).
+        second: Row of x', (P,).
+    """
+
+    recording: Recording
+    first: Int[np.ndarray, " P"]
+    second: Int[np.ndarray, " P"]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def lag(self) -> Int[np.ndarray, " P"]:
+        """Rows from x to x', (P,)."""
+        return self.second - self.first
+
+    @property
+    def labels(self) -> Labels:
+        """Who the pairs are: the row, the session and the time of x' (seconds, or the row where times are unknown)."""
+        recording, rows = self.recording, self.second
+        times = rows.astype(np.float64) if recording.times is None else recording.times[rows]
+        return Labels(
+            identities=torch.from_numpy(rows),
+            sessions=torch.from_numpy(recording.sessions[rows]),
+            times=torch.from_numpy(times),
+        )
+
+    def tensors(self, rows: Int[np.ndarray, " rows"] | slice | None = None) -> tuple[Tensor, Tensor]:
+        """The observations x and x' of some pairs.
+
+        Args:
+            rows: Indices of pairs, or a slice; None: all of them, read into memory.
+
+        Returns:
+            x and x', each of shape (pairs, ...): float32, or uint8 where the recording holds uint8.
+        """
+        chosen = slice(None) if rows is None else rows
+        return as_tensor(self.recording[self.first[chosen]]), as_tensor(self.recording[self.second[chosen]])
+
+    def batches(self, batch_size: int, *, seed: int) -> PairsLoader:
+        """Batches of (x, x') in an order that depends on the seed and the epoch only, read when they are asked for.
+
+        Args:
+            batch_size: Pairs in a batch, at least 2.
+            seed: A whole number, not negative.
+
+        Raises:
+            ValueError: Fewer than two pairs, a batch of one, a negative seed.
+        """
+        return PairsLoader(self, batch_size=batch_size, seed=seed)
+
+    def where(self, keep: Bool[np.ndarray, " P"]) -> Pairs:
+        """The pairs at which a mask is true."""
+        return Pairs(self.recording, self.first[keep], self.second[keep])
+
+    def split(self, fraction: float = 0.2, *, gap: int | None = None) -> tuple[Pairs, Pairs]:
+        """Pairs to fit, and held-out pairs of a contiguous block at the end of each session.
+
+        A random choice of pairs would hold out neighbours of what was fitted, and a series looks like its
+        neighbours. No row is in both parts, and pairs with a row in each are left out. Where sessions are too short
+        for a pair in such a block, the last sessions are held out whole.
+
+        Args:
+            fraction: Part of the rows of each session to hold out, between 0 and 1.
+            gap: Rows left unused before each block; None: the largest lag.
+
+        Returns:
+            The pairs to fit, and the held-out ones.
+
+        Raises:
+            ValueError: One of the parts has fewer than two pairs.
+
+        Example:
+            >>> import numpy as np
+            >>> from recparam.data.pairs import consecutive
+            >>> from recparam.data.recording import Recording
+            >>> fit, held_out = consecutive(Recording.of(np.zeros((10, 1)))).split(0.3)
+            >>> fit.second.tolist(), held_out.first.tolist()
+            ([1, 2, 3, 4, 5], [7, 8])
+        """
+        if not is_finite_number(fraction) or not 0 < fraction < 1:
+            raise ValueError(f"Expected fraction between 0 and 1; got {fraction!r}. Use 0.2.")
+        gap = int(np.abs(self.lag).max(initial=0)) if gap is None else gap
+        check_count("gap", gap, least=0)
+        sessions = self.recording.sessions
+        lengths = np.bincount(sessions)
+        ends = np.cumsum(lengths)
+        cuts = ends - np.round(lengths * fraction).astype(np.int64)
+        rows = np.arange(len(sessions))
+        parts = self._parts(rows < (cuts - gap)[sessions], rows >= cuts[sessions])
+        if len(parts[1]) < 2 and len(lengths) > 1:
+            kept = min(int(np.searchsorted(ends, (1 - fraction) * ends[-1])) + 1, len(lengths) - 1)
+            parts = self._parts(sessions < kept, sessions >= kept)
+        if min(map(len, parts)) < 2:
+            raise ValueError(
+                f"Expected at least 2 pairs to fit and 2 held out; got {len(parts[0])} and {len(parts[1])} from "
+                f"{len(self)} pairs, with fraction={fraction:g} and gap={gap}. Give more rows, or another fraction."
+            )
+        return parts
+
+    def _parts(self, fitted: np.ndarray, held_out: np.ndarray) -> tuple[Pairs, Pairs]:
+        return (
+            self.where(fitted[self.first] & fitted[self.second]),
+            self.where(held_out[self.first] & held_out[self.second]),
+        )
+
+
+class PairsLoader(Batches):
+    """Random batches (x, x') of declared pairs, whose rows are read from the recording batch by batch.
+
+    Args:
+        pairs: At least two.
+        batch_size: Pairs in a batch, at least 2.
+        seed: Decides the order, together with the epoch.
+
+    Raises:
+        ValueError: Fewer than two pairs, a batch of one, a negative seed.
+    """
+
+    def __init__(self, pairs: Pairs, *, batch_size: int, seed: int) -> None:
+        super().__init__(len(pairs), batch_size=batch_size, seed=seed)
+        self.pairs = pairs
+
+    def _gather(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return self.pairs.tensors(rows.numpy())
+
+
+def as_tensor(values: np.ndarray) -> Tensor:
+    """Rows as networks take them: uint8 as it is (frames), everything else as float32."""
+    if values.dtype == np.uint8:
+        return torch.from_numpy(np.require(values, requirements="W"))
+    return torch.from_numpy(np.array(values, dtype=np.float32))
+
+
+def consecutive(
+    recording: Recording,
+    *,
+    lag: int | Sequence[int] = 1,
+    seconds: float | int | Sequence[float | int] | None = None,
+    rate: float | int | None = None,
+    max_gap: float | int | None = None,
+) -> Pairs:
+    """Pairs of a row and a later one of the same session, never across a gap in time.
+
+    Args:
+        recording: The rows.
+        lag: Rows from x to x', one or several, at least 1.
+        seconds: Time from x to x' instead, one or several. With `rate` it is rounded to rows; otherwise x' is the
+            row whose time is closest, at most half a median step away.
+        rate: Rows per second; None: the recording's times say.
+        max_gap: Seconds between neighbouring rows beyond which time has a gap; None: 1.5 times the median step.
+            Recordings without times have none.
+
+    Returns:
+        The pairs, ordered by x within each lag.
+
+    Raises:
+        ValueError: No such pair, lags below 1, seconds without times and rate, or `max_gap` without times.
+
+    Example:
+        >>> import numpy as np
+        >>> from recparam.data.pairs import consecutive
+        >>> from recparam.data.recording import Recording
+        >>> recording = Recording.of([np.zeros((3, 2)), np.zeros((2, 2))])
+        >>> pairs = consecutive(recording)
+        >>> list(zip(pairs.first.tolist(), pairs.second.tolist()))
+        [(0, 1), (1, 2), (3, 4)]
+    """
+    times = recording.times
+    if max_gap is not None:
+        check_positive("max_gap", max_gap if max_gap != np.inf else 1, what="number of seconds")
+        if times is None:
+            raise ValueError("Expected a recording with times, which max_gap= refers to; got none. Give times=.")
+    stretch, step = _stretches(recording, max_gap)
+    if seconds is None:
+        lags = _several("lag", lag)
+        for value in lags:
+            check_count("lag", value)
+        found = [_shifted(stretch, int(value)) for value in lags]
+    else:
+        spans = _several("seconds", seconds)
+        for value in spans:
+            check_positive("seconds", value, what="number of seconds")
+        if rate is not None:
+            check_positive("rate", rate, what="number of rows per second")
+            found = [_shifted(stretch, max(1, round(value * rate))) for value in spans]
+        elif times is not None:
+            found = [_after(times, stretch, value, step) for value in spans]
+        else:
+            raise ValueError(
+                "Expected rate= (rows per second) or a recording with times, as seconds= is given; got neither."
+            )
+    first, second = (np.concatenate(side) for side in zip(*found, strict=True))
+    pairs = Pairs(recording, first, second)
+    pairs = pairs.where(recording.usable[first] & recording.usable[second])
+    if not len(pairs):
+        count = len(recording)
+        longest = int(np.bincount(stretch).max())
+        raise ValueError(
+            f"Expected rows from which a pair (x, x') can be made; got {count} sample{'s' * (count != 1)}, at most "
+            f"{longest} in a row without the end of a session or a gap in time. Give more data, a smaller lag, or "
+            "a larger max_gap=."
+        )
+    return pairs
+
+
+def by_index(recording: Recording, first: Any, second: Any) -> Pairs:
+    """Pairs that somebody else chose; they are taken as declared, across sessions too.
+
+    Args:
+        recording: The rows.
+        first: Row of x of each pair, whole numbers (P,), from 0.
+        second: Row of x' of each pair, (P,).
+
+    Raises:
+        ValueError: Indices of different lengths, outside the recording, or of rows that were not observed.
+
+    Example:
+        >>> import numpy as np
+        >>> from recparam.data.pairs import by_index
+        >>> from recparam.data.recording import Recording
+        >>> by_index(Recording.of(np.eye(3)), [0, 2], [1, 0]).tensors()[1]
+        tensor([[0., 1., 0.],
+                [1., 0., 0.]])
+    """
+    sides = []
+    for name, rows in (("first", first), ("second", second)):
+        index = np.asarray(rows)
+        if index.ndim != 1 or index.dtype.kind not in "iu" or not len(index):
+            raise ValueError(
+                f"Expected {name} as whole numbers of shape (P,), P >= 1; got {index.dtype}, {index.shape}."
+            )
+        if index.min() < 0 or index.max() >= len(recording):
+            raise ValueError(
+                f"Expected {name} as rows from 0 to {len(recording) - 1}; got {index.min()} to {index.max()}."
+            )
+        hidden = index[~recording.usable[index]]
+        if len(hidden):
+            raise ValueError(f"Expected {name} as rows that were observed; got row {hidden[0]}, which the mask hides.")
+        sides.append(index.astype(np.int64))
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(f"Expected first and second of one length; got {len(sides[0])} and {len(sides[1])}.")
+    return Pairs(recording, sides[0], sides[1])
+
+
+def _several(name: str, value: Any) -> list[Any]:
+    values = list(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else [value]
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"Expected {name} as one number or several different ones; got {value!r}.")
+    return values
+
+
+def _stretches(recording: Recording, max_gap: float | int | None) -> tuple[Int[np.ndarray, " N"], float]:
+    """The number of the stretch without a boundary or gap that each row is in, and the median step in seconds."""
+    breaks = np.diff(recording.sessions) != 0
+    step = 0.0
+    if recording.times is not None:
+        steps = np.diff(recording.times)
+        inside = steps[~breaks]
+        step = float(np.median(inside)) if len(inside) else 0.0
+        breaks = breaks | (steps > (_GAP * step if max_gap is None else max_gap))
+    return np.r_[0, np.cumsum(breaks)], step
+
+
+def _shifted(stretch: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
+    first = np.flatnonzero(stretch[lag:] == stretch[: max(len(stretch) - lag, 0)])
+    return first, first + lag
+
+
+def _after(times: np.ndarray, stretch: np.ndarray, span: float | int, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Each row and the row of its stretch that is closest to so many seconds later."""
+    firsts, seconds = [], []
+    starts = np.flatnonzero(np.r_[True, np.diff(stretch) != 0])
+    for start, end in zip(starts, [*starts[1:], len(stretch)], strict=True):
+        if end - start < 2:
+            continue
+        here = times[start:end]
+        target = here + span
+        right = np.searchsorted(here, target).clip(1, len(here) - 1)
+        left = right - 1
+        closest = np.where(target - here[left] <= here[right] - target, left, right)
+        # Half a step, and what rounding of the times adds to it.
+        near = np.abs(here[closest] - target) <= 0.5 * step * (1 + 1e-6)
+        keep = np.flatnonzero(near & (closest > np.arange(len(here))))
+        firsts.append(start + keep)
+        seconds.append(start + closest[keep])
+    nothing = np.zeros(0, dtype=np.int64)
+    return np.concatenate([nothing, *firsts]), np.concatenate([nothing, *seconds])
