@@ -451,7 +451,7 @@ ALLOWED = {
     ("posteriors.py", "_table"): "the normaliser of a table, one per row",
     ("critics.py", "forward"): "the weights of a mixture, of one row",
     ("critics.py", "_log_f"): "over the components of a mixture, for one pair",
-    ("model.py", "predict"): "over a grid that the caller asks for whole",
+    ("prediction.py", "grid_probabilities"): "over a grid that the caller asks for whole",
 }
 
 

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import Tensor
 
 from recparam import bounds, generation
+from recparam.assembly import Assembly, Expectation
 from recparam.banks import Labels
 from recparam.bounds import Bound, Decomposition, MutualInformation
 from recparam.couplings import Coupling
 from recparam.generation import Generated
-from recparam.marginals import BatchMarginal, Marginal, Recognised, Scored, normalised_weights
+from recparam.marginals import BatchMarginal, normalised_weights
 from recparam.matching import Matching, matching_from
-from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor, observation_name
-from recparam.posteriors import Posterior, RecognitionPosterior
-from recparam.prediction import Prediction, prediction_from
-from recparam.priors import InfoNCEPrior, Prior, Side
-from recparam.recognition import DensityError, Dirac, RecognitionModel
-
-Expectation = Literal["sampled", "analytic"]
+from recparam.ops.checks import check_count, check_finite, check_tensor
+from recparam.posteriors import RecognitionPosterior
+from recparam.prediction import GridBase, Prediction, grid_probabilities, prediction_from
+from recparam.priors import InfoNCEPrior, Side
+from recparam.recognition import DensityError, Dirac
 
 
-class RPM(nn.Module):
+class RPM(Assembly):
     """A latent-variable model with an encoder and a prior but no decoder.
 
     Its likelihood is the recognition model turned round by Bayes' rule, P(x|z) = R(x|z), so that every
@@ -50,75 +47,6 @@ class RPM(nn.Module):
         >>> model.elbo(x, x)
         ELBO - const ~ 0.693 nats (estimate, ceiling 0.693)
     """
-
-    def __init__(
-        self,
-        recognition: RecognitionModel | Sequence[RecognitionModel],
-        prior: Prior,
-        *,
-        posterior: Posterior | None = None,
-        marginal: Marginal | None = None,
-    ) -> None:
-        super().__init__()
-        several = list(recognition) if isinstance(recognition, Sequence) else []
-        models = [recognition] if isinstance(recognition, RecognitionModel) else several
-        if not models or not all(isinstance(m, RecognitionModel) for m in models):
-            raise ValueError(
-                f"Expected recognition as a recognition model such as rp.Deterministic(net), or one per observation; "
-                f"got {recognition!r}."
-            )
-        if not isinstance(prior, Prior):
-            raise ValueError(f"Expected prior as a recparam prior, such as rp.InfoNCEPrior(...); got {prior!r}.")
-        if marginal is not None and not isinstance(marginal, Marginal):
-            raise ValueError(f"Expected marginal as a recparam marginal, such as rp.BatchMarginal(); got {marginal!r}.")
-        if posterior is not None and not isinstance(posterior, Posterior):
-            raise ValueError(
-                f"Expected posterior as a recparam posterior, such as rp.AmortisedPosterior(net), or None; "
-                f"got {posterior!r}."
-            )
-        self.shared = isinstance(recognition, RecognitionModel)
-        self.recognition = nn.ModuleList(models)
-        self.prior = prior
-        self.posterior: Posterior = RecognitionPosterior() if posterior is None else posterior
-        self.marginal: Marginal = BatchMarginal() if marginal is None else marginal
-
-    def encode(self, x: Tensor, *, index: int = 0) -> Distribution:
-        """R_phi(z|x) for a batch.
-
-        Args:
-            x: Observations, batch first.
-            index: Which observation's recognition model, from zero; of no effect where they share one.
-
-        Returns:
-            Distribution with batch shape (B,) and event shape (D,); `.mean` are the latents of a Dirac.
-
-        Raises:
-            NonFiniteError: x holds NaN or infinity.
-            ValueError: x is not a tensor, index names no recognition model, or the network's output has the wrong
-                shape.
-        """
-        check_count("index", index, least=0)
-        models = self._models
-        if not self.shared and index >= len(models):
-            raise ValueError(f"Expected index from 0 to {len(models) - 1}, one recognition model each; got {index}.")
-        check_tensor("x", x)
-        check_finite("x", x)
-        return models[0 if self.shared else index](x)
-
-    @torch.no_grad()
-    def initialise(self, *observations: Tensor) -> None:
-        """Set data-driven starting values (median heuristic) from a batch, once; training calls this.
-
-        Args:
-            observations: One tensor (B, ...) per observation, B >= 2.
-        """
-        self._check(observations)
-        # The latents that training will see, batch norm in its present mode, but its running statistics untouched.
-        buffers = [(buffer, buffer.clone()) for buffer in self.recognition.buffers()]
-        means = [d.mean for d in self._encode(*observations)]
-        for buffer, before in buffers:
-            buffer.copy_(before)
-        self.prior.initialise(*means)
 
     def elbo(
         self,
@@ -401,7 +329,7 @@ class RPM(nn.Module):
         z: Float[Tensor, "A D"],
         grid: Float[Tensor, "G E"],
         *,
-        base: Literal["uniform"] | Float[Tensor, " G"] | Callable[[Tensor], Tensor] = "uniform",
+        base: GridBase = "uniform",
     ) -> Float[Tensor, "A G"]:
         """P(z'|z) on a grid of equal cells, as probabilities that sum to one over the grid.
 
@@ -421,36 +349,7 @@ class RPM(nn.Module):
         Raises:
             ValueError: Shapes or widths do not fit, or the prior has no conditional to draw.
         """
-        check_matrix("z", z)
-        check_matrix("grid", grid)
-        check_finite("z", z)
-        check_finite("grid", grid)
-        if isinstance(base, str) and base == "uniform":
-            log_base_G = grid.new_zeros(grid.shape[0])
-        else:
-            log_base_G = base(grid) if callable(base) else base
-        if not isinstance(log_base_G, Tensor):
-            raise ValueError(
-                f"Expected base='uniform', a tensor or a callable that returns one; got {log_base_G!r}. "
-                f"Use torch.as_tensor for numbers."
-            )
-        if log_base_G.shape != grid.shape[:1]:
-            raise ValueError(
-                f"Expected base of shape ({grid.shape[0]},), one log-density per grid point; got "
-                f"{tuple(log_base_G.shape)}."
-            )
-        if bool((log_base_G.isnan() | log_base_G.isposinf()).any()):  # -inf says that R(z') is zero there
-            raise ValueError("Expected base without NaN and +inf; got such log-densities. Zero density is -inf.")
-        if bool(log_base_G.isneginf().all()):
-            raise ValueError("Expected base above -inf at some grid point; got -inf, no density, on the whole grid.")
-        logits_AG = self.prior.log_conditional(z, grid, log_base_G)
-        lost_A = ~logits_AG.amax(-1).isfinite()
-        if bool(lost_A.any()):
-            raise ValueError(
-                f"Expected z within reach of the grid; got row {int(lost_A.nonzero()[0])}, whose log-density overflows "
-                f"at every grid point of positive base. Move the grid, or rescale z."
-            )
-        return logits_AG.softmax(-1)
+        return grid_probabilities(self.prior, z, grid, base=base)
 
     @torch.no_grad()
     def predictive(
@@ -538,118 +437,3 @@ class RPM(nn.Module):
         """
         scored = self._scored((x, x_prime), weights, rows, labels, num_samples, generator)
         return matching_from(self.prior, scored, self.marginal.recognised(scored, encode=self._encode))
-
-    def _recognised(
-        self,
-        observations: Sequence[Tensor],
-        weights: Tensor | None,
-        rows: Tensor | None,
-        labels: Labels | None,
-        num_samples: int,
-        generator: torch.Generator | None,
-        *,
-        in_bank: bool = False,
-        free: bool = False,
-        expectation: Expectation = "sampled",
-    ) -> Recognised:
-        """Encode and sample the scored rows, and put them beside their bank.
-
-        A bank without the scored rows bounds neither side of the MI. `in_bank` asks for one that holds them, which
-        is then the scored batch itself. `free` asks for latents of a free posterior, where the model has one; those
-        of the bank, and whatever is said of R alone, are R's.
-        """
-        if expectation not in ("sampled", "analytic"):
-            raise ValueError(f"Expected expectation='sampled' or 'analytic'; got {expectation!r}. Use 'sampled'.")
-        scored = self._scored(observations, weights, rows, labels, num_samples, generator)
-        # Of points every expectation is the value itself, which the kernel takes in one sweep with its denominator.
-        integrate = expectation == "analytic" and not all(isinstance(d, Dirac) for d in scored.distributions)
-        if integrate:
-            self.prior.check_closed_form(scored.distributions)
-        of_q = None
-        if free and not isinstance(self.posterior, RecognitionPosterior):
-            if integrate:
-                raise ValueError(
-                    "Expected expectation='sampled' with a free posterior, since the closed forms are those of R_phi; "
-                    "got 'analytic'. Use 'sampled', or posterior=None."
-                )
-            encoded = scored.distributions
-            of_q = self.posterior(encoded, observations, rows=rows, num_samples=num_samples, generator=generator)
-        recognised = self.marginal.recognised(scored, encode=self._encode)
-        if self._learning:
-            self.marginal.remember(scored)
-        if integrate:
-            return recognised.in_closed_form(scored.distributions)
-        if in_bank and recognised.joint.situation in ("independent", "queue"):
-            window = recognised.joint.bank.exclude_within
-            return BatchMarginal(exclude_within=window).recognised(replace(scored, rows=None), encode=self._encode)
-        if of_q is not None:
-            return replace(recognised, particles=of_q, recognition=recognised.particles)
-        return recognised
-
-    def _scored(
-        self,
-        observations: Sequence[Tensor],
-        weights: Tensor | None,
-        rows: Tensor | None,
-        labels: Labels | None,
-        num_samples: int,
-        generator: torch.Generator | None,
-    ) -> Scored:
-        """Check, encode and sample the rows to be scored."""
-        self._check(observations)
-        check_count("num_samples", num_samples)
-        size = observations[0].shape[0]
-        given = None if weights is None else normalised_weights(weights, size)
-        if self.posterior.takes_rows and isinstance(self.marginal, BatchMarginal):
-            bank_rows = None  # the posterior's alone: this bank has no rows of its own
-        else:
-            bank_rows = rows
-        self.marginal.check(observations, bank_rows)
-        if labels is not None and (not isinstance(labels, Labels) or len(labels) != size):
-            got = f"labels of {len(labels)}" if isinstance(labels, Labels) else repr(labels)
-            raise ValueError(f"Expected labels as rp.Labels of the {size} scored rows; got {got}.")
-        distributions = self._encode(*observations)
-        self.prior.check_densities(distributions)
-        self.prior.initialise(*(d.mean.detach() for d in distributions))
-        own = self.posterior if isinstance(self.posterior, RecognitionPosterior) else RecognitionPosterior()
-        particles = own(distributions, observations, num_samples=num_samples, generator=generator)
-        reference = particles.log_weights
-        row_weights = reference.new_full((size,), 1 / size) if given is None else given.to(reference)
-        return Scored(observations, distributions, particles, row_weights, bank_rows, labels, generator, self._models)
-
-    def _looked_at(self, bound: Bound, recognised: Recognised) -> Bound:
-        """The bound; a warning if it sits at its ceiling, unless it is the objective of a training step."""
-        bank = recognised.joint.bank
-        if not self._learning:
-            steps = len(recognised.particles.latents) - 1
-            bounds.warn_at_ceiling(bound, rows=bank.size, source=bank.source, steps=steps, stacklevel=3)
-        return bound
-
-    @property
-    def _learning(self) -> bool:
-        return self.training and torch.is_grad_enabled()
-
-    def _encode(self, *observations: Tensor) -> list[Distribution]:
-        models = self._models
-        if self.shared:
-            return models[0].encode_many(*observations)
-        return [model(x) for model, x in zip(models, observations, strict=True)]
-
-    @property
-    def _models(self) -> list[RecognitionModel]:
-        return [model for model in self.recognition if isinstance(model, RecognitionModel)]
-
-    def _check(self, observations: Sequence[Tensor]) -> None:
-        if len(observations) < 2:
-            raise ValueError(f"Expected at least two observations (x, x_prime); got {len(observations)}.")
-        for j, x in enumerate(observations):
-            check_tensor(observation_name(j), x)
-        if not self.shared and len(observations) != len(self.recognition):
-            raise ValueError(
-                f"Expected {len(self.recognition)} observations, one per recognition model; got {len(observations)}."
-            )
-        sizes = [x.shape[0] if x.ndim else 0 for x in observations]
-        if len(set(sizes)) > 1 or sizes[0] < 1:
-            raise ValueError(f"Expected observations with the same number of rows, at least one; got {sizes}.")
-        for j, x in enumerate(observations):
-            check_finite(observation_name(j), x)

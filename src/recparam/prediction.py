@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +23,7 @@ from recparam.ops import (
     pairwise_sample,
 )
 from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor
+from recparam.priors import Prior
 from recparam.recognition import Dirac, recognise
 
 
@@ -37,6 +39,10 @@ class Draws(NamedTuple):
     indices: Tensor
     rows: Tensor
     latents: Tensor
+
+
+GridBase = Literal["uniform"] | Tensor | Callable[[Tensor], Tensor]
+"""How log R(z') on a grid is given: constant, a tensor (G,), or a function that returns one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,3 +299,39 @@ def prediction_from(
         mass = (share * (particles.log_weights.exp() if particles.exact else 1 / copies)).expand(copies, size).flatten()
     coupling(z[:1], candidates[:1])  # complains of widths and dtypes in the user's words
     return Prediction(deepcopy(coupling.score()), z, candidates, mass, rows)
+
+
+def grid_probabilities(
+    prior: Prior, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"], *, base: GridBase
+) -> Float[Tensor, "A G"]:
+    """P(z'|z) on a grid of equal cells; arguments, errors and equation in `recparam.RPM.predict`."""
+    check_matrix("z", z)
+    check_matrix("grid", grid)
+    check_finite("z", z)
+    check_finite("grid", grid)
+    if isinstance(base, str) and base == "uniform":
+        log_base_G = grid.new_zeros(grid.shape[0])
+    else:
+        log_base_G = base(grid) if callable(base) else base
+    if not isinstance(log_base_G, Tensor):
+        raise ValueError(
+            f"Expected base='uniform', a tensor or a callable that returns one; got {log_base_G!r}. "
+            f"Use torch.as_tensor for numbers."
+        )
+    if log_base_G.shape != grid.shape[:1]:
+        raise ValueError(
+            f"Expected base of shape ({grid.shape[0]},), one log-density per grid point; got "
+            f"{tuple(log_base_G.shape)}."
+        )
+    if bool((log_base_G.isnan() | log_base_G.isposinf()).any()):  # -inf says that R(z') is zero there
+        raise ValueError("Expected base without NaN and +inf; got such log-densities. Zero density is -inf.")
+    if bool(log_base_G.isneginf().all()):
+        raise ValueError("Expected base above -inf at some grid point; got -inf, no density, on the whole grid.")
+    logits_AG = prior.log_conditional(z, grid, log_base_G)
+    lost_A = ~logits_AG.amax(-1).isfinite()
+    if bool(lost_A.any()):
+        raise ValueError(
+            f"Expected z within reach of the grid; got row {int(lost_A.nonzero()[0])}, whose log-density overflows "
+            f"at every grid point of positive base. Move the grid, or rescale z."
+        )
+    return logits_AG.softmax(-1)
