@@ -25,3 +25,11 @@ def test_the_readme_s_python_runs() -> None:
 def test_the_examples_of_a_page_give_what_they_print(page: str) -> None:
     failed, tried = doctest.testfile(str(DOCS / page), module_relative=False)
     assert tried and not failed
+
+
+def test_the_python_of_the_page_on_mutual_information_runs() -> None:
+    page = (DOCS / "mutual-information.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(block, "mutual-information.md", "exec"), names)
+    assert abs(float(names["mi"].estimate) - 0.511) < 0.15  # type: ignore[attr-defined]
