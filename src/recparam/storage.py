@@ -74,21 +74,36 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike[str], obj: object) -> None:
-    """Write strict JSON atomically, for people and other programs to read.
+def json_text(obj: object) -> str:
+    """Return strict JSON, for people and other programs to read.
 
     NumPy scalars and arrays become numbers and lists, tuples become lists, paths become text. A float that is
     not finite becomes the text "nan", "inf" or "-inf", which `float` reads back: JSON has no such numbers.
 
     Args:
-        path: the file to create or replace.
         obj: nested mappings with text keys, sequences, text, numbers, booleans and None.
+
+    Returns:
+        The text, indented, without a newline at its end.
+
+    Raises:
+        ValueError: a value that has no JSON form; the text says where it is.
+    """
+    return json.dumps(_plain(obj, "obj"), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def write_json(path: str | os.PathLike[str], obj: object) -> None:
+    """Write `json_text` atomically.
+
+    Args:
+        path: the file to create or replace.
+        obj: see `json_text`.
 
     Raises:
         ValueError: a value that has no JSON form; the text says where it is.
         OSError: the file cannot be written.
     """
-    text = json.dumps(_plain(obj, "obj"), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json_text(obj)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

@@ -1,18 +1,16 @@
 """The results of an experiment, gathered from the folders of its finished runs."""
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import recparam
 from recparam.evaluation import mean_interval
 from recparam.experiments.balls.settings import ARMS, PAPER_TRAINING, RECIPE, VIDEOS, Run, Settings
 from recparam.experiments.balls.work import finished
+from recparam.versions import versions
 
 FORMAT = 1
 
@@ -90,16 +88,6 @@ def summarise(runs: list[dict[str, Any]], *, scale: float) -> dict[str, dict[str
             "mean_256_px": mean * scale,
         }
     return summary
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what the numbers may depend on."""
-    packages = ("torch", "lightning", "numpy", "scipy", "scikit-learn")
-    return {
-        "python": platform.python_version(),
-        "recparam": recparam.__version__,
-        **{name: version(name) for name in packages},
-    }
 
 
 def _runs_in(out: Path) -> list[Run]:
