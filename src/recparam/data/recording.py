@@ -138,6 +138,11 @@ class Recording:
             notes=tuple(note for recording in recordings for note in recording.notes),
         )
 
+    def noted(self, note: str) -> Recording:
+        """The recording with one more sentence in its notes."""
+        self.notes = (*self.notes, note)
+        return self
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape (N, ...) of all rows together."""
