@@ -1,6 +1,8 @@
 """The mutual information in one call: its sides, its determinism, and what it says of data it cannot take."""
 
+import importlib.util
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,3 +213,16 @@ def test_bad_input(change: dict[str, object], words: str) -> None:
 def test_constant_data_carry_no_information() -> None:
     mi = rp.estimate_mutual_information(np.zeros(60), np.ones(60), max_steps=5)
     assert float(mi.lower) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_sphere_s_truth_is_reached_and_its_latents_found() -> None:
+    """Pairs of a von Mises-Fisher distribution: benchmarks/sphere.py, with half of its pairs."""
+    path = Path(__file__).parent.parent / "benchmarks" / "sphere.py"
+    spec = importlib.util.spec_from_file_location("sphere", path)
+    assert spec is not None and spec.loader is not None
+    sphere = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sphere)
+    found = sphere.run(5, kappa=10.0, pairs=20000, steps=1000, batch_size=512)
+    assert abs(float(found.lower) - sphere.truth(10.0)) < 0.02 + 2 * found.lower.standard_error
+    assert found.decoded > 0.99 > 0.8 > found.untrained
