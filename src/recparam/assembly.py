@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from recparam.banks import Labels
 from recparam.bounds import Bound, warn_at_ceiling
-from recparam.marginals import BatchMarginal, Marginal, Recognised, Scored, normalised_weights
+from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, Recognised, Scored, normalised_weights
 from recparam.ops.checks import check_count, check_finite, check_tensor, observation_name
 from recparam.posteriors import Posterior, RecognitionPosterior
 from recparam.priors import Prior
@@ -137,8 +137,12 @@ class Assembly(nn.Module):
         if integrate:
             return recognised.in_closed_form(scored.distributions)
         if in_bank and recognised.joint.situation in ("independent", "queue"):
-            window = recognised.joint.bank.exclude_within
-            return BatchMarginal(exclude_within=window).recognised(replace(scored, rows=None), encode=self._encode)
+            bank, own = recognised.joint.bank, recognised.queries.own
+            labels = scored.labels
+            if labels is None and bank.labels is not None and own is not None:
+                labels = bank.labels.map(lambda part: part[own])
+            batch = replace(scored, rows=None, weights=recognised.weights, labels=labels)
+            return BatchMarginal(exclude_within=bank.exclude_within).recognised(batch, encode=self._encode)
         if of_q is not None:
             return replace(recognised, particles=of_q, recognition=recognised.particles)
         return recognised
@@ -157,7 +161,7 @@ class Assembly(nn.Module):
         check_count("num_samples", num_samples)
         size = observations[0].shape[0]
         given = None if weights is None else normalised_weights(weights, size)
-        if self.posterior.takes_rows and isinstance(self.marginal, BatchMarginal):
+        if self.posterior.takes_rows and not isinstance(self.marginal, DatasetMarginal):
             bank_rows = None  # the posterior's alone: this bank has no rows of its own
         else:
             bank_rows = rows

@@ -66,6 +66,8 @@ class Bound:
     def standard_error(self) -> float:
         """Standard error of the weighted mean over independent rows, in nats; NaN if one row has all the weight.
 
+        The bank is taken as given: where the rows share one that is itself a sample, the true error is larger.
+
         sqrt( sum_i w_i^2 (v_i - mean)^2 / (1 - sum_i w_i^2) ), which is std(v) / sqrt(B) where the weights are equal.
         """
         value_B = self.per_observation.detach().cpu().double()
@@ -151,7 +153,7 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
             _check_absolutely_continuous(mass_SB, terms.log_ratio, "the prior", "log P(z, z') - log R(z) R(z')")
         named = {**named, "log_R_minus_log_Q": correction_SB}
         integrand_SB = integrand_SB + correction_SB
-    per_observation = (mass_SB * integrand_SB).sum(0)
+    per_observation = _times(mass_SB, integrand_SB).sum(0)
     if side == "lower" and isinstance(prior, InfoNCEPrior) and bool(per_observation.isneginf().any()):
         warnings.warn(
             f"The lower bound is -inf at {int(per_observation.isneginf().sum())} of {len(per_observation)} rows: valid "
@@ -165,7 +167,7 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
         of="elbo",
         kind=_kind(prior, recognised, side),
         ceiling=_ceiling(prior, recognised, side),
-        terms={name: (weights_B * mass_SB * term).sum() for name, term in named.items()},
+        terms={name: _times(weights_B * mass_SB, term).sum() for name, term in named.items()},
         weights=weights_B,
     )
 
@@ -287,13 +289,14 @@ def infinite_infonce(coupling: Coupling, recognised: Recognised, *, side: Litera
             ceiling.
 
     Returns:
-        Bound of the MI: "lower" with an exact bank, with side="lower", or with the own row kept in the batch;
+        Bound of the MI: "lower" with an exact bank and all its rows, with side="lower", or with the own row kept in
+        the batch;
         without a side, a bank of other data gives an "estimate", since an upper bound on I_inf is no bound on the
         MI, and so does any bank whose rows are not independent (`exclude_within`, repeated identities).
     """
     value = elbo(InfoNCEPrior(coupling), recognised, side=side)
     kept = side is None and recognised.joint.situation == "batch" and not recognised.joint.bank.dependent
-    kind: Kind = "lower" if kept or value.kind in ("exact", "lower") else "estimate"
+    kind: Kind = "lower" if (kept or value.kind in ("exact", "lower")) and _of_its_law(recognised) else "estimate"
     return replace(value, of="mi", kind=kind)
 
 
@@ -310,7 +313,7 @@ def mutual_information(recognised: Recognised, *, side: Side = None) -> Bound:
         DensityError: A recognition model is a Dirac.
     """
     value = elbo(OptimalPrior(), recognised, side=side)
-    return replace(value, of="mi")
+    return replace(value, of="mi", kind=value.kind if _of_its_law(recognised) else "estimate")
 
 
 def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
@@ -392,6 +395,16 @@ def posterior_gap(free: Bound, recognition: Bound) -> Bound:
     )
 
 
+def _of_its_law(recognised: Recognised) -> bool:
+    """Whether the scored rows follow the R that the bank stands for, without which no MI is bounded.
+
+    Some rows of a data set, or rows weighted otherwise, have another law than the data set's; so have pairs beside
+    samples of base densities.
+    """
+    whole_data_set = recognised.joint.situation in ("exact", "exact_sampled")
+    return recognised.joint.bank.source != "base" and (not whole_data_set or recognised.whole)
+
+
 def _kind(prior: Prior, recognised: Recognised, side: Side) -> Kind:
     """The prior's word, kept only as far as it is proved with old or dependent rows in the bank, or a free posterior.
 
@@ -425,22 +438,23 @@ def _check_absolutely_continuous(mass_SB: Tensor, log_density_SB: Tensor, of: st
         )
 
 
+def _times(mass: Tensor, values: Tensor) -> Tensor:
+    """Their product, in which a value of no mass takes no part, even if it is infinite, nor does its gradient."""
+    return mass * torch.where(mass > 0, values, 0)
+
+
 def _mean(weights_B: Tensor, values_B: Tensor) -> Tensor:
     """Weighted sum in which a row of weight zero takes no part, even if its value is infinite."""
     return torch.where(weights_B > 0, weights_B * values_B, 0).sum()
 
 
 def _ceiling(prior: Prior, recognised: Recognised, side: Side) -> float | None:
-    joint, own, weights = recognised.joint, recognised.queries.own, recognised.weights
+    joint = recognised.joint
     if not prior.bounded_by_bank(side, joint.situation):
         return None
     if recognised.particles.log_correction is not None and joint.situation not in ("exact", "exact_sampled"):
         return None  # the evidence of a normalised model keeps to the limit, estimates of it need not
     if joint.situation != "queue":  # in a queue all rows weigh the same, and no row exceeds the limit
-        # A few rows, or rows weighted otherwise than the bank, may exceed the limit of the whole.
-        # Of a bank that is divided, the others' rows are scored elsewhere.
-        if own is None or not (recognised.processes > 1 or torch.equal(own, torch.arange(joint.bank.size).to(own))):
-            return None
-        if not torch.allclose(weights, joint.bank.weights[own] * recognised.processes):
+        if not recognised.whole:  # a few rows, or rows weighted otherwise, may exceed the limit of the whole
             return None
     return (len(recognised.particles.latents) - 1) * joint.bank.entropy

@@ -50,10 +50,11 @@ class EncodedData:
         self.steps = 0
         self._held: list[Distribution] | None = None
         self._state: list[Tensor] = []
+        self._settings: list[object] = []
 
     def refresh(self) -> None:
         """Forget what is held; the next call encodes anew."""
-        self._held, self._state, self.steps = None, [], 0
+        self._held, self._state, self._settings, self.steps = None, [], [], 0
 
     def __call__(
         self, encode: Encode, *, recognition: Sequence[nn.Module], device: torch.device, gradients: bool
@@ -69,11 +70,14 @@ class EncodedData:
         if not self.hold:
             return Encoded(encode(*(x.to(device) for x in self.observations)), None)
         state = [value for module in recognition for value in (*module.parameters(), *module.buffers())]
+        settings = [part for module in recognition for part in _settings(module)]
         kinds = [[(value.shape, value.dtype, value.device) for value in side] for side in (state, self._state)]
-        if self._held is None or kinds[0] != kinds[1]:  # of no use to another network, dtype or device
+        # Of no use to another network, dtype or device, nor to the same network with other settings.
+        if self._held is None or kinds[0] != kinds[1] or settings != self._settings:
             self.refresh()
             self._held = self._encode(encode, recognition, device)
             self._state = [value.detach().clone() for value in state]
+            self._settings = settings
         old = not all(torch.equal(now, then) for now, then in zip(state, self._state, strict=True))
         if old:
             warnings.warn(
@@ -98,3 +102,16 @@ class EncodedData:
         finally:
             for module in training:
                 module.training = True
+
+
+def _settings(model: nn.Module) -> list[object]:
+    """What tells an encoder from another beside its tensors: the module itself, and plain numbers and words in it."""
+    parts: list[object] = [id(model)]
+    for module in model.modules():
+        parts.append(type(module))
+        parts += [
+            (name, value)
+            for name, value in sorted(vars(module).items())
+            if name != "training" and isinstance(value, bool | int | float | str)
+        ]
+    return parts

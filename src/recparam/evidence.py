@@ -81,7 +81,7 @@ def estimate_mutual_information(
             order, and fits on the rest.
         x_prime_test: The same of x'.
         critic: A coupling to train in place of the library's critics, such as `rp.Cosine()`.
-        log_conditional: The log-density log R(x'|x) in nats, where it is known: maps x (A, 1, D) and x' (1, M, E) to
+        log_conditional: The log-density log R(x'|x) in nats, where it is known: maps x (1, M, D) and x' (A, 1, E) to
             (A, M). Nothing is then fitted, and there is an upper bound.
         max_steps: Training steps of a critic at most; it stops when held-out training pairs say so.
         batch_size: Pairs in a step.
@@ -115,7 +115,7 @@ def estimate_mutual_information(
         raise ValueError(f"Expected critic as a recparam Coupling, such as rp.Cosine(); got {critic!r}.")
     training, test = _split(x, x_prime, x_test, x_prime_test)
     if log_conditional is not None:
-        return _known(log_conditional, test, bank_size)
+        return _known(log_conditional, _groups(test, bank_size, random_state))
     if len(training[0]) < _LEAST:
         raise ValueError(f"Expected at least {_LEAST} pairs to fit a critic to; got {len(training[0])}.")
     held = max(2, round(_VALIDATION * len(training[0])))
@@ -131,13 +131,13 @@ def estimate_mutual_information(
         values = {c.name: float(c.value(*validation)) for c in tried}
     best = max(tried, key=lambda c: values[c.name])
     encoders = [Deterministic(net) for net in best.encoders]
-    model = RPM(encoders, InfoNCEPrior(best.coupling)).eval().requires_grad_(False)
-    groups = _groups(test, bank_size)
-    with warnings.catch_warnings():
+    model = RPM(encoders, InfoNCEPrior(best.coupling)).eval()
+    groups = _groups(test, bank_size, random_state)
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", CeilingWarning)  # said once, of all groups
         parts = [model.mutual_information(*pairs) for pairs in groups]
     lower, estimate = _pooled([p.lower for p in parts]), _pooled([p.estimate for p in parts])
-    warn_at_ceiling(lower, rows=min(len(pairs[0]) for pairs in groups), source="bank_size or test set")
+    warn_at_ceiling(lower, rows=min(len(pairs[0]) for pairs in groups), source="bank_size or test set", stacklevel=2)
     return MutualInformationEstimate(lower, estimate, None, model, best.name, values)
 
 
@@ -169,17 +169,18 @@ def _given(coupling: Coupling, fitting: Fitting) -> Critic:
     return critic
 
 
-def _known(log_conditional: LogConditional, test: Pairs, bank_size: int) -> MutualInformationEstimate:
+def _known(log_conditional: LogConditional, groups: list[Pairs]) -> MutualInformationEstimate:
     """Both sides from a known conditional: the mixture over the test x with and without a pair's own."""
     score = BlockScore(lambda x_prime, x: log_conditional(x[None], x_prime[:, None]))
     parts: dict[bool, list[Bound]] = {True: [], False: []}
-    for x, x_prime in _groups(test, bank_size):
+    for x, x_prime in groups:
         for keep, bounds in parts.items():
             with torch.no_grad():
                 values = pairwise_infonce(score, x_prime, x, keep_positive=keep)
             ceiling = math.log(len(x)) if keep else None
             bounds.append(Bound(values.mean(), values, "mi", "lower" if keep else "upper", ceiling))
     lower, upper = _pooled(parts[True]), _pooled(parts[False])
+    warn_at_ceiling(lower, rows=min(len(x) for x, _ in groups), source="bank_size or test set", stacklevel=3)
     middle = (lower.per_observation + upper.per_observation) / 2
     estimate = Bound(middle.mean(), middle, "mi", "estimate")
     return MutualInformationEstimate(lower, estimate, upper, None, "the conditional given", {})
@@ -194,9 +195,11 @@ def _pooled(bounds: list[Bound]) -> Bound:
     return Bound(values.mean(), values, bounds[0].of, bounds[0].kind, ceiling)
 
 
-def _groups(pairs: Pairs, bank_size: int) -> list[Pairs]:
-    """The pairs in groups of about equal size, at most bank_size and at least two."""
+def _groups(pairs: Pairs, bank_size: int, seed: int) -> list[Pairs]:
+    """The pairs in groups of about equal size, at most bank_size and at least two, each a sample of them all."""
     count = min(math.ceil(len(pairs[0]) / bank_size), len(pairs[0]) // 2)
+    if count > 1:  # in the order given, a group of sorted pairs would have marginals of its own
+        pairs = _rows(pairs, torch.randperm(len(pairs[0]), generator=torch.Generator().manual_seed(seed)))
     return list(zip(pairs[0].tensor_split(count), pairs[1].tensor_split(count), strict=True))
 
 

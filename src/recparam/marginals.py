@@ -69,6 +69,20 @@ class Recognised:
     recognition: Particles | None = None
     integrated: Sequence[Distribution] | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Whether the scored rows are the bank's own, all of them, with its weights: their average is that under R.
+
+        Of a bank that is divided among processes, the others' rows are scored elsewhere.
+        """
+        own, bank, count = self.queries.own, self.joint.bank, self.processes
+        if own is None:
+            return False
+        every = torch.arange(bank.size, device=own.device)
+        if count == 1 and not (len(own) == bank.size and torch.equal(own.sort().values, every)):
+            return False
+        return torch.allclose(self.weights, bank.weights[own] * count)
+
     def in_closed_form(self, distributions: Sequence[Distribution]) -> Recognised:
         """The same with the expectations under R_phi(z_j|x_j), of the scored rows and the bank, in closed form.
 

@@ -285,7 +285,7 @@ def matching_from(prior: Prior, scored: Scored, recognised: Recognised) -> Match
             f"or a ParametricPrior; got {type(prior).__name__}."
         )
     weights = recognised.weights / recognised.weights.sum()
-    exact = joint.situation == "exact" and joint.bank.age is None
+    exact = joint.situation == "exact" and joint.bank.age is None and recognised.whole
     return Matching(
         GroupScore(score, len(z), len(z_prime)),
         group(z, log_p),

@@ -70,7 +70,7 @@ class RPM(Assembly):
                 z', and E[f(z, z')] over the z' of each row of the bank, are closed forms. That averages inside
                 the logarithm, which lowers the value of a finite bank, but for side="lower" where it may raise it,
                 and turns no direction round; over a data set under the empirical base the value is exact.
-            weights: Weight of each row in averages, shape (B,); None means equal.
+            weights: Weight of each row in averages, shape (B,), fixed before the rows are seen; None means equal.
             rows: With a DatasetMarginal, the data set's index of each scored row, shape (B,); with a PairPosterior,
                 the index of its pair.
             labels: Who the scored rows are: identities, sessions, times (see `Labels`).
@@ -191,7 +191,9 @@ class RPM(Assembly):
 
         def log_weight(*candidates: Tensor) -> Tensor:
             candidates = tuple(x.to(device) for x in candidates)
-            return self.log_marginal(*candidates, num_samples=num_samples, generator=generator).per_observation
+            free = not self.posterior.takes_rows  # candidates are no pairs that have parameters of their own
+            recognised = self._recognised(candidates, None, None, None, num_samples, generator, free=free)
+            return bounds.log_marginal(self.prior, recognised).per_observation
 
         draw = self.marginal.sample_bases
         counts = {"num": num, "num_candidates": num_candidates, "chunk": chunk}
@@ -228,7 +230,8 @@ class RPM(Assembly):
                 f"{type(self.prior).__name__} cannot bound it. Use rp.InfoNCEPrior(...) for a lower bound, or "
                 f"rp.EpsilonGaussian(net, epsilon=...) (Eq. 46; see docs/deterministic.md)."
             )
-        lower = self._looked_at(bounds.infinite_infonce(self.prior.coupling, recognised), recognised)
+        drawn: Side = "lower" if recognised.joint.situation == "exact_sampled" else None
+        lower = self._looked_at(bounds.infinite_infonce(self.prior.coupling, recognised, side=drawn), recognised)
         if recognised.joint.situation == "exact":
             return MutualInformation(lower, lower, None)
         left_out = bounds.elbo(self.prior, recognised, side="upper")

@@ -167,6 +167,7 @@ class FreePosterior(Posterior):
         generator: torch.Generator | None,
     ) -> Particles:
         total = sum(widths)
+        parameters = parameters.to(distributions[0].mean)
         mean = torch.cat([d.mean for d in distributions], -1)
         scale = torch.cat([d.stddev for d in distributions], -1)
         shift, log_diagonal = parameters[:, :total], parameters[:, total : 2 * total]

@@ -328,6 +328,12 @@ def _draw(distribution: Distribution, num_samples: int, generator: torch.Generat
         )
         return base.loc + base.scale * noise
     if isinstance(distribution, OneHotCategorical):
+        if torch.is_grad_enabled() and distribution.logits.requires_grad:
+            raise ValueError(
+                "Expected categorical latents beside others that can be enumerated (categorical, deterministic) where "
+                "encoders are trained; got them beside continuous ones, so that they are drawn, and a draw has no "
+                "gradient. Score under torch.no_grad(), or make all latents of one kind."
+            )
         index = torch.multinomial(distribution.probs, num_samples, replacement=True, generator=generator)  # (B, S)
         return nn.functional.one_hot(index.T, distribution.probs.shape[-1]).to(distribution.probs.dtype)
     if generator is not None:
