@@ -95,12 +95,16 @@ def test_a_bank_of_base_samples_bounds_no_mi() -> None:
     assert float(value) > 0.5 and value.kind == "estimate"
 
 
-def test_matching_of_rows_weighted_otherwise_is_an_estimate() -> None:
+def test_matching_with_other_weights_than_the_data_set_s_does_not_sum_to_one() -> None:
+    """F is exact all the same; P_ij = w_i w_j F is the model's with the data set's own weights only."""
     x = torch.randn(5, 1, generator=torch.Generator().manual_seed(0))
     prior = rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.0))
     model = rp.RPM(rp.Deterministic(nn.Identity()), prior, marginal=rp.DatasetMarginal(x, x))
-    assert model.match(x, x).kind == "exact"
-    assert model.match(x, x, weights=torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1])).kind == "estimate"
+    weights = torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1])
+    assert model.match(x, x).total == pytest.approx(1)
+    assert model.match(x, x, weights=weights).total != pytest.approx(1, abs=0.05)
+    model.marginal = rp.DatasetMarginal(x, x, weights=weights)
+    assert model.match(x, x).total == pytest.approx(1)
 
 
 def test_drawn_categories_refuse_a_gradient_they_would_lose() -> None:

@@ -139,7 +139,7 @@ class Matching:
 
     @property
     def total(self) -> float:
-        """sum_ij P_ij; one where `kind` is "exact" and the rows are the whole data set, near it for an estimate.
+        """sum_ij P_ij; one where `kind` is "exact" and the rows are the whole data set with its weights, near it for an estimate.
 
         With an InfoNCE prior it is one whenever the rows of x' are the bank of Z(z), as those of a batch are.
         """
@@ -285,7 +285,7 @@ def matching_from(prior: Prior, scored: Scored, recognised: Recognised) -> Match
             f"or a ParametricPrior; got {type(prior).__name__}."
         )
     weights = recognised.weights / recognised.weights.sum()
-    exact = joint.situation == "exact" and joint.bank.age is None and recognised.whole
+    exact = joint.situation == "exact" and joint.bank.age is None
     return Matching(
         GroupScore(score, len(z), len(z_prime)),
         group(z, log_p),
