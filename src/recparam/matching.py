@@ -141,7 +141,8 @@ class Matching:
     def total(self) -> float:
         """sum_ij P_ij; one where `kind` is "exact" and the rows are the whole data set with its weights.
 
-        Near one for an estimate. With an InfoNCE prior it is one whenever the rows of x' are the bank of Z(z), as those of a batch are.
+        Near one for an estimate. With an InfoNCE prior it is one whenever the rows of x' are the bank of Z(z), as those
+        of a batch are.
         """
         return float((self.weights.double() * self._log_mass.double().exp()).sum())
 
