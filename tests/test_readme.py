@@ -21,7 +21,7 @@ def test_the_readme_s_python_runs() -> None:
         assert all(parameter.grad is not None for parameter in net.parameters())  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("page", ["theory.md", "matching.md"])
+@pytest.mark.parametrize("page", ["theory.md", "matching.md", "data.md"])
 def test_the_examples_of_a_page_give_what_they_print(page: str) -> None:
     failed, tried = doctest.testfile(str(DOCS / page), module_relative=False)
     assert tried and not failed

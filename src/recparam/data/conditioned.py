@@ -1,0 +1,111 @@
+"""Pairs of rows at which a declared variable, such as the behaviour, is alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+from recparam.data.pairs import Pairs
+from recparam.data.recording import Recording
+from recparam.ops.checks import check_count
+
+
+def nearest(recording: Recording, variable: Any, *, neighbours: int = 10, apart: int = 1) -> Pairs:
+    """Pairs of each row and the rows at which a continuous variable is closest, found through a tree.
+
+    Distances are Euclidean in the units of the variable: bring its columns to one scale first. Rows of other
+    sessions count, as a declared variable means the same in all of them.
+
+    Args:
+        recording: The rows.
+        variable: Numbers (N,) or (N, D), one row for each of the recording.
+        neighbours: Partners of each row.
+        apart: Rows of its own session that x' is at least away from x; 1 leaves out x itself only. In a series
+            the closest rows are mostly the ones beside it.
+
+    Returns:
+        The pairs, up to `neighbours` for each row that was observed.
+
+    Raises:
+        ValueError: A variable of another length or that is not finite, or fewer rows than asked for.
+
+    Example:
+        >>> import numpy as np
+        >>> from recparam.data.conditioned import nearest
+        >>> from recparam.data.recording import Recording
+        >>> pairs = nearest(Recording.of(np.zeros((4, 2))), [0.0, 10.0, 1.0, 12.0], neighbours=1)
+        >>> pairs.second.tolist()
+        [2, 3, 0, 1]
+    """
+    check_count("neighbours", neighbours)
+    check_count("apart", apart)
+    values = np.asarray(variable)
+    if values.ndim not in (1, 2) or len(values) != len(recording) or values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected variable as numbers of shape ({len(recording)},) or ({len(recording)}, D), one row for each of "
+            f"the recording; got {values.dtype}, {values.shape}. Use same_label for names."
+        )
+    rows = np.flatnonzero(recording.usable)
+    values = values.reshape(len(values), -1)[rows].astype(np.float64)
+    bad = rows[~np.isfinite(values).all(1)]
+    if len(bad):
+        raise ValueError(
+            f"Expected a finite variable; got NaN or infinity in row {bad[0]}. Leave such rows out with mask=."
+        )
+    asked = neighbours + 2 * apart - 1  # as many as may be too close in time, and x itself
+    if asked > len(rows):
+        raise ValueError(
+            f"Expected at least {asked} rows for neighbours={neighbours} and apart={apart}; got {len(rows)}. Ask for "
+            "fewer."
+        )
+    found = rows[NearestNeighbors(n_neighbors=asked).fit(values).kneighbors(return_distance=True, X=values)[1]]
+    sessions = recording.sessions
+    allowed = (np.abs(found - rows[:, None]) >= apart) | (sessions[found] != sessions[rows, None])
+    allowed &= allowed.cumsum(1) <= neighbours
+    return Pairs(recording, np.repeat(rows, allowed.sum(1)), found[allowed])
+
+
+def same_label(recording: Recording, labels: Any, *, neighbours: int = 10, seed: int) -> Pairs:
+    """Pairs of each row and randomly drawn other rows with the same label.
+
+    Args:
+        recording: The rows.
+        labels: Names or numbers (N,), one for each row.
+        neighbours: Draws for each row; equal ones count once.
+        seed: Decides the draws.
+
+    Returns:
+        The pairs; a row whose label no other row has is in none.
+
+    Raises:
+        ValueError: Labels of another length, or no label that two rows have.
+
+    Example:
+        >>> import numpy as np
+        >>> from recparam.data.conditioned import same_label
+        >>> from recparam.data.recording import Recording
+        >>> pairs = same_label(Recording.of(np.zeros((5, 2))), ["run", "rest", "run", "rest", "groom"], seed=0)
+        >>> list(zip(pairs.first.tolist(), pairs.second.tolist()))
+        [(0, 2), (1, 3), (2, 0), (3, 1)]
+    """
+    check_count("neighbours", neighbours)
+    check_count("seed", seed, least=0)
+    names = np.asarray(labels)
+    if names.shape != (len(recording),):
+        raise ValueError(f"Expected labels of shape ({len(recording)},), one for each row; got {names.shape}.")
+    rows = np.flatnonzero(recording.usable)
+    generator = np.random.default_rng(seed)
+    codes = np.unique(names[rows], return_inverse=True)[1]
+    drawn = [np.zeros((0, 2), dtype=np.int64)]
+    for group in np.split(rows[np.argsort(codes, kind="stable")], np.cumsum(np.bincount(codes))[:-1]):
+        if len(group) > 1:
+            # Some places further in a circle: any other row, each as likely.
+            steps = generator.integers(1, len(group), size=(len(group), neighbours))
+            partners = group[(np.arange(len(group))[:, None] + steps) % len(group)]
+            drawn.append(np.stack([np.repeat(group, neighbours), partners.ravel()], axis=1))
+    pairs = np.unique(np.concatenate(drawn), axis=0)
+    if not len(pairs):
+        raise ValueError("Expected labels that several rows have; got a different one for each row.")
+    return Pairs(recording, pairs[:, 0], pairs[:, 1])

@@ -1,0 +1,101 @@
+"""Pairs on which a declared variable is alike, against a scan; spikes in bins, against a histogram."""
+
+import numpy as np
+import pytest
+
+from recparam.data.conditioned import nearest, same_label
+from recparam.data.recording import Recording
+from recparam.data.spikes import bin_spikes
+
+
+@pytest.mark.parametrize("apart", [1, 4])
+def test_nearest_rows_are_those_of_a_scan(apart):
+    rng = np.random.default_rng(0)
+    recording = Recording.of([np.zeros((40, 1)), np.zeros((25, 1))])
+    place = rng.normal(size=(65, 2)).cumsum(0)
+    pairs = nearest(recording, place, neighbours=5, apart=apart)
+    distances = np.linalg.norm(place[:, None] - place, axis=2)
+    rows = np.arange(65)
+    beside = np.abs(rows[:, None] - rows) < apart
+    distances[beside & (recording.sessions[:, None] == recording.sessions)] = np.inf
+    expected = np.argsort(distances, axis=1)[:, :5]
+    np.testing.assert_array_equal(pairs.first, np.repeat(rows, 5))
+    np.testing.assert_array_equal(pairs.second.reshape(65, 5), expected)
+
+
+def test_rows_at_the_same_place_are_not_paired_with_themselves():
+    pairs = nearest(Recording.of(np.zeros((20, 1))), np.zeros(20), neighbours=3)
+    assert (pairs.first != pairs.second).all()
+    assert (np.bincount(pairs.first) == 3).all()
+
+
+def test_masked_rows_have_no_neighbours():
+    recording = Recording.of(np.zeros((6, 1)), mask=np.array([True, False, True, True, True, True]))
+    pairs = nearest(recording, [0.0, np.nan, 0.3, 1.0, 1.1, 5.0], neighbours=1)
+    assert pairs.first.tolist() == [0, 2, 3, 4, 5] and pairs.second.tolist() == [2, 0, 4, 3, 4]
+
+
+def test_equal_labels_are_paired_at_random_and_by_the_seed():
+    labels = np.random.default_rng(1).integers(0, 3, 300)
+    recording = Recording.of(np.zeros((300, 1)))
+    pairs, again, other = (same_label(recording, labels, neighbours=4, seed=seed) for seed in (0, 0, 1))
+    assert (labels[pairs.first] == labels[pairs.second]).all() and (pairs.first != pairs.second).all()
+    assert set(pairs.first) == set(range(300))
+    assert np.array_equal(pairs.second, again.second) and not np.array_equal(pairs.second, other.second[: len(pairs)])
+    # Each other row of the label is as likely: places further in the circle are spread evenly.
+    many = same_label(recording, np.zeros(300), neighbours=20, seed=0)
+    counts = np.histogram((many.second - many.first) % 300, bins=13, range=(1, 300))[0]
+    assert np.abs(counts - len(many) / 13).max() < 4 * np.sqrt(len(many) / 13)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda r: nearest(r, [1, 2]), r"variable as numbers of shape \(3,\) or \(3, D\).*got int64, \(2,\)"),
+        (lambda r: nearest(r, ["a", "b", "c"]), "Use same_label for names"),
+        (lambda r: nearest(r, [1, np.nan, 2], neighbours=1), "finite variable; got NaN or infinity in row 1"),
+        (lambda r: nearest(r, [1, 2, 3], neighbours=3), "at least 4 rows for neighbours=3 and apart=1; got 3"),
+        (lambda r: nearest(r, [1, 2, 3], neighbours=0), "neighbours >= 1"),
+        (lambda r: same_label(r, [1, 2], seed=0), r"labels of shape \(3,\).*got \(2,\)"),
+        (lambda r: same_label(r, [1, 2, 3], seed=0), "a different one for each row"),
+        (lambda r: same_label(r, [1, 1, 3], seed=-1), "seed >= 0"),
+    ],
+)
+def test_wrong_conditions_are_one_sentence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(Recording.of(np.zeros((3, 1))))
+
+
+def test_spikes_are_counted_as_in_a_histogram():
+    rng = np.random.default_rng(0)
+    spikes = [rng.uniform(-1, 12, count) for count in (400, 0, 90)]
+    recording = bin_spikes(spikes, width=0.1, start=0, stop=10)
+    assert recording.shape == (100, 3)
+    edges = np.linspace(0, 10, 101)
+    for unit, times in enumerate(spikes):
+        np.testing.assert_array_equal(recording[:][:, unit], np.histogram(times[times < 10], edges)[0])
+    np.testing.assert_allclose(recording.times, edges[:-1] + 0.05)
+
+
+def test_every_spike_is_in_a_bin_unless_told_otherwise():
+    spikes = [np.array([2.0, 3.5, 2.25]), np.array([5.0])]
+    recording = bin_spikes(spikes, width=0.5)
+    assert recording[:].sum(0).tolist() == [3, 1] and recording.shape == (7, 2)
+
+
+@pytest.mark.parametrize(
+    ("spikes", "options", "message"),
+    [
+        ([], {"width": 1}, "one or more units"),
+        ([[[1.0]]], {"width": 1}, "got another shape"),
+        ([[1.0]], {"width": 0}, "width > 0"),
+        ([[np.nan]], {"width": 1}, "finite spike times"),
+        ([[]], {"width": 1}, "start= where there are no spikes"),
+        ([[1.0]], {"width": 1, "start": 0, "stop": 0.5}, "leave a bin; got 0, 0.5 and 1 seconds"),
+        ([[1.0]], {"width": 1, "start": 5}, "leave a bin"),
+        ([[1.0]], {"width": 1, "stop": np.inf}, "stop as a finite number"),
+    ],
+)
+def test_wrong_spikes_are_one_sentence(spikes, options, message):
+    with pytest.raises(ValueError, match=message):
+        bin_spikes(spikes, **options)
