@@ -154,13 +154,7 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
         named = {**named, "log_R_minus_log_Q": correction_SB}
         integrand_SB = integrand_SB + correction_SB
     per_observation = _times(mass_SB, integrand_SB).sum(0)
-    if side == "lower" and isinstance(prior, InfoNCEPrior) and bool(per_observation.isneginf().any()):
-        warnings.warn(
-            f"The lower bound is -inf at {int(per_observation.isneginf().sum())} of {len(per_observation)} rows: valid "
-            f"but vacuous, since two parts of the bank disagree about Z(z). Use a larger bank (batch or data set) or "
-            f"a longer lengthscale.",
-            stacklevel=3,
-        )
+    _warn_if_vacuous(prior, side, per_observation)
     return Bound(
         value=_mean(weights_B, per_observation),
         per_observation=per_observation,
@@ -189,6 +183,7 @@ def log_marginal(prior: Prior, recognised: Recognised, *, side: Side = None) -> 
     if recognised.particles.log_correction is not None:
         log_ratio_SB = log_ratio_SB + recognised.particles.log_correction
     per_observation = torch.logsumexp(recognised.particles.log_weights + log_ratio_SB, dim=0)
+    _warn_if_vacuous(prior, side, per_observation)
     situation = recognised.joint.situation
     deterministic = recognised.particles.exact and log_ratio_SB.shape[0] == 1
     kind: Kind
@@ -393,6 +388,17 @@ def posterior_gap(free: Bound, recognition: Bound) -> Bound:
         terms={"elbo": free.value, "minus_recognition_elbo": -recognition.value},
         weights=free.weights,
     )
+
+
+def _warn_if_vacuous(prior: Prior, side: Side, per_observation: Tensor) -> None:
+    if side != "lower" or not isinstance(prior, InfoNCEPrior):
+        return
+    if lost := int(per_observation.isneginf().sum()):
+        warnings.warn(
+            f"The lower bound is -inf at {lost} of {len(per_observation)} rows: valid but vacuous, since two parts of "
+            f"the bank disagree about Z(z). Use a larger bank (batch or data set) or a longer lengthscale.",
+            stacklevel=4,
+        )
 
 
 def _of_its_law(recognised: Recognised) -> bool:
