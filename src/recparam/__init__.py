@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recparam.bases import BaseDensity, EstimatedMarginal
     from recparam.bounds import Bound, CeilingWarning, Decomposition, MutualInformation, infonce
     from recparam.couplings import Bilinear, Cosine, CouplingSum, GaussianRBF, OnDimensions
+    from recparam.estimator import RPMEstimator
     from recparam.evidence import MutualInformationEstimate, estimate_mutual_information
     from recparam.flows import FlowBase
     from recparam.generation import Generated
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from recparam.matching import Matching
     from recparam.mixtures import GaussianMixtureBase
     from recparam.model import RPM
-    from recparam.networks import MLP, CentreOfMassCNN
+    from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder
     from recparam.posteriors import AmortisedPosterior, PairPosterior
     from recparam.prediction import Prediction
     from recparam.priors import InfoNCEPrior, JointCategoricalPrior, JointGaussianPrior, OptimalPrior
@@ -72,7 +73,9 @@ _HOMES = {
     "Prediction": "recparam.prediction",
     "Matching": "recparam.matching",
     "CentreOfMassCNN": "recparam.networks",
+    "ConvEncoder": "recparam.networks",
     "MLP": "recparam.networks",
+    "RPMEstimator": "recparam.estimator",
     "ops": "recparam.ops",
 }
 
@@ -88,6 +91,7 @@ __all__ = [
     "Categorical",
     "CeilingWarning",
     "CentreOfMassCNN",
+    "ConvEncoder",
     "Cosine",
     "CouplingSum",
     "DatasetMarginal",
@@ -113,6 +117,7 @@ __all__ = [
     "PairPosterior",
     "Prediction",
     "QueueMarginal",
+    "RPMEstimator",
     "RecognitionJoint",
     "__version__",
     "estimate_mutual_information",

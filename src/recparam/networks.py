@@ -1,4 +1,4 @@
-"""Networks ready to use as recognition models: the centre-of-mass CNN of Fig. 2, and an MLP."""
+"""Networks ready to use as recognition models: the centre-of-mass CNN of Fig. 2, an MLP, and a small CNN."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from recparam.ops.centre_of_mass import conv_centre_of_mass, fused_available
 
-__all__ = ["MLP", "CentreOfMassCNN", "recalibrate_batch_norm"]
+__all__ = ["MLP", "CentreOfMassCNN", "ConvEncoder", "Standardised", "recalibrate_batch_norm"]
 
 
 class CentreOfMassCNN(nn.Module):
@@ -213,6 +213,128 @@ class MLP(nn.Module):
             got = shapes[0] if len(shapes) == 1 else shapes
             raise ValueError(f"Expected x of shape (B, {self.in_features}); got {got}.")
         return self.layers(inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1))
+
+
+class ConvEncoder(nn.Module):
+    """A small CNN for frames: means over patches that leave at most 50 pixels a side, then three convolutions.
+
+    Each convolution halves the sides; what is left is flattened, so that places matter, and read by two linear layers.
+
+    Args:
+        height: of the frames.
+        width: of the frames.
+        in_channels: channels of the frames.
+        out_features: width of the output.
+        maps: feature maps of the three convolutions.
+        hidden: width of the linear layer between.
+
+    Attributes:
+        latent_dim: width of the output, ``out_features``.
+
+    Raises:
+        ValueError: a size that is not positive.
+
+    Example:
+        >>> ConvEncoder(64, 64, out_features=2)(torch.rand(4, 64, 64)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        in_channels: int = 1,
+        out_features: int,
+        maps: Sequence[int] = (8, 16, 32),
+        hidden: int = 64,
+    ) -> None:
+        super().__init__()
+        sizes = {"height": height, "width": width, "in_channels": in_channels, "out_features": out_features}
+        for name, value in (sizes | {"hidden": hidden} | {f"maps[{i}]": m for i, m in enumerate(maps)}).items():
+            _check_count(name, value)
+        self.shape, self.in_channels, self.latent_dim = (height, width), in_channels, out_features
+        self.pool = -(-max(height, width) // 50)
+        sides = [-(-side // self.pool) for side in (height, width)]
+        layers: list[nn.Module] = []
+        for before, after in zip((in_channels, *maps), maps, strict=False):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
+            sides = [-(-side // 2) for side in sides]
+        wide = maps[-1] * sides[0] * sides[1]
+        self.layers = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(wide, hidden), nn.GELU(), nn.Linear(hidden, out_features)
+        )
+
+    def forward(self, x: Tensor) -> Float[Tensor, "batch out"]:
+        """Map a batch of frames.
+
+        Args:
+            x: ``(B, H, W)`` with one channel, ``(B, H, W, C)`` or ``(B, C, H, W)`` (the former where both fit);
+                floats, or uint8, which is divided by 255.
+
+        Returns:
+            ``(B, out_features)``.
+
+        Raises:
+            ValueError: frames of another shape.
+        """
+        frames = x[..., None] if x.ndim == 3 else x
+        channels = self.in_channels
+        if frames.ndim == 4 and frames.shape[1:] == (*self.shape, channels):
+            frames = frames.permute(0, 3, 1, 2)
+        if frames.ndim != 4 or frames.shape[1:] != (channels, *self.shape):
+            raise ValueError(
+                f"Expected frames of shape (B, {self.shape[0]}, {self.shape[1]}, {channels}), the size that this "
+                f"encoder was made for; got {tuple(x.shape)}. Resize them."
+            )
+        if frames.dtype == torch.uint8:
+            frames = frames.float() / 255
+        if self.pool > 1:
+            frames = nn.functional.avg_pool2d(frames, self.pool, ceil_mode=True)
+        return self.layers(frames)
+
+
+class Standardised(nn.Module):
+    """A network whose input is standardised, and spoiled in training, as part of the encoder.
+
+        net(dropout((x - mean) / scale))
+
+    Args:
+        net: takes what x is, as floats.
+        mean: subtracted, of the shape of a row.
+        scale: divided by, positive, of that shape or a single number.
+        dropout: share of the entries set to zero, their mean, in training: what no single entry can be relied on for.
+
+    Example:
+        >>> net = Standardised(nn.Identity(), mean=torch.tensor([1.0]), scale=torch.tensor([2.0]))
+        >>> net(torch.tensor([[3.0]]))
+        tensor([[1.]])
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, net: nn.Module, *, mean: Tensor, scale: Tensor, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.net, self.dropout = net, nn.Dropout(dropout)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    @torch.no_grad()
+    def set_from(self, rows: Tensor) -> None:
+        """Take mean and scale from rows: entry by entry, or one scale for all where it is a single number.
+
+        Args:
+            rows: floats, ``(N, ...)``. An entry that never changes keeps a scale of one.
+        """
+        self.mean.copy_(rows.mean(0))
+        centred = rows - self.mean
+        spread = centred.square().mean(0).sqrt() if self.scale.ndim else centred.square().mean().sqrt()
+        self.scale.copy_(torch.where(spread > 0, spread, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise a batch and map it."""
+        return self.net(self.dropout((x.to(self.mean.dtype) - self.mean) / self.scale))
 
 
 def recalibrate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:

@@ -1,0 +1,68 @@
+"""What a fit warns of: collapse, saturated bounds and overfitting, each with what helps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from recparam.bounds import Bound
+from recparam.training.ascent import Step
+
+_NEAR_CEILING = 0.1  # nats, as `bounds.CeilingWarning`
+_FLAT = 1e-4  # smallest over largest variance, below which a dimension holds nothing
+_TINY = 1e-6  # spread over size: rounding
+
+
+class FitWarning(UserWarning):
+    """A fitted model that its numbers speak against; the text says what helps."""
+
+
+def alarms(z: Tensor, *, held_out: Bound, step: int, history: Sequence[Step]) -> list[str]:
+    """What is wrong with a fit, a sentence and a remedy each; empty if nothing is.
+
+    Args:
+        z: Held-out latents, shape (B, D).
+        held_out: The bound of the state that is kept.
+        step: Its step.
+        history: A line for each look at the held-out rows.
+    """
+    found: list[str] = []
+    z = z.double()
+    variances = torch.linalg.eigvalsh(torch.cov(z.T).reshape(z.shape[1], -1))
+    nats, ceiling, last = float(held_out), held_out.ceiling, float(history[-1]["validation_nats"] or 0.0)
+    if float(variances[-1]) ** 0.5 <= _TINY * max(1.0, float(z.abs().max())):
+        found.append(
+            "The latents have collapsed: all held-out rows have the same. Try other seeds (restarts=), a smaller "
+            "learning_rate, or a longer lag, at which x and x' differ."
+        )
+    elif float(variances[0]) < _FLAT * float(variances[-1]):
+        rank = int((variances >= _FLAT * variances[-1]).sum())
+        found.append(
+            f"The latents span {rank} of {z.shape[1]} dimensions; the rest hold nothing. Use latent_dim={rank}, or "
+            "try restarts= if the data should have more."
+        )
+    if ceiling is not None and nats > ceiling - _NEAR_CEILING:
+        found.append(
+            f"The held-out bound, {nats:.2f} nats, is at its ceiling of {ceiling:.2f}, all that such a bank can show: "
+            "fits can no longer be told apart. Use a larger bank_size, or a longer lag."
+        )
+    elif not nats > 2 * held_out.standard_error:
+        found.append(
+            f"The held-out bound is {nats:.2f} nats, as good as nought: the model has found nothing that x says "
+            "of x'. Check that the rows are in the order in which they were observed, or try another lag or encoder."
+        )
+    elif last < nats - max(0.2, 0.1 * nats):
+        found.append(
+            f"The model overfits: the held-out bound fell from {nats:.2f} nats at step {step}, whose state is "
+            f"kept, to {last:.2f} at step {history[-1]['step']}. More data, more dropout or a smaller encoder help."
+        )
+    return found
+
+
+def warn(messages: Sequence[str], *, stacklevel: int) -> None:
+    """Warn of each; `stacklevel` as in `warnings.warn`."""
+    for message in messages:
+        warnings.warn(message, FitWarning, stacklevel=stacklevel + 1)

@@ -1,0 +1,214 @@
+"""What the estimator's short names stand for: priors by name, and encoders by name or by the shape of the data."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recparam.couplings import Bilinear, Cosine, GaussianRBF
+from recparam.data.recording import Recording
+from recparam.model import RPM
+from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Standardised
+from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior
+from recparam.recognition import Deterministic, Gaussian, RecognitionModel
+
+PRIORS: dict[str, Callable[[int], Prior]] = {
+    "gaussian": lambda dim: InfoNCEPrior(GaussianRBF()),
+    "linear": lambda dim: InfoNCEPrior(Bilinear(dim)),
+    "cosine": lambda dim: InfoNCEPrior(Cosine()),
+    "joint-gaussian": lambda dim: JointGaussianPrior(dim),
+}
+"""Priors by short name, made for latents of a width."""
+
+MEANINGS = {
+    "gaussian": "P(z'|z) = R(z') exp(-|z - z'|^2 / (2 theta^2)) / Z(z): what follows is near (Eqs. 21, 27)",
+    "linear": "P(z'|z) = R(z') exp(z^T theta z') / Z(z): the usual InfoNCE coupling (Eqs. 8, 21)",
+    "cosine": "P(z'|z) = R(z') exp(cos(z, z') / tau) / Z(z): only the direction of z matters (Eq. 21)",
+    "joint-gaussian": "P(z) = N(0, I), P(z'|z) = N(rho z, 1 - rho^2) in each dimension: a density of its own (Eq. 9)",
+}
+"""What each short name says about the latents."""
+
+ENCODERS = ("auto", "mlp", "conv", "centre-of-mass")
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "MLP": MLP,
+    "ConvEncoder": ConvEncoder,
+    "CentreOfMassCNN": CentreOfMassCNN,
+}
+"""The library's own networks, which a saved model may name."""
+
+_STATISTICS_ROWS = 10_000  # rows from which columns are standardised
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A network that can be built again from a description: what a saved model holds of its encoder.
+
+    Args:
+        network: Its name in `NETWORKS`; or, of somebody else's, the path of its class.
+        arguments: What it is called with; None for somebody else's, which is not built from a description.
+        standardised: Shape of the mean and scale that standardise its input; None where it takes the data as they are.
+        dropout: Share of a row's entries hidden in training, where its input is standardised.
+    """
+
+    network: str
+    arguments: dict[str, Any] | None = None
+    standardised: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    dropout: float = 0.0
+
+    def build(self) -> nn.Module:
+        """A network with weights drawn from torch's global generator."""
+        assert self.arguments is not None
+        net = NETWORKS[self.network](**self.arguments)
+        if self.standardised is None:
+            return net
+        mean, scale = self.standardised
+        return Standardised(net, mean=torch.zeros(mean), scale=torch.ones(scale), dropout=self.dropout)
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        if self.arguments is None:
+            return f"{self.network} (given)"
+        inside = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
+        how = "" if self.standardised is None else ", of data standardised by the fitted rows"
+        return f"{self.network}({inside}){how}"
+
+
+def nearest(name: str, value: object, known: Iterable[str]) -> str:
+    """The text of the error for an unknown short name: what is known, and what was probably meant."""
+    known = list(known)
+    close = difflib.get_close_matches(str(value).lower(), known, n=1, cutoff=0.4)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Expected {name} as one of {', '.join(map(repr, known))}; got {value!r}.{hint}"
+
+
+def make_prior(prior: object, dim: int) -> Prior:
+    """The prior of a short name, or a copy of the one given.
+
+    Raises:
+        ValueError: An unknown name (the nearest is suggested), no prior, or latents that do not fit it.
+    """
+    if isinstance(prior, Prior):
+        made = copy.deepcopy(prior)
+    elif not isinstance(prior, str):
+        raise ValueError(
+            f"Expected prior as a short name ({', '.join(map(repr, PRIORS))}) or a recparam prior; got {prior!r}."
+        )
+    elif prior not in PRIORS:
+        raise ValueError(nearest("prior", prior, PRIORS))
+    else:
+        made = PRIORS[prior](dim)
+    if dim < 2 and isinstance(made, InfoNCEPrior) and isinstance(made.coupling, Cosine):
+        raise ValueError(
+            "Expected latent_dim >= 2 with the cosine prior, under which a latent is a direction; got 1. "
+            "Use prior='gaussian', or more latents."
+        )
+    made.check_widths([dim, dim])
+    return made
+
+
+def describe_prior(prior: object, made: Prior) -> str:
+    """What a prior means, in one line."""
+    if isinstance(prior, str):
+        return f"{prior}: {MEANINGS[prior]}"
+    inside = f"({type(made.coupling).__name__})" if isinstance(made, InfoNCEPrior) else ""
+    return f"{type(made).__name__}{inside} (given)"
+
+
+def choose_encoder(
+    encoder: object, *, shape: tuple[int, ...], latent_dim: int, density: bool, dropout: float
+) -> EncoderSpec:
+    """Which network encodes rows of a shape.
+
+    Args:
+        encoder: "auto", another short name, or a module.
+        shape: Shape of a row.
+        latent_dim: Number of latents.
+        density: Whether the network gives log-variances beside the means.
+        dropout: Of the entries of vectors.
+
+    Raises:
+        ValueError: An unknown name, or a network that does not take such rows.
+    """
+    if isinstance(encoder, nn.Module):
+        return EncoderSpec(f"{type(encoder).__module__}.{type(encoder).__qualname__}")
+    if not isinstance(encoder, str):
+        raise ValueError(
+            f"Expected encoder as {', '.join(map(repr, ENCODERS))} or a torch module that maps (B, ...) to "
+            f"(B, {latent_dim}); got {encoder!r}."
+        )
+    if encoder not in ENCODERS:
+        raise ValueError(nearest("encoder", encoder, ENCODERS))
+    if encoder == "auto":
+        encoder = "mlp" if len(shape) == 1 else "conv"
+    out = latent_dim * (2 if density else 1)
+    wanted = {"mlp": ((1,), "(N, D)"), "conv": ((2, 3), "(N, H, W) or (N, H, W, C)")}
+    wanted["centre-of-mass"] = wanted["conv"]
+    if len(shape) not in wanted[encoder][0]:
+        raise ValueError(
+            f"Expected X of shape {wanted[encoder][1]} for encoder={encoder!r}; got rows of shape {shape}. "
+            f"Reshape X, or give a torch module as encoder."
+        )
+    if encoder == "mlp":
+        if latent_dim > shape[0]:
+            raise ValueError(
+                f"Expected latent_dim <= {shape[0]}, the number of columns of X; got {latent_dim} latents of "
+                f"{shape[0]} feature(s). Use fewer latents."
+            )
+        return EncoderSpec("MLP", {"in_features": shape[0], "out_features": out}, (shape, shape), dropout)
+    channels = shape[-1] if len(shape) == 3 else 1
+    if encoder == "conv":
+        arguments = {"height": shape[0], "width": shape[:2][-1], "in_channels": channels, "out_features": out}
+        return EncoderSpec("ConvEncoder", arguments, (shape, ()))
+    if latent_dim % 2 or density or len(shape) == 2:
+        raise ValueError(
+            f"Expected an even latent_dim (x and y of each object), frames (N, H, W, C) and a prior without a density "
+            f"of its own for encoder='centre-of-mass'; got latent_dim={latent_dim} and rows of shape {shape}. "
+            f"Use X[..., None] for grey frames, and prior='gaussian'."
+        )
+    return EncoderSpec("CentreOfMassCNN", {"in_channels": channels, "maps": latent_dim // 2})
+
+
+def make_model(
+    spec: EncoderSpec, encoder: object, prior: Prior, *, recording: Recording | None, rows: Any, restart: int
+) -> RPM:
+    """A model to be fitted, its weights drawn from torch's global generator.
+
+    Args:
+        spec: The encoder.
+        encoder: The module itself where it was given.
+        prior: Of the latents; copied.
+        recording: Whose rows standardise the encoder's input; None leaves that to a saved state.
+        rows: Which of them are fitted.
+        restart: From 0; a given module keeps its weights in the first start, and draws them anew in others.
+    """
+    if spec.arguments is None:
+        assert isinstance(encoder, nn.Module)
+        net = copy.deepcopy(encoder)
+        for module in net.modules() if restart else ():
+            draw = getattr(module, "reset_parameters", None)
+            if callable(draw):
+                draw()
+    else:
+        net = spec.build()
+    if isinstance(net, Standardised) and recording is not None:
+        net.set_from(_some(recording, rows))
+    return RPM(recognition(prior, net), copy.deepcopy(prior))
+
+
+def recognition(prior: Prior, net: nn.Module) -> RecognitionModel:
+    """R_phi(z|x) of a network: Gaussian where the prior needs densities, a point elsewhere."""
+    return Gaussian(net) if prior.needs_density else Deterministic(net)
+
+
+def _some(recording: Recording, rows: np.ndarray) -> Tensor:
+    step = max(1, math.ceil(len(rows) / _STATISTICS_ROWS))
+    return torch.from_numpy(np.asarray(recording[rows[::step]], dtype=np.float32))

@@ -1,0 +1,103 @@
+"""How a fit is made: several starts of which the best by the held-out bound goes on, on a device."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from recparam.data.pairs import Pairs
+from recparam.estimator.choices import nearest
+from recparam.estimator.scoring import validation
+from recparam.model import RPM
+from recparam.training.ascent import Ascent, Step
+
+_LOOKS = 30  # looks at the held-out pairs in a whole fit
+_PATIENT = 1 / 3  # of the steps, without a better look
+_FIRST = 1 / 10  # of the steps, after which one of several starts is chosen
+_DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers of a fit.
+
+    Args:
+        steps: At most.
+        batch_size: Pairs.
+        lr: Learning rate.
+        seed: Decides everything random.
+        progress: Whether to print each look.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    seed: int
+    progress: bool
+
+
+def climb(
+    models: Sequence[RPM], fitted: Pairs, held_out: Pairs, *, plan: Plan, bank_rows: np.ndarray, device: torch.device
+) -> tuple[Ascent, list[dict[str, int | float | bool]]]:
+    """Train several starts for a tenth of the steps, and the one with the best held-out bound to the end.
+
+    Returns:
+        The best, with its best state in the model; and where each start stood when it was chosen.
+    """
+    every = max(1, min(plan.steps // _LOOKS or 1, 100))
+    ascents = [
+        Ascent(
+            model.to(device),
+            fitted.batches(plan.batch_size, seed=plan.seed + number),
+            steps=plan.steps,
+            lr=plan.lr,
+            seed=plan.seed + number,
+            validate=validation(model, fitted, held_out, bank_rows=bank_rows),
+            every=every,
+            patience=max(every, int(plan.steps * _PATIENT)),
+            report=_printed(number, len(models)) if plan.progress else None,
+        )
+        for number, model in enumerate(models)
+    ]
+    first = plan.steps if len(ascents) == 1 else max(every, int(plan.steps * _FIRST) // every * every)
+    for ascent in ascents:
+        ascent.run(first)
+    chosen = max(ascents, key=lambda ascent: float(ascent.best))
+    table: list[dict[str, int | float | bool]] = [
+        {"seed": a.seed, "steps": a.step, "validation_nats": float(a.best), "chosen": a is chosen} for a in ascents
+    ]
+    chosen.run(plan.steps)
+    chosen.restore()
+    return chosen, table
+
+
+def device_of(accelerator: object) -> torch.device:
+    """The device of Lightning's name of it.
+
+    Raises:
+        ValueError: An unknown name, or a device that is not there.
+    """
+    if accelerator not in _DEVICES:
+        raise ValueError(nearest("accelerator", accelerator, _DEVICES))
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = {"gpu": "mps" if there["mps"] else "cuda", "auto": "cuda" if there["cuda"] else "cpu"}.get(
+        str(accelerator), str(accelerator)
+    )
+    if not there.get(kind, True):
+        raise ValueError(f"Expected accelerator='cpu' or 'auto'; got {accelerator!r}, which this machine has not.")
+    return torch.device(kind)
+
+
+def _printed(number: int, starts: int) -> Callable[[Step], None]:
+    def report(line: Step) -> None:
+        start = f"start {number + 1} of {starts}  " if starts > 1 else ""
+        print(
+            f"{start}step {line['step']}  bound {line['bound_nats']:.3f}  held out {line['validation_nats']:.3f} nats",
+            file=sys.stderr,
+        )
+
+    return report

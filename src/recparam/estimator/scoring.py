@@ -1,0 +1,145 @@
+"""Held-out bounds against a bank of fixed size: the latents of fitted pairs, whatever rows are scored together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recparam import bounds
+from recparam.banks import Bank
+from recparam.bounds import Bound
+from recparam.data.pairs import as_tensor
+from recparam.data.recording import Recording
+from recparam.estimator.choices import recognition
+from recparam.joint import RecognitionJoint
+from recparam.marginals import DatasetMarginal
+from recparam.model import RPM
+from recparam.priors import InfoNCEPrior, JointGaussianPrior, ParametricPrior, Side
+from recparam.recognition import recognise
+
+_CHUNK_NUMBERS = 1 << 23  # numbers of the data that the encoder sees at once
+_DRAWS = 16
+
+
+@torch.no_grad()
+def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = None) -> Tensor:
+    """The recognition network's output for rows of a recording, in chunks and evaluation mode.
+
+    Args:
+        model: Whose shared recognition model it is.
+        recording: The data.
+        rows: Which rows; None: all.
+
+    Returns:
+        Shape (rows, width): latents, or means and log-variances.
+    """
+    rows = np.arange(len(recording)) if rows is None else rows
+    chunk = max(1, _CHUNK_NUMBERS // max(1, math.prod(recording.shape[1:])))
+    device, was = next(model.parameters()).device, model.training
+    net: Any = model.recognition[0].net
+    model.eval()
+    try:
+        parts = [net(as_tensor(recording[rows[i : i + chunk]]).to(device)) for i in range(0, len(rows), chunk)]
+    finally:
+        model.train(was)
+    return torch.cat(parts)
+
+
+class Head:
+    """What is left of a model once its observations are encoded: the prior, and R through a bank of fixed size.
+
+    Args:
+        model: Its prior is used as it is, on the device of the bank.
+        bank: Recognition parameters of the bank's x and x', each (K, width).
+    """
+
+    def __init__(self, model: RPM, bank: tuple[Tensor, Tensor]) -> None:
+        self.bank, self.prior = bank, model.prior
+        self.recognition = recognition(model.prior, nn.Identity())
+        self.model = RPM(self.recognition, model.prior).eval()
+
+    @torch.no_grad()
+    def elbo(self, x: Tensor, x_prime: Tensor, *, side: Side = None, seed: int = 0) -> Bound:
+        """The ELBO of encoded pairs against the bank.
+
+        Args:
+            x: Recognition parameters (B, width).
+            x_prime: As x.
+            side: None counts a pair's own latents beside the bank's K, which bounds the value by log(K + 1); "upper"
+                and "lower" as `RPM.elbo` with a bank of other data.
+            seed: Of the draws of latents that are no points.
+
+        Returns:
+            With side=None an estimate under an InfoNCE prior (and a lower bound on the MI, for every f, if rows are
+            independent), and a lower bound under a parametric one (again if rows are independent).
+        """
+        generator = torch.Generator(x.device).manual_seed(seed)
+        if side is not None:
+            among = RPM(self.recognition, self.prior, marginal=DatasetMarginal(*self.bank)).eval()
+            return among.elbo(x, x_prime, side=side, num_samples=_DRAWS, generator=generator)
+        size = len(self.bank[0])
+        if isinstance(self.prior, InfoNCEPrior):
+            return replace(
+                bounds.infonce(self.prior.coupling, x, x_prime, negatives=self.bank[1]), of="elbo", kind="estimate"
+            )
+        if not isinstance(self.prior, ParametricPrior):
+            raise ValueError(
+                f"Expected an InfoNCE or a parametric prior, which a bank of fixed size can score; got "
+                f"{type(self.prior).__name__}. Use model_.elbo on a batch."
+            )
+        given = [self.recognition(part) for part in (x, x_prime)]
+        latents = recognise(given, num_samples=_DRAWS, generator=generator).latents
+        banked = [self.recognition(part) for part in self.bank]
+        joint = RecognitionJoint(Bank(banked, recognise(banked, generator=generator)), situation="independent")
+        log_ratio = self.prior.log_prob(*latents)
+        for j, z in enumerate(latents):  # the mixture of the bank's K components and the own one
+            log_r = torch.logaddexp(joint.log_marginal(j, z) + math.log(size), given[j].log_prob(z))
+            log_ratio = log_ratio - log_r + math.log(size + 1)
+        each = log_ratio.mean(0)
+        return Bound(each.mean(), each, "elbo", "lower", ceiling=math.log(size + 1))
+
+    @torch.no_grad()
+    def sample(self, num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents (z, z') of the prior, each (num, D); under an InfoNCE prior R(z) and R(z') are the bank's."""
+        if isinstance(self.prior, JointGaussianPrior):
+            rho = self.prior.correlation
+            z, noise = (torch.randn(num, len(rho), generator=generator) for _ in range(2))
+            return z, rho * z + (1 - rho.square()).sqrt() * noise
+        rows = torch.randint(len(self.bank[0]), (num,), generator=generator)
+        ahead = self.model.predictive(self.bank[0][rows], self.bank[1], generator=generator)
+        return ahead.z, ahead.sample(1, generator=generator).latents[:, 0]
+
+
+def spread_out(count: int, most: int) -> np.ndarray:
+    """At most so many indices of `count`, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def validation(
+    model: RPM, fitted: Any, held_out: Any, *, bank_rows: np.ndarray, most: int = 1024
+) -> Callable[[], Bound]:
+    """A function of nothing that gives the model's held-out bound as it is at the call.
+
+    Args:
+        model: As it will be trained.
+        fitted: Pairs that the bank is taken from.
+        held_out: Pairs to score.
+        bank_rows: Which of the fitted pairs are the bank.
+        most: Held-out pairs, and pairs of the bank, that are looked at.
+    """
+    scored = spread_out(len(held_out), most)
+    bank = bank_rows[spread_out(len(bank_rows), most)]
+    sides = [(held_out, scored, held_out.first), (held_out, scored, held_out.second)]
+    sides += [(fitted, bank, fitted.first), (fitted, bank, fitted.second)]
+
+    def look() -> Bound:
+        x, x_prime, z, z_prime = (parameters_of(model, p.recording, rows[chosen]) for p, chosen, rows in sides)
+        return Head(model, (z, z_prime)).elbo(x, x_prime)
+
+    return look

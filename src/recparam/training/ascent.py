@@ -1,0 +1,145 @@
+"""A model's bound climbed for a number of steps, and the best state by held-out pairs kept: a plain loop."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recparam.bounds import Bound
+from recparam.data.batches import Batches
+from recparam.model import RPM
+from recparam.ops import NonFiniteError
+from recparam.training.module import TrainingDiverged
+
+Step = dict[str, int | float | None]
+
+
+class Ascent:
+    """Adam on a model's bound, in steps rather than epochs, that can be interrupted and continued.
+
+    The learning rate is constant for the first half of the steps and falls to nought over the second. Everything random
+    depends on the seed and the step alone, so that several ascents may take turns.
+
+    Args:
+        model: What is trained, on the device where it is; set from the first batch (`RPM.initialise`).
+        batches: Pairs (x, x').
+        steps: Steps of the whole ascent.
+        lr: The learning rate of the first half.
+        seed: Decides draws of latents and dropout; the order of the data is the batches' own.
+        validate: The held-out bound of the model as it is; larger is better.
+        every: Steps between validations; at first they are five times as frequent.
+        patience: Stop when so many steps brought no better validation; None: never.
+        report: Called with each line of history.
+
+    Attributes:
+        history: One line per validation: step, bound_nats (mean since the last line), ceiling_nats, validation_nats.
+        best: The best validation so far; `restore` puts its state back.
+        finished: Whether all steps are taken, or patience is at its end.
+    """
+
+    def __init__(
+        self,
+        model: RPM,
+        batches: Batches,
+        *,
+        steps: int,
+        lr: float,
+        seed: int,
+        validate: Callable[[], Bound],
+        every: int,
+        patience: int | None = None,
+        report: Callable[[Step], None] | None = None,
+    ) -> None:
+        self.model, self.batches, self.steps, self.lr, self.seed = model, batches, steps, lr, seed
+        self.validate, self.every, self.patience, self.report = validate, every, patience, report
+        self.history: list[Step] = []
+        self.step, self.best_step, self.finished = 0, 0, False
+        self.device = next(model.parameters()).device
+        self._stream = self._endless()
+        self.best: Bound
+        self._best: dict[str, Tensor] = {}
+        self._optimiser: torch.optim.Optimizer | None = None
+
+    def run(self, until: int) -> None:
+        """Take steps until so many are taken in all, or the ascent has finished.
+
+        Raises:
+            TrainingDiverged: The bound, or what it is computed from, is not finite.
+        """
+        self.model.train()
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step]).generate_state(1)[0]))
+            total, rows = 0.0, 0
+            while self.step < min(until, self.steps) and not self.finished:
+                batch = next(self._stream)
+                bound = self._climb(batch)
+                total, rows = total + float(bound) * len(batch[0]), rows + len(batch[0])
+                if self._due() or self.step == min(until, self.steps):
+                    self._look(total / rows, bound.ceiling)
+                    total, rows = 0.0, 0
+
+    def restore(self) -> None:
+        """Put the best state back into the model, in evaluation mode."""
+        self.model.load_state_dict(self._best)
+        self.model.eval()
+
+    def _due(self) -> bool:
+        early = max(1, self.every // 5)  # small data are overfitted within the first few looks
+        return self.step % self.every == 0 or (self.step < 2 * self.every and self.step % early == 0)
+
+    def _climb(self, batch: tuple[Tensor, ...]) -> Bound:
+        optimiser = self._prepared(batch)
+        for group in optimiser.param_groups:
+            group["lr"] = self.lr * min(1.0, 2 * (1 - self.step / self.steps))
+        try:
+            bound = self.model.elbo(*batch)
+        except NonFiniteError as error:
+            raise self._diverged("an observation or a network's output") from error
+        if not math.isfinite(float(bound)):
+            raise self._diverged("the bound")
+        optimiser.zero_grad()
+        (-bound.value).backward()
+        optimiser.step()
+        self.step += 1
+        return bound
+
+    def _look(self, bound: float, ceiling: float | None) -> None:
+        self.model.eval()
+        held_out = self.validate()
+        nats = float(held_out)
+        self.model.train()
+        line: Step = {"step": self.step, "bound_nats": bound, "ceiling_nats": ceiling, "validation_nats": nats}
+        self.history.append(line)
+        if not self._best or nats > float(self.best):
+            self.best, self.best_step = held_out, self.step
+            self._best = copy.deepcopy(self.model.state_dict())
+        late = self.patience is not None and self.step - self.best_step >= self.patience
+        self.finished = late or self.step >= self.steps
+        if self.report is not None:
+            self.report(line)
+
+    def _prepared(self, batch: tuple[Tensor, ...]) -> torch.optim.Optimizer:
+        if self._optimiser is None:
+            self.model.initialise(*batch)
+            parameters = [p for p in self.model.parameters() if p.requires_grad]
+            self._optimiser = torch.optim.Adam(parameters, lr=self.lr)
+        return self._optimiser
+
+    def _endless(self) -> Iterator[tuple[Tensor, ...]]:
+        epoch = 0
+        while True:
+            self.batches.set_epoch(epoch)
+            for number, batch in enumerate(self.batches):
+                # What is left of an epoch is no batch: two rows know next to nothing of Z.
+                if not number or 2 * len(batch[0]) >= self.batches.batch_size:
+                    yield tuple(x.to(self.device) for x in batch)
+            epoch += 1
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        step = self.step + 1
+        return TrainingDiverged(what, label="model", step=step, epoch=1 + self.step // len(self.batches), lr=self.lr)
