@@ -1,11 +1,14 @@
 """The command line: it parses, calls and prints."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
+
+from recparam.cli_data import compare, fit, report, score, transform
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,24 +94,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 if a run failed and the others are complete; 2 for input that cannot be used; 130 after Ctrl-C.
     """
+    commands = {
+        "fit": fit,
+        "transform": transform,
+        "score": score,
+        "compare": compare,
+        "report": report,
+        "balls": balls,
+        "version": version,
+    }
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return tyro.extras.subcommand_cli_from_dict(
-            {"balls": balls, "version": version},
-            prog="recparam",
-            description="Recognition-parameterised models.",
-            args=list(sys.argv[1:] if argv is None else argv),
-        )
-    except ValueError as error:
-        print(f"recparam: {error}", file=sys.stderr)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)  # each once, as a line of its own
+            warnings.showwarning = _show_warning
+            return tyro.extras.subcommand_cli_from_dict(
+                commands, prog="recparam", description="Recognition-parameterised models.", args=words
+            )
+    except (ValueError, OSError) as error:
+        print(f"recparam: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("\nInterrupted. Run the same command to resume.", file=sys.stderr)
+        resume = "Run the same command to resume." if words[:1] == ["balls"] else "Nothing was written."
+        print(f"\nInterrupted. {resume}", file=sys.stderr)
         return INTERRUPTED
 
 
 def _split(names: Sequence[str]) -> list[str]:
     """Accept `a b` and `a,b`."""
     return [part for name in names for part in name.split(",") if part]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _show_warning(message: Warning | str, *_where: object) -> None:
+    print(f"recparam: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _print_outcome(console: "Console", outcome: "Outcome") -> None:

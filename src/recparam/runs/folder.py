@@ -1,0 +1,244 @@
+"""The folder of a run: what `recparam fit` writes, whole or not at all, and reads back.
+
+`run.json` says what was fitted to, how it was read, and the held-out bound; `latents.npz` has the latents of the data
+of the fit; `report.html` is the page; the other files are the model, as `RPMEstimator.save` writes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from recparam.data.pairs import Pairs
+from recparam.data.recording import Recording
+from recparam.estimator import RPMEstimator
+from recparam.runs.files import read_arrays, read_labels, write_latents
+from recparam.runs.reading import Reading
+from recparam.runs.report import Latents, write_run_report
+from recparam.storage import write_json
+from recparam.versions import versions
+
+FORMAT = 1
+_FACTS, _LATENTS, _REPORT = "run.json", "latents.npz", "report.html"
+_LOOKED_AT = 64  # rows from which data are known again
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was read back.
+
+    Args:
+        folder: Where it is.
+        estimator: The fitted model.
+        facts: Content of `run.json`.
+    """
+
+    folder: Path
+    estimator: RPMEstimator
+    facts: dict[str, Any]
+
+    def reading(self, given: Reading) -> Reading:
+        """How the data of the fit were read, save for what is given anew."""
+        stored, new = self.facts["reading"], asdict(given)
+        return Reading(**{name: stored[name] if value is None else value for name, value in new.items()})
+
+    def trained_rows(self, recording: Recording) -> Bool[np.ndarray, " N"] | None:
+        """Which rows were trained on, None where the recording is not the one of the fit."""
+        if fingerprint(recording) != self.facts["fingerprint"]:
+            return None
+        return ~_held_out(self.facts, len(recording))
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder for a new run that holds something else, before any work.
+
+    Raises:
+        ValueError: Something is there that is no run, or is one and must not be overwritten; or nothing can be
+            written there.
+    """
+    if out.is_file():
+        raise ValueError(f"Expected --out as a folder; got {out}, which is a file. Choose another name.")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / _FACTS).is_file():
+            raise ValueError(f"Expected --out as a new folder; got {out}, which has other files. Choose another name.")
+        if not overwrite:
+            raise ValueError(
+                f"Expected --out as a new folder; got {out}, which holds a run. Choose another name, or replace the "
+                "run with --overwrite."
+            )
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ValueError(f"Expected --out where files can be written; got {out}, in {above}. Choose another place.")
+
+
+def save_run(
+    out: Path,
+    estimator: RPMEstimator,
+    recording: Recording,
+    *,
+    held_out: Pairs,
+    bound: Mapping[str, Any],
+    reading: Reading,
+    files: Sequence[Path],
+    overwrite: bool = False,
+) -> Run:
+    """Write a run, whole or not at all.
+
+    Args:
+        out: The folder; see `check_out`.
+        estimator: Fitted.
+        recording: What it was fitted to.
+        held_out: Pairs of the recording that it was not fitted to.
+        bound: Its bound on them, see `Scored.facts`.
+        reading: How the files were read.
+        files: Where the recording came from.
+        overwrite: Whether a run at `out` is replaced.
+
+    Returns:
+        The run.
+
+    Raises:
+        ValueError: See `check_out`.
+        OSError: The folder cannot be written; what was at `out` is still there.
+    """
+    check_out(out, overwrite=overwrite)
+    rows = np.zeros(len(recording), dtype=bool)
+    rows[held_out.first] = rows[held_out.second] = True
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], rows.astype(int), [0]]))).reshape(-1, 2)
+    facts = {
+        "format": FORMAT,
+        "files": [str(path) for path in files],
+        "reading": asdict(reading),
+        "data": _describe(recording, files=files, held_out=held_out),
+        "fingerprint": fingerprint(recording),
+        "held_out_rows": [[int(first), int(end) - 1] for first, end in edges],
+        "bound": dict(bound),
+        "versions": versions(),
+    }
+    with _new_folder(out) as folder:
+        estimator.save(folder)
+        write_json(folder / _FACTS, facts)
+        z, _ = estimator.transform(recording, return_std=True)
+        write_latents(folder / _LATENTS, z, recording=recording)
+        write_page_of(Run(folder, estimator, facts), title=out.absolute().name)
+    return Run(out, estimator, facts)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run back.
+
+    Raises:
+        ValueError: The folder is no run, or of a newer version, or damaged.
+    """
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        version = int(facts["format"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"Expected RUN as a folder that recparam fit wrote; got {folder}. Check the path.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / _FACTS}: damaged ({error}). Fit again, or restore it from a copy.") from error
+    if version > FORMAT:
+        raise ValueError(f"{folder}: expected a run of format {FORMAT} or older, got {version}. Update recparam.")
+    return Run(folder, RPMEstimator.load(folder), facts)
+
+
+def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = None, key: str | None = None) -> Path:
+    """Write `report.html` of a run.
+
+    Args:
+        run: The run.
+        title: Of the page; the name of its folder if not given.
+        labels: File of values that colour the latents.
+        key: Of an array or a column in that file.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: See `read_labels`, or the run's latents cannot be read.
+        OSError: The page cannot be written.
+    """
+    stored = read_arrays(run.folder / _LATENTS)
+    rows = len(stored["z"])
+    latents = Latents(
+        z=stored["z"].astype(float),
+        sessions=stored["sessions"],
+        held_out=_held_out(run.facts, rows),
+        times=stored.get("times"),
+    )
+    return write_run_report(
+        run.folder / _REPORT,
+        title=title or run.folder.absolute().name,
+        description=run.estimator.describe(),
+        bound=run.facts["bound"],
+        history=run.estimator.history_,
+        latents=latents,
+        labels=read_labels(labels, rows=rows, key=key) if labels else None,
+        data=run.facts["data"],
+        settings=run.estimator.get_params(deep=False),
+        versions=run.facts["versions"],
+    )
+
+
+def fingerprint(recording: Recording) -> str:
+    """A checksum of the shape, the sessions and some rows, from which the data of the fit are known again."""
+    rows = np.unique(np.linspace(0, len(recording) - 1, _LOOKED_AT).astype(int))
+    found = hashlib.sha256(repr(recording.shape).encode())
+    found.update(np.bincount(recording.sessions).astype("<i8").tobytes())
+    found.update(np.ascontiguousarray(recording[rows]).astype("<f4").tobytes())
+    return found.hexdigest()
+
+
+def _describe(recording: Recording, *, files: Sequence[Path], held_out: Pairs) -> dict[str, Any]:
+    """What was fitted to, by name."""
+    names = recording.names
+    return {
+        "files": [path.name for path in files],
+        "rows": len(recording),
+        "shape of a row": list(recording.shape[1:]),
+        "type": str(recording.dtype),
+        "sessions": int(recording.sessions[-1]) + 1,
+        "held-out pairs": len(held_out),
+        **({"columns": list(names)} if names else {}),
+        **({"notes": list(recording.notes)} if recording.notes else {}),
+    }
+
+
+def _held_out(facts: Mapping[str, Any], rows: int) -> Bool[np.ndarray, " N"]:
+    mask = np.zeros(rows, dtype=bool)
+    for first, last in facts["held_out_rows"]:
+        mask[first : last + 1] = True
+    return mask
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Hand out a folder beside `out` and put it in its place, whole, when the block succeeds."""
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    former = temporary.with_suffix(".old")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if out.exists():
+            os.replace(out, former)
+        try:
+            os.replace(temporary, out)
+        except OSError:
+            if former.exists():
+                os.replace(former, out)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)

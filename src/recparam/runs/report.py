@@ -1,0 +1,184 @@
+"""One self-contained HTML page about a fitted model: its bound, its training, its latents, its data."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure
+
+from recparam.evaluation import LinearDecoder, r2
+from recparam.page import DASH, number, pairs_table, png_source, section, table, text, write_page
+from recparam.plots.latents import draw_latent_plane, draw_latent_series, draw_training
+from recparam.plots.style import style
+
+_DPI = 160
+_KINDS = {
+    "exact": "an exact value",
+    "lower": "a lower bound, in expectation",
+    "upper": "an upper bound, in expectation",
+    "estimate": "an estimate: neither a lower nor an upper bound is proved",
+}
+_SHORTEST = 8  # rows: fewer have no decoder
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latents of the rows of a recording, in its order.
+
+    Args:
+        z: Mean latents, shape (N, D).
+        sessions: Number of the session of each row, shape (N,).
+        held_out: Which rows were not trained on, shape (N,).
+        times: In seconds, shape (N,), or None.
+    """
+
+    z: Float[np.ndarray, "N D"]
+    sessions: Int[np.ndarray, " N"]
+    held_out: Bool[np.ndarray, " N"]
+    times: Float[np.ndarray, " N"] | None = None
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """First and last row of each contiguous stretch that is held out."""
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], self.held_out.astype(int), [0]])))
+        return [(int(first), int(end) - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def write_run_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    description: str,
+    bound: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    latents: Latents,
+    labels: Mapping[str, Float[np.ndarray, " N"]] | None = None,
+    data: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    versions: Mapping[str, Any],
+) -> Path:
+    """Write the report of a run as one HTML file that needs no other file, no network and no scripts.
+
+    Args:
+        path: the file to write; replaced as a whole, or not at all.
+        title: of the page. This and every other text are escaped.
+        description: what was fitted, in lines.
+        bound: of the held-out pairs: "of", "kind", "value_nats", "low_nats", "high_nats", "ceiling_nats", "pairs",
+            "block".
+        history: of the training, see `draw_training`.
+        latents: of the data of the fit.
+        labels: by name, a value per row that colours the latents; NaN where there is none.
+        data: what was fitted to, by name.
+        settings: of the fit, by name.
+        versions: of the software, by name.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    parts = [
+        f'<header>\n<h1>{text(title)}</h1>\n<p class="label">{text(_sentence(bound))}</p>\n</header>',
+        section("Model", f'<pre style="white-space: pre-wrap">{text(description)}</pre>'),
+        _bound(bound),
+        _training(history),
+        _series(latents),
+        _planes(latents, labels or {}),
+        *(
+            section(heading, pairs_table(values))
+            for heading, values in (("Data", data), ("Settings", settings), ("Versions", versions))
+            if values
+        ),
+    ]
+    return write_page(path, title=title, parts=parts)
+
+
+def _sentence(bound: Mapping[str, Any]) -> str:
+    ceiling = bound.get("ceiling_nats")
+    limit = "" if ceiling is None else f" of at most {number(ceiling, 4)}"
+    return f"Held-out ELBO less its constant: {number(bound.get('value_nats'), 4)}{limit} nats per pair"
+
+
+def _bound(bound: Mapping[str, Any]) -> str:
+    low, high = bound.get("low_nats"), bound.get("high_nats")
+    interval = DASH if low is None or high is None else f"{number(low, 4)} to {number(high, 4)}"
+    row = [
+        text("ELBO − const"),
+        text(bound["kind"]),
+        number(bound.get("value_nats"), 4),
+        interval,
+        number(bound.get("ceiling_nats"), 4),
+        *(DASH if bound.get(key) is None else text(bound[key]) for key in ("pairs", "block")),
+    ]
+    head = ["quantity", "kind", "nats per pair", "95% interval", "ceiling", "pairs", "pairs per block"]
+    note = (
+        f'<p class="note">Of the held-out pairs this is {text(_KINDS.get(bound["kind"], bound["kind"]))}. No value '
+        "exceeds its ceiling, whatever was learned; one that is close to it says “at least about this much”. The "
+        "interval is a block bootstrap over the held-out pairs: of this model and this stretch of data, not of "
+        "another training run. The constant, log R_base(x) R_base(x′), depends on no parameter.</p>"
+    )
+    return section("Held-out bound", table(head, [row], left=2) + "\n" + note)
+
+
+def _training(history: Sequence[Mapping[str, Any]]) -> str:
+    note = (
+        '<p class="note">The bound in training, of batches that the encoder is being fitted to, is an objective and '
+        "proves nothing; the held-out one is of the block at the end of each session. Banks of different sizes have "
+        "different ceilings, so that the two lines compare only in shape.</p>"
+    )
+    return section("Training", _image(draw_training(history), "Training curve") + "\n" + note)
+
+
+def _series(latents: Latents) -> str:
+    figure = draw_latent_series(
+        latents.z, times=latents.times, sessions=latents.sessions, held_out=latents.stretches()
+    )
+    ends = " Vertical lines: a session ends." if latents.sessions.any() else ""
+    shown = "" if latents.z.shape[1] <= 6 else f" The first 6 of {latents.z.shape[1]} latents are drawn."
+    note = f'<p class="note">Shaded: held out.{ends}{shown}</p>'
+    return section("Latents over time", _image(figure, "Latents over time") + "\n" + note)
+
+
+def _planes(latents: Latents, labels: Mapping[str, np.ndarray]) -> str:
+    rows = np.arange(len(latents.z), dtype=float)
+    if latents.times is not None and not latents.sessions.any():
+        colours: dict[str, np.ndarray] = {"time (s)": latents.times}
+    else:
+        colours = {"row of the data": rows}
+    if latents.sessions.any():
+        colours["session"] = latents.sessions.astype(float)
+    body: list[str] = []
+    for name, values in {**colours, **labels}.items():
+        figure = draw_latent_plane(latents.z, colour=values, title=name)
+        body.append(f"<h3>Coloured by {text(name)}</h3>\n" + _image(figure, f"Latents coloured by {name}"))
+        if name in labels:
+            body.append(f'<p class="note">{text(decoding(latents, values))}</p>')
+    return section("Latents", "\n".join(body))
+
+
+def decoding(latents: Latents, label: Float[np.ndarray, " N"]) -> str:
+    """Say how well a label is decoded from the latents, by least squares on the rows that were trained on."""
+    known = np.isfinite(label)
+    train, test = known & ~latents.held_out, known & latents.held_out
+    if min(train.sum(), test.sum()) < _SHORTEST:
+        return "Too few labelled rows, trained on or held out, for a linear decoder."
+    decoder = LinearDecoder().fit(latents.z[train], label[train])
+    share = r2(decoder.predict(latents.z[test]), label[test])
+    return (
+        f"Linear decoding from all latents, fitted on the rows that were trained on, R² = {number(share)} on the "
+        f"{int(test.sum())} held-out rows. The labels were not used in training."
+    )
+
+
+def _image(figure: Figure, alt: str) -> str:
+    content = io.BytesIO()
+    with style():
+        figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": None})
+    width = round(figure.get_figwidth() * 100)  # as large on the page as its text wants it
+    source = png_source(content.getvalue(), alt)
+    return f'<figure>\n<img src="{source}" alt="{text(alt)}" style="max-width: {width}px">\n</figure>'
