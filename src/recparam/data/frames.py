@@ -85,7 +85,7 @@ def optional(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ValueError(
-            f"Expected {module} to be installed, which reads such files; got {error}. "
+            f"Expected {module} to be installed, which such files need; got {error}. "
             f"Run pip install 'recparam[{extra}]'."
         ) from error
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from recparam.data.frames import optional
 from recparam.data.readers import read
 from recparam.data.recording import Recording
 from recparam.storage import replacing
@@ -52,9 +53,7 @@ def write_latents(
                 for row in zip(*(values.tolist() for values in columns.values()), strict=True):
                     stream.write(",".join(f"{value:.9g}" for value in row) + "\n")  # single precision, and back
         else:
-            import pandas as pd
-
-            pd.DataFrame(columns).to_parquet(file)
+            optional("pandas", "tables").DataFrame(columns).to_parquet(file)
 
 
 def check_latents_path(path: Path) -> None:
@@ -68,14 +67,8 @@ def check_latents_path(path: Path) -> None:
     if path.is_dir():
         raise ValueError(f"Expected -o as a file; got {path}, which is a folder.")
     if path.suffix == ".parquet":
-        try:
-            import pandas  # noqa: F401
-            import pyarrow  # pyright: ignore[reportMissingImports]  # noqa: F401
-        except ImportError as error:
-            raise ValueError(
-                f"Expected pandas and pyarrow, which write {path.name}; got {error}. Install them with pip install "
-                "'recparam[tables]', or write .npz or .csv."
-            ) from error
+        for name in ("pandas", "pyarrow"):
+            optional(name, "tables")
 
 
 def read_labels(path: Path, *, rows: int, key: str | None = None) -> dict[str, Float[np.ndarray, " N"]]:
