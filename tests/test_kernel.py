@@ -449,6 +449,7 @@ ALLOWED = {
     ("bounds.py", "log_marginal"): "over particles of one row",
     ("priors.py", "log_prob"): "the normaliser of a table",
     ("posteriors.py", "_table"): "the normaliser of a table, one per row",
+    ("scoring.py", "elbo"): "a row's own component beside the bank's mixture, two terms",
     ("critics.py", "forward"): "the weights of a mixture, of one row",
     ("critics.py", "_log_f"): "over the components of a mixture, for one pair",
     ("prediction.py", "grid_probabilities"): "over a grid that the caller asks for whole",
