@@ -10,6 +10,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -62,6 +63,41 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Hand out a temporary folder beside `path` and put it in its place, whole, when the block succeeds.
+
+    What was at `path` is removed only then; after a failure it is there as before.
+
+    Args:
+        path: the folder to create or replace; missing folders above it are created.
+
+    Returns:
+        A context manager that gives the folder to write into.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = Path(path)
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(4)
+    temporary, former = (path.with_name(f".{path.name}.{mark}.{kind}") for kind in ("tmp", "old"))
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            os.replace(path, former)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if former.exists():
+                os.replace(former, path)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:

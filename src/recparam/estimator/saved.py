@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from recparam.estimator.choices import NETWORKS, EncoderSpec, make_model, make_prior
 from recparam.priors import Prior
-from recparam.storage import StorageError, load_state, save_state, write_json
+from recparam.storage import StorageError, load_state, replacing_folder, save_state, write_json
 from recparam.versions import versions
 
 FORMAT, FORMAT_VERSION = "recparam-estimator", 1
@@ -28,25 +26,10 @@ def save(estimator: Any, folder: str | os.PathLike[str]) -> None:
     tensors = {f"model.{name}": value for name, value in estimator.model_.state_dict().items()}
     for name, value in zip(("x", "x_prime"), estimator._head.bank, strict=True):
         tensors[f"bank.{name}"] = value
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mark = secrets.token_hex(4)
-    temporary, former = (folder.with_name(f".{folder.name}.{mark}.{kind}") for kind in ("tmp", "old"))
-    temporary.mkdir()
-    try:
+    with replacing_folder(folder) as temporary:
         write_json(temporary / _CONFIG, _config(estimator))
         text = (temporary / _CONFIG).read_text(encoding="utf-8")
         save_state(temporary / _WEIGHTS, tensors=tensors, meta={"config": text})
-        if folder.exists():
-            os.replace(folder, former)
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            if former.exists():
-                os.replace(former, folder)
-            raise
-    finally:
-        for leftover in (temporary, former):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def load(cls: Any, folder: str | os.PathLike[str], *, encoder: Any, prior: Any) -> Any:

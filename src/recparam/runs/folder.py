@@ -6,13 +6,10 @@ of the fit; `report.html` is the page; the other files are the model, as `RPMEst
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from recparam.estimator import RPMEstimator
 from recparam.runs.files import read_arrays, read_labels, write_latents
 from recparam.runs.reading import Reading
 from recparam.runs.report import Latents, write_run_report
-from recparam.storage import write_json
+from recparam.storage import replacing_folder, write_json
 from recparam.versions import versions
 
 FORMAT = 1
@@ -126,7 +123,7 @@ def save_run(
         "bound": dict(bound),
         "versions": versions(),
     }
-    with _new_folder(out) as folder:
+    with replacing_folder(out) as folder:
         estimator.save(folder)
         write_json(folder / _FACTS, facts)
         z, _ = estimator.transform(recording, return_std=True)
@@ -220,25 +217,3 @@ def _held_out(facts: Mapping[str, Any], rows: int) -> Bool[np.ndarray, " N"]:
     for first, last in facts["held_out_rows"]:
         mask[first : last + 1] = True
     return mask
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Hand out a folder beside `out` and put it in its place, whole, when the block succeeds."""
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
-    former = temporary.with_suffix(".old")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if out.exists():
-            os.replace(out, former)
-        try:
-            os.replace(temporary, out)
-        except OSError:
-            if former.exists():
-                os.replace(former, out)
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
