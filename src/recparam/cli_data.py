@@ -78,6 +78,7 @@ def fit(
     recording = reading.read(data)
     from recparam.data.pairs import consecutive
     from recparam.estimator import RPMEstimator
+    from recparam.estimator.fitting import split_off
     from recparam.runs.folder import save_run
     from recparam.runs.scores import score_pairs
     from recparam.training import TrainingDiverged
@@ -99,7 +100,7 @@ def fit(
         accelerator=accelerator,
         progress=True,
     )
-    fitted, held_out = consecutive(recording, lag=step).split(validation_fraction)
+    fitted, held_out = split_off(consecutive(recording, lag=step), validation_fraction)
     for line in recording.notes:
         print(line)
     print(f"Data: {recording!r}")

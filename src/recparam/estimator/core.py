@@ -22,7 +22,7 @@ from recparam.data.recording import Recording
 from recparam.estimator import saved
 from recparam.estimator.alarms import alarms, warn
 from recparam.estimator.choices import choose_encoder, describe_prior, make_model, make_prior
-from recparam.estimator.fitting import Plan, climb, device_of
+from recparam.estimator.fitting import Plan, climb, device_of, split_off
 from recparam.estimator.scoring import Head, parameters_of, spread_out
 from recparam.matching import Matching
 from recparam.ops.checks import check_count, check_positive, is_finite_number
@@ -148,7 +148,7 @@ class RPMEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.encoder, shape=shape, latent_dim=dim, density=prior.needs_density, dropout=self.dropout
         )
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        fitted, held_out = self._split(declared)
+        fitted, held_out = split_off(declared, self.validation_fraction)
         models = []
         for restart in range(self.restarts):
             with torch.random.fork_rng([]):
@@ -179,7 +179,7 @@ class RPMEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         _, declared = self._data(X, sessions, times, pairs, reset=False)
         self._warn_of_labels(y)
         self._seed = _mixed(self._seed, 1)
-        return self._climbed([self.model_], *self._split(declared))
+        return self._climbed([self.model_], *split_off(declared, self.validation_fraction))
 
     def transform(
         self, X: Any, *, return_std: bool = False
@@ -375,11 +375,6 @@ class RPMEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if not paired:
             return recording, None
         return recording, consecutive(recording, lag=self.lag) if pairs is None else pairs
-
-    def _split(self, pairs: Pairs) -> tuple[Pairs, Pairs]:
-        # Of a very short recording, enough for two held-out pairs.
-        needed = (int(np.abs(pairs.lag).max()) + 2) / len(pairs.recording)
-        return pairs.split(max(self.validation_fraction, min(needed, 0.5)))
 
     def _check_settings(self) -> None:
         for name in ("latent_dim", "restarts", "bank_size"):
