@@ -40,8 +40,9 @@ lint: $(STAMP)
 	$(BIN)/basedpyright --pythonpath $(BIN)/python --project tools/strict.json
 	$(BIN)/lint-imports --no-cache
 
+# Two processes, each of one thread: a file's tests stay together, for what they share.
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 # Triton is a gigabyte that `make test` does without; its interpreter needs no GPU.
 $(VENV)/.slow: $(STAMP)

@@ -55,7 +55,7 @@ def test_the_readme_s_lines_on_one_s_own_data_run(tmp_path: Path, monkeypatch: p
     assert Path("run/report.html").is_file()
 
 
-@pytest.mark.parametrize("page", ["theory.md", "matching.md", "data.md"])
+@pytest.mark.parametrize("page", ["theory.md", "matching.md", "data.md", "estimator.md"])
 def test_the_examples_of_a_page_give_what_they_print(page: str) -> None:
     failed, tried = doctest.testfile(str(DOCS / page), module_relative=False)
     assert tried and not failed
