@@ -1,15 +1,19 @@
 """The package as a whole: what importing it does, what it offers, who may import whom."""
 
 import json
+import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import torch
+import yaml
 from jaxtyping import TypeCheckError
 
 import recparam as rp
@@ -95,6 +99,31 @@ def test_version_is_the_installed_one() -> None:
 
 def test_types_are_shipped() -> None:
     assert files("recparam").joinpath("py.typed").is_file()
+
+
+def test_a_wheel_builds_with_all_that_is_needed_and_no_more(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", "built", "."]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (tmp_path / "built").glob("recparam-*-py3-none-any.whl")
+    with ZipFile(wheel) as file:
+        packed = {name for name in file.namelist() if ".dist-info/" not in name}
+    sources = (ROOT / "src").rglob("*")
+    wanted = {p.relative_to(ROOT / "src").as_posix() for p in sources if p.suffix in (".py", ".c", ".h", ".typed")}
+    assert packed == wanted
+    assert {"recparam/py.typed", "recparam/ops/native.c", "recparam/ops/rows.h"} <= packed
+
+
+def test_the_citation_names_this_version_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    (paper,) = citation["references"]
+    assert paper["title"] == "InfoNCE is variational inference in a recognition parameterised model"
+    assert [author["family-names"] for author in paper["authors"]] == ["Aitchison", "Ganev"]
 
 
 def test_floors_hold() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import recparam as rp
 from recparam.cli import main
+from recparam.training.surroundings import undisturbed
 
 README = Path(__file__).parent.parent / "README.md"
 DOCS = README.parent / "docs"
@@ -53,6 +54,12 @@ def test_the_readme_s_lines_on_one_s_own_data_run(tmp_path: Path, monkeypatch: p
         assert main([*words, "--max-steps", "20"] if words[0] == "fit" else words) == 0
     assert np.genfromtxt("latents.csv", delimiter=",", names=True).dtype.names == ("session", "z1", "z2")
     assert Path("run/report.html").is_file()
+
+
+def test_the_examples_of_the_page_on_training_give_what_they_print() -> None:
+    with undisturbed():  # Lightning's own warnings
+        failed, tried = doctest.testfile(str(DOCS / "training.md"), module_relative=False)
+    assert tried and not failed
 
 
 @pytest.mark.parametrize("page", ["theory.md", "matching.md", "data.md", "estimator.md"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ from recparam.training import (
     checkpoint_path,
     fit,
 )
+from recparam.training.surroundings import undisturbed
 
 
 class Toy(nn.Module):
@@ -359,7 +361,7 @@ def test_a_plain_trainer_can_use_the_module(data: Any, tmp_path: Path) -> None:
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    with pytest.warns(FutureWarning, match="LeafSpec"):
+    with pytest.warns(FutureWarning, match="LeafSpec"), pytest.warns(PossibleUserWarning, match="no `val_dataloader`"):
         trainer.fit(module, TupleBatches(*data, batch_size=4, seed=0))
     assert set(trainer.callback_metrics) == {"bound_nats", "ceiling_nats"}
     assert trainer.callback_metrics["ceiling_nats"] == 1.5
@@ -434,3 +436,52 @@ def test_bad_input_is_named_and_nothing_is_written(
 def test_a_model_without_parameters_is_refused(data: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected parameters to train"):
         run(RPMModule(nn.Flatten()), data, tmp_path)
+
+
+def lightning(module: RPMModule, tmp_path: Path, *, validation: Any = None, **settings: Any) -> Trainer:
+    data = torch.randn(64, 4)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data, data + 0.1), batch_size=32)
+    defaults: dict[str, Any] = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": tmp_path,
+    }
+    trainer = Trainer(**defaults | settings)
+    with undisturbed():
+        trainer.fit(module, loader, validation)
+    return trainer
+
+
+def small_model() -> rp.RPM:
+    return rp.RPM(rp.Deterministic(rp.MLP(4, 2, hidden=(8,))), rp.InfoNCEPrior(rp.GaussianRBF()))
+
+
+def test_lightning_is_told_the_bound_of_validation_batches(tmp_path: Path) -> None:
+    x = torch.randn(30, 4)
+    held_out = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x + 0.1), batch_size=20)
+    module = RPMModule(small_model(), lr=1e-2)
+    trainer = lightning(module, tmp_path, validation=held_out)
+    with torch.no_grad():
+        values = [float(module.model.eval().elbo(part, part + 0.1)) for part in (x[:20], x[20:])]
+    logged = trainer.callback_metrics["validation_nats"]
+    torch.testing.assert_close(float(logged), (20 * values[0] + 10 * values[1]) / 30, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.float32), ("64-true", torch.float64)])
+def test_lightning_s_precision_is_passed_through(tmp_path: Path, precision: Any, dtype: torch.dtype) -> None:
+    module = RPMModule(small_model(), lr=1e-2)
+    trainer = lightning(module, tmp_path, precision=precision, max_epochs=10)
+    assert all(parameter.dtype == dtype for parameter in module.parameters())
+    assert float(trainer.callback_metrics["bound_nats"]) > 0.5
+
+
+def test_tensorboard_is_a_logger_like_any_other(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="an extra")
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    lightning(RPMModule(small_model()), tmp_path, logger=TensorBoardLogger(tmp_path))
+    assert any("bound_nats" in file.read_bytes().decode("latin1") for file in tmp_path.rglob("events.out.tfevents*"))

@@ -160,9 +160,7 @@ class RPMModule(LightningModule):
         """
         observations = tuple(batch)
         try:
-            bound: Objective = (
-                self.model.elbo(*observations) if self.objective is None else self.objective(self.model, observations)
-            )
+            bound: Objective = self._bound(observations)
         except NonFiniteError as error:
             raise self._diverged("an observation or a network's output", self.global_step + 1) from error
         loss = -bound.value
@@ -170,6 +168,12 @@ class RPMModule(LightningModule):
             raise self._diverged("the objective", self.global_step + 1)
         self._mean.add(bound.value.detach(), bound.ceiling, rows=len(observations[0]))
         return loss
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        """Log `validation_nats`, the mean over validation batches; the bank of each is the batch itself."""
+        observations = tuple(batch)
+        bound: Objective = self._bound(observations)
+        self.log("validation_nats", bound.value, batch_size=len(observations[0]), sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuse a step along a gradient that is not finite."""
@@ -189,6 +193,9 @@ class RPMModule(LightningModule):
     def averages(self) -> tuple[float, float | None]:
         """Return bound and ceiling of the epoch so far, in nats, averaged over its tuples."""
         return self._mean.read()
+
+    def _bound(self, observations: tuple[Tensor, ...]) -> Any:
+        return self.model.elbo(*observations) if self.objective is None else self.objective(self.model, observations)
 
     def _diverged(self, what: str, step: int) -> TrainingDiverged:
         return TrainingDiverged(what, label=self.label, step=step, epoch=self.current_epoch + 1, lr=self.lr)
