@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,8 @@ from torch import Tensor
 from recparam.banks import Labels
 from recparam.data.batches import Batches
 from recparam.data.recording import Recording
+from recparam.data.stretches import after, shifted, stretches
 from recparam.ops.checks import check_count, check_positive, is_finite_number
-
-_GAP = 1.5  # median steps; a single dropped row makes two
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +26,13 @@ class Pairs:
         recording: The rows.
         first: Row of x, (P,).
         second: Row of x', (P,).
+        recording_prime: Where x' is read, with as many rows and the same sessions; None: `recording`, too.
     """
 
     recording: Recording
     first: Int[np.ndarray, " P"]
     second: Int[np.ndarray, " P"]
+    recording_prime: Recording | None = None
 
     def __len__(self) -> int:
         return len(self.first)
@@ -40,6 +41,11 @@ class Pairs:
     def lag(self) -> Int[np.ndarray, " P"]:
         """Rows from x to x', (P,)."""
         return self.second - self.first
+
+    @property
+    def sides(self) -> tuple[tuple[Recording, Int[np.ndarray, " P"]], tuple[Recording, Int[np.ndarray, " P"]]]:
+        """Where x and x' are read: a recording and its rows, each."""
+        return (self.recording, self.first), (self.recording_prime or self.recording, self.second)
 
     @property
     def labels(self) -> Labels:
@@ -62,7 +68,8 @@ class Pairs:
             x and x', each of shape (pairs, ...): float32, or uint8 where the recording holds uint8.
         """
         chosen = slice(None) if rows is None else rows
-        return as_tensor(self.recording[self.first[chosen]]), as_tensor(self.recording[self.second[chosen]])
+        (recording, first), (recording_prime, second) = self.sides
+        return as_tensor(recording[first[chosen]]), as_tensor(recording_prime[second[chosen]])
 
     def batches(self, batch_size: int, *, seed: int) -> PairsLoader:
         """Batches of (x, x') in an order that depends on the seed and the epoch only, read when they are asked for.
@@ -76,9 +83,9 @@ class Pairs:
         """
         return PairsLoader(self, batch_size=batch_size, seed=seed)
 
-    def where(self, keep: Bool[np.ndarray, " P"]) -> Pairs:
-        """The pairs at which a mask is true."""
-        return Pairs(self.recording, self.first[keep], self.second[keep])
+    def where(self, keep: Bool[np.ndarray, " P"] | Int[np.ndarray, " kept"]) -> Pairs:
+        """The pairs at which a mask is true, or those of some indices, in their order."""
+        return replace(self, first=self.first[keep], second=self.second[keep])
 
     def split(self, fraction: float = 0.2, *, gap: int | None = None) -> tuple[Pairs, Pairs]:
         """Pairs to fit, and held-out pairs of a contiguous block at the end of each session.
@@ -198,21 +205,21 @@ def consecutive(
         check_positive("max_gap", max_gap if max_gap != np.inf else 1, what="number of seconds")
         if times is None:
             raise ValueError("Expected a recording with times, which max_gap= refers to; got none. Give times=.")
-    stretch, step = _stretches(recording, max_gap)
+    stretch, step = stretches(recording, max_gap)
     if seconds is None:
         lags = _several("lag", lag)
         for value in lags:
             check_count("lag", value)
-        found = [_shifted(stretch, int(value)) for value in lags]
+        found = [shifted(stretch, int(value)) for value in lags]
     else:
         spans = _several("seconds", seconds)
         for value in spans:
             check_positive("seconds", value, what="number of seconds")
         if rate is not None:
             check_positive("rate", rate, what="number of rows per second")
-            found = [_shifted(stretch, max(1, round(value * rate))) for value in spans]
+            found = [shifted(stretch, max(1, round(value * rate))) for value in spans]
         elif times is not None:
-            found = [_after(times, stretch, value, step) for value in spans]
+            found = [after(times, stretch, value, step) for value in spans]
         else:
             raise ValueError(
                 "Expected rate= (rows per second) or a recording with times, as seconds= is given; got neither."
@@ -229,6 +236,52 @@ def consecutive(
             "a larger max_gap=."
         )
     return pairs
+
+
+def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -> Pairs:
+    """Pairs of a row of one recording and the row of another that was observed with it: two modalities.
+
+    x and x' are of different kinds, so that each has an encoder of its own. Rows correspond by their number: bring
+    both recordings to one clock first.
+
+    Args:
+        recording: The rows x.
+        recording_prime: The rows x': as many, with the same sessions.
+        lag: Rows from x to x'; 0: row i goes with row i.
+
+    Returns:
+        The pairs, of rows that were observed on both sides.
+
+    Raises:
+        ValueError: Recordings of different lengths or sessions, or no pair.
+
+    Example:
+        >>> import numpy as np
+        >>> from recparam.data.pairs import aligned
+        >>> from recparam.data.recording import Recording
+        >>> neurons, pose = Recording.of(np.zeros((5, 60))), Recording.of(np.zeros((5, 4)))
+        >>> x, x_prime = aligned(neurons, pose).tensors()
+        >>> x.shape, x_prime.shape
+        (torch.Size([5, 60]), torch.Size([5, 4]))
+    """
+    check_count("lag", lag, least=0)
+    if len(recording_prime) != len(recording):
+        raise ValueError(
+            f"Expected as many rows on both sides, row i with row i; got {len(recording)} of x and "
+            f"{len(recording_prime)} of x'. Bring both to one clock, or cut the longer one."
+        )
+    if not np.array_equal(recording.sessions, recording_prime.sessions):
+        raise ValueError(
+            "Expected sessions that end at the same rows on both sides; got others. Give both the same sessions=."
+        )
+    first, second = shifted(stretches(recording, None)[0], lag)
+    keep = recording.usable[first] & recording_prime.usable[second]
+    if not keep.any():
+        raise ValueError(
+            f"Expected rows that were observed on both sides, {lag} apart; got none of {len(recording)}. Give more "
+            "data, or a smaller lag."
+        )
+    return Pairs(recording, first[keep], second[keep], recording_prime)
 
 
 def by_index(recording: Recording, first: Any, second: Any) -> Pairs:
@@ -275,41 +328,3 @@ def _several(name: str, value: Any) -> list[Any]:
     if not values or len(set(values)) < len(values):
         raise ValueError(f"Expected {name} as one number or several different ones; got {value!r}.")
     return values
-
-
-def _stretches(recording: Recording, max_gap: float | int | None) -> tuple[Int[np.ndarray, " N"], float]:
-    """The number of the stretch without a boundary or gap that each row is in, and the median step in seconds."""
-    breaks = np.diff(recording.sessions) != 0
-    step = 0.0
-    if recording.times is not None:
-        steps = np.diff(recording.times)
-        inside = steps[~breaks]
-        step = float(np.median(inside)) if len(inside) else 0.0
-        breaks = breaks | (steps > (_GAP * step if max_gap is None else max_gap))
-    return np.r_[0, np.cumsum(breaks)], step
-
-
-def _shifted(stretch: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
-    first = np.flatnonzero(stretch[lag:] == stretch[: max(len(stretch) - lag, 0)])
-    return first, first + lag
-
-
-def _after(times: np.ndarray, stretch: np.ndarray, span: float | int, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Each row and the row of its stretch that is closest to so many seconds later."""
-    firsts, seconds = [], []
-    starts = np.flatnonzero(np.r_[True, np.diff(stretch) != 0])
-    for start, end in zip(starts, [*starts[1:], len(stretch)], strict=True):
-        if end - start < 2:
-            continue
-        here = times[start:end]
-        target = here + span
-        right = np.searchsorted(here, target).clip(1, len(here) - 1)
-        left = right - 1
-        closest = np.where(target - here[left] <= here[right] - target, left, right)
-        # Half a step, and what rounding of the times adds to it.
-        near = np.abs(here[closest] - target) <= 0.5 * step * (1 + 1e-6)
-        keep = np.flatnonzero(near & (closest > np.arange(len(here))))
-        firsts.append(start + keep)
-        seconds.append(start + closest[keep])
-    nothing = np.zeros(0, dtype=np.int64)
-    return np.concatenate([nothing, *firsts]), np.concatenate([nothing, *seconds])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,12 +124,13 @@ def describe_prior(prior: object, made: Prior) -> str:
 
 
 def choose_encoder(
-    encoder: object, *, shape: tuple[int, ...], latent_dim: int, density: bool, dropout: float
+    encoder: object, *, shape: tuple[int, ...], latent_dim: int, density: bool, dropout: float, of: str = "X"
 ) -> EncoderSpec:
     """Which network encodes rows of a shape.
 
     Args:
         encoder: "auto", another short name, or a module.
+        of: What the data are called, for messages.
         shape: Shape of a row.
         latent_dim: Number of latents.
         density: Whether the network gives log-variances beside the means.
@@ -154,13 +155,13 @@ def choose_encoder(
     wanted["centre-of-mass"] = wanted["conv"]
     if len(shape) not in wanted[encoder][0]:
         raise ValueError(
-            f"Expected X of shape {wanted[encoder][1]} for encoder={encoder!r}; got rows of shape {shape}. "
-            f"Reshape X, or give a torch module as encoder."
+            f"Expected {of} of shape {wanted[encoder][1]} for encoder={encoder!r}; got rows of shape {shape}. "
+            f"Reshape {of}, or give a torch module as encoder."
         )
     if encoder == "mlp":
         if latent_dim > shape[0]:
             raise ValueError(
-                f"Expected latent_dim <= {shape[0]}, the number of columns of X; got {latent_dim} latents of "
+                f"Expected latent_dim <= {shape[0]}, the number of columns of {of}; got {latent_dim} latents of "
                 f"{shape[0]} feature(s). Use fewer latents."
             )
         return EncoderSpec("MLP", {"in_features": shape[0], "out_features": out}, (shape, shape), dropout)
@@ -172,20 +173,19 @@ def choose_encoder(
         raise ValueError(
             f"Expected an even latent_dim (x and y of each object), frames (N, H, W, C) and a prior without a density "
             f"of its own for encoder='centre-of-mass'; got latent_dim={latent_dim} and rows of shape {shape}. "
-            f"Use X[..., None] for grey frames, and prior='gaussian'."
+            f"Use {of}[..., None] for grey frames, and prior='gaussian'."
         )
     return EncoderSpec("CentreOfMassCNN", {"in_channels": channels, "maps": latent_dim // 2})
 
 
-def make_model(
-    spec: EncoderSpec, encoder: object, prior: Prior, *, recording: Recording | None, rows: Any, restart: int
-) -> RPM:
-    """A model to be fitted, its weights drawn from torch's global generator.
+def make_network(
+    spec: EncoderSpec, encoder: object, *, recording: Recording | None, rows: Any, restart: int
+) -> nn.Module:
+    """A network to be fitted, its weights drawn from torch's global generator.
 
     Args:
         spec: The encoder.
         encoder: The module itself where it was given.
-        prior: Of the latents; copied.
         recording: Whose rows standardise the encoder's input; None leaves that to a saved state.
         rows: Which of them are fitted.
         restart: From 0; a given module keeps its weights in the first start, and draws them anew in others.
@@ -201,7 +201,13 @@ def make_model(
         net = spec.build()
     if isinstance(net, Standardised) and recording is not None:
         net.set_from(_some(recording, rows))
-    return RPM(recognition(prior, net), copy.deepcopy(prior))
+    return net
+
+
+def make_model(nets: Sequence[nn.Module], prior: Prior) -> RPM:
+    """A model of one network for x and x', or of one for each; the prior is copied."""
+    models = [recognition(prior, net) for net in nets]
+    return RPM(models if len(models) > 1 else models[0], copy.deepcopy(prior))
 
 
 def recognition(prior: Prior, net: nn.Module) -> RecognitionModel:

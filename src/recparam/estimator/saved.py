@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recparam.estimator.choices import NETWORKS, EncoderSpec, make_model, make_prior
+from recparam.estimator.choices import NETWORKS, EncoderSpec, make_model, make_network, make_prior
 from recparam.priors import Prior
 from recparam.storage import StorageError, load_state, replacing_folder, save_state, write_json
 from recparam.versions import versions
@@ -17,6 +17,7 @@ from recparam.versions import versions
 FORMAT, FORMAT_VERSION = "recparam-estimator", 1
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
 _CUSTOM = "custom"
+_ENCODERS = ("encoder", "encoder_prime")  # of x, and of x' where it has one of its own
 
 
 def save(estimator: Any, folder: str | os.PathLike[str]) -> None:
@@ -32,41 +33,45 @@ def save(estimator: Any, folder: str | os.PathLike[str]) -> None:
         save_state(temporary / _WEIGHTS, tensors=tensors, meta={"config": text})
 
 
-def load(cls: Any, folder: str | os.PathLike[str], *, encoder: Any, prior: Any) -> Any:
+def load(cls: Any, folder: str | os.PathLike[str], **given: Any) -> Any:
     """Read a fitted estimator; see `RPMEstimator.load`."""
     folder = Path(folder)
     config, tensors = _read(folder)
     try:
-        return _rebuilt(cls, folder, config, tensors, encoder=encoder, prior=prior)
+        return _rebuilt(cls, folder, config, tensors, given)
     except KeyError as error:
         raise StorageError(f"{folder}: {error} is missing in the saved model. Save it again.") from error
 
 
 def _config(estimator: Any) -> dict[str, Any]:
-    spec = estimator._spec
     settings = estimator.get_params(deep=False)
     settings["random_state"] = estimator._seed if settings["random_state"] is None else settings["random_state"]
     if not isinstance(settings["random_state"], int):
         settings["random_state"] = None
-    custom = {name: not isinstance(settings[name], str) for name in ("encoder", "prior")}
-    classes = {"encoder": spec.network, "prior": type(estimator.prior_).__qualname__}
-    for name in custom:
-        settings[name] = _CUSTOM if custom[name] else settings[name]
-    names = getattr(estimator, "feature_names_in_", None)
+    classes = {name: spec.network for name, spec in zip(_ENCODERS, estimator._specs, strict=False)}
+    classes["prior"] = type(estimator.prior_).__qualname__
+    custom = {name: kind for name, kind in classes.items() if not isinstance(settings[name], str)}
+    for name in (*_ENCODERS, "prior"):
+        if not isinstance(settings[name], str):
+            settings[name] = _CUSTOM
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "versions": versions(),
         "settings": settings,
-        "custom": {name: classes[name] for name, is_custom in custom.items() if is_custom},
-        "encoder": {
-            "network": spec.network,
-            "arguments": spec.arguments,
-            "standardised": spec.standardised,
-            "dropout": spec.dropout,
-        },
-        "shape_in": estimator.shape_in_,
-        "feature_names_in": names,
+        "custom": custom,
+        "encoders": [
+            {
+                "shape_in": shape,
+                "network": spec.network,
+                "arguments": spec.arguments,
+                "standardised": spec.standardised,
+                "dropout": spec.dropout,
+            }
+            for shape, spec in zip(estimator._shapes, estimator._specs, strict=True)
+        ],
+        "pairs": estimator._paired,
+        "feature_names_in": getattr(estimator, "feature_names_in_", None),
         "seed": estimator._seed,
         "metrics": {"validation_nats": estimator.validation_nats_},
         "history": estimator.history_,
@@ -103,31 +108,31 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _rebuilt(
-    cls: Any, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], *, encoder: Any, prior: Any
+    cls: Any, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], given: dict[str, Any]
 ) -> Any:
-    settings, custom, described = dict(config["settings"]), config["custom"], config["encoder"]
-    for name, given, kind in (("encoder", encoder, nn.Module), ("prior", prior, Prior)):
-        made = given() if isinstance(given, type) and issubclass(given, kind) else given
+    settings, custom = dict(config["settings"]), config["custom"]
+    for name, value in given.items():
+        kind = Prior if name == "prior" else nn.Module
+        made = value() if isinstance(value, type) and issubclass(value, kind) else value
         if name in custom and not isinstance(made, kind):
             raise ValueError(
                 f"Expected {name}= to load this model, whose {name} was a {custom[name]} of somebody's own; got "
-                f"{given!r}. Files hold no code: use RPMEstimator.load(folder, {name}=...) with one like it."
+                f"{value!r}. Files hold no code: use RPMEstimator.load(folder, {name}=...) with one like it."
             )
-        if name not in custom and given is not None:
-            raise ValueError(f"Expected {name}=None for a model saved with {name}={settings[name]!r}; got {given!r}.")
+        if name not in custom and value is not None:
+            raise ValueError(f"Expected {name}=None for a model saved with {name}={settings[name]!r}; got {value!r}.")
         settings[name] = made if name in custom else settings[name]
-    if "encoder" not in custom and described["network"] not in NETWORKS:
-        raise StorageError(f"{folder}: unknown network {described['network']!r}. Update recparam.")
-    standardised = described["standardised"]
-    spec = EncoderSpec(
-        described["network"],
-        described["arguments"],
-        None if standardised is None else (tuple(standardised[0]), tuple(standardised[1])),
-        described["dropout"],
-    )
+    specs = [_spec(described) for described in config["encoders"]]
+    for name, spec in zip(_ENCODERS, specs, strict=False):
+        if name not in custom and spec.network not in NETWORKS:
+            raise StorageError(f"{folder}: unknown network {spec.network!r}. Update recparam.")
     estimator = cls(**settings)
     made = make_prior(settings["prior"], settings["latent_dim"])
-    model = make_model(spec, settings["encoder"], made, recording=None, rows=None, restart=0)
+    nets = [
+        make_network(spec, settings[name], recording=None, rows=None, restart=0)
+        for name, spec in zip(_ENCODERS, specs, strict=False)
+    ]
+    model = make_model(nets, made)
     state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     try:
         model.load_state_dict(state)
@@ -138,11 +143,22 @@ def _rebuilt(
                 f"architecture ({error})."
             ) from error
         raise StorageError(f"{folder}: weights do not fit the configuration ({error}). Save it again.") from error
-    estimator._spec, estimator.shape_in_, estimator._seed = spec, tuple(config["shape_in"]), config["seed"]
+    estimator._set_encoders(specs, [tuple(described["shape_in"]) for described in config["encoders"]])
+    estimator._seed, estimator._paired = config["seed"], config["pairs"]
     estimator.history_, estimator.restarts_ = config["history"], config["restarts"]
     estimator.validation_nats_ = config["metrics"]["validation_nats"]
     estimator._restore(model, (tensors["bank.x"], tensors["bank.x_prime"]), names=config["feature_names_in"])
     return estimator
+
+
+def _spec(described: dict[str, Any]) -> EncoderSpec:
+    standardised = described["standardised"]
+    return EncoderSpec(
+        described["network"],
+        described["arguments"],
+        None if standardised is None else (tuple(standardised[0]), tuple(standardised[1])),
+        described["dropout"],
+    )
 
 
 def _check_free(folder: Path) -> None:

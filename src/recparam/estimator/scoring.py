@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recparam import bounds
 from recparam.banks import Bank
 from recparam.bounds import Bound
-from recparam.data.pairs import as_tensor
+from recparam.data.pairs import Pairs, as_tensor
 from recparam.data.recording import Recording
 from recparam.estimator.choices import recognition
 from recparam.joint import RecognitionJoint
@@ -28,13 +28,14 @@ _DRAWS = 16
 
 
 @torch.no_grad()
-def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = None) -> Tensor:
+def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = None, *, index: int = 0) -> Tensor:
     """The recognition network's output for rows of a recording, in chunks and evaluation mode.
 
     Args:
-        model: Whose shared recognition model it is.
+        model: Whose recognition model it is.
         recording: The data.
         rows: Which rows; None: all.
+        index: Which observation they are, from zero; of no effect where x and x' share a recognition model.
 
     Returns:
         Shape (rows, width): latents, or means and log-variances.
@@ -42,13 +43,32 @@ def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = No
     rows = np.arange(len(recording)) if rows is None else rows
     chunk = max(1, _CHUNK_NUMBERS // max(1, math.prod(recording.shape[1:])))
     device, was = next(model.parameters()).device, model.training
-    net: Any = model.recognition[0].net
+    net: Any = network(model, index)
     model.eval()
     try:
         parts = [net(as_tensor(recording[rows[i : i + chunk]]).to(device)) for i in range(0, len(rows), chunk)]
     finally:
         model.train(was)
     return torch.cat(parts)
+
+
+def network(model: RPM, index: int = 0) -> nn.Module:
+    """The network that encodes an observation, counted from zero."""
+    return cast(nn.Module, model.recognition[0 if model.shared else index].net)
+
+
+def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+    """The recognition parameters of the x and x' of some pairs, or of all; a row that is in several is encoded once."""
+    chosen = np.arange(len(pairs)) if chosen is None else chosen
+    if model.shared:
+        rows, places = np.unique(np.concatenate([pairs.first[chosen], pairs.second[chosen]]), return_inverse=True)
+        x, x_prime = parameters_of(model, pairs.recording, rows)[places].split(len(chosen))
+        return x, x_prime
+    sides = []
+    for index, (recording, rows) in enumerate(pairs.sides):
+        unique, places = np.unique(rows[chosen], return_inverse=True)
+        sides.append(parameters_of(model, recording, unique, index=index)[places])
+    return sides[0], sides[1]
 
 
 class Head:
@@ -122,7 +142,7 @@ def spread_out(count: int, most: int) -> np.ndarray:
 
 
 def validation(
-    model: RPM, fitted: Any, held_out: Any, *, bank_rows: np.ndarray, most: int = 1024
+    model: RPM, fitted: Pairs, held_out: Pairs, *, bank_rows: np.ndarray, most: int = 1024
 ) -> Callable[[], Bound]:
     """A function of nothing that gives the model's held-out bound as it is at the call.
 
@@ -135,11 +155,8 @@ def validation(
     """
     scored = spread_out(len(held_out), most)
     bank = bank_rows[spread_out(len(bank_rows), most)]
-    sides = [(held_out, scored, held_out.first), (held_out, scored, held_out.second)]
-    sides += [(fitted, bank, fitted.first), (fitted, bank, fitted.second)]
 
     def look() -> Bound:
-        x, x_prime, z, z_prime = (parameters_of(model, p.recording, rows[chosen]) for p, chosen, rows in sides)
-        return Head(model, (z, z_prime)).elbo(x, x_prime)
+        return Head(model, encoded_pairs(model, fitted, bank)).elbo(*encoded_pairs(model, held_out, scored))
 
     return look

@@ -80,8 +80,7 @@ def pairs_to_score(runs: Sequence[Run], recording: Recording) -> tuple[Pairs, bo
 def score_pairs(estimator: RPMEstimator, pairs: Pairs) -> Scored:
     """The ELBO on pairs, taken in order of time, with its interval."""
     order = np.argsort(pairs.first, kind="stable")
-    ordered = Pairs(pairs.recording, pairs.first[order], pairs.second[order])
-    bound = estimator.elbo(pairs.recording, pairs=ordered)
+    bound = estimator.elbo(pairs.recording, pairs=pairs.where(order))
     return Scored(bound, _interval(_values(bound)), len(pairs))
 
 

@@ -1,0 +1,227 @@
+"""What is asked of a fitted estimator: latents, bounds, predictions, matches and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
+
+from recparam import bounds
+from recparam.bounds import Bound
+from recparam.data.pairs import Pairs
+from recparam.data.recording import Recording
+from recparam.estimator.choices import EncoderSpec, describe_prior
+from recparam.estimator.inputs import declared
+from recparam.estimator.scoring import Head, encoded_pairs, network, parameters_of
+from recparam.matching import Matching
+from recparam.model import RPM
+from recparam.ops.checks import check_count
+from recparam.priors import JointGaussianPrior, Prior, Side
+from recparam.training.ascent import Step
+
+_SIDES = ("x", "x_prime")
+
+
+class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """The half of `rp.RPMEstimator` that does not fit."""
+
+    prior: Any
+    latent_dim: Any
+    lag: Any
+    model_: RPM
+    encoder_: nn.Module
+    encoder_prime_: nn.Module
+    prior_: Prior
+    shape_in_: tuple[int, ...]
+    shape_in_prime_: tuple[int, ...]
+    history_: list[Step]
+    restarts_: list[dict[str, int | float | bool]]
+    validation_nats_: float
+    _seed: int
+    _paired: str  # how, for people
+
+    def transform(
+        self, X: Any, *, return_std: bool = False, side: str = "x"
+    ) -> Float[np.ndarray, "N D"] | tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]:
+        """The latents of rows: the mean of R(z|x), as float32.
+
+        Args:
+            X: Rows, (N, ...), of the shape that was fitted.
+            return_std: Whether to return their standard deviation too; nought for latents that are points.
+            side: "x", or "x_prime" for rows of the second modality, whose latents are z'; one and the same where x and
+                x' share an encoder.
+
+        Returns:
+            Shape (N, latent_dim), or two such arrays.
+        """
+        check_is_fitted(self)
+        encoded = self._head.recognition(self._encoded(X, side))
+        mean = encoded.mean.numpy()
+        return (mean, encoded.variance.sqrt().numpy()) if return_std else mean
+
+    def elbo(
+        self,
+        X: Any,
+        *,
+        X_prime: Any = None,
+        sessions: Any = None,
+        times: Any = None,
+        pairs: Pairs | None = None,
+        side: Side = None,
+    ) -> Bound:
+        """The ELBO of the pairs of a recording against the bank of fitted rows, with what kind of bound it is.
+
+        Args:
+            X: Rows, as for `fit`.
+            X_prime: As for `fit`.
+            sessions: As for `fit`.
+            times: As for `fit`.
+            pairs: As for `fit`.
+            side: None counts a pair's own latents beside the K of the bank. Under an InfoNCE prior that is an estimate
+                of the ELBO and a lower bound on the mutual information, never above log(K + 1); under
+                "joint-gaussian" a lower bound. "upper" and "lower" are the sides of `rp.RPM.elbo` with a bank of
+                other data, and bound the ELBO if X was not fitted. All of this in expectation and over independent
+                rows: rows of a series that follow the fitted ones closely are not.
+
+        Returns:
+            A `Bound` in nats, averaged over pairs.
+        """
+        check_is_fitted(self)
+        _, given = self._declared(X, X_prime, sessions, times, pairs, reset=False)
+        bound = self._head.elbo(*encoded_pairs(self.model_, given), side=side)
+        bounds.warn_at_ceiling(bound, rows=len(self._head.bank[0]), source="data set", stacklevel=2)
+        return bound
+
+    def score(self, X: Any, y: Any = None, *, X_prime: Any = None, sessions: Any = None, times: Any = None) -> float:
+        """The ELBO of a recording in nats per pair, less its constant: `elbo` with side=None, larger is better.
+
+        Scores of one lag and one bank_size compare priors, encoders and numbers of latents; those of different lags
+        answer different questions.
+        """
+        return float(self.elbo(X, X_prime=X_prime, sessions=sessions, times=times))
+
+    def predict_next(self, X: Any) -> Float[np.ndarray, "N D"]:
+        """E[z'|z], the mean of the latents that the model expects of the x' of each row; shape (N, latent_dim).
+
+        That is the row `lag` rows later; with X_prime, what the same row of the other modality will show; with other
+        pairs, what those declare.
+        """
+        check_is_fitted(self)
+        encoded, head = self._encoded(X), self._head
+        with torch.no_grad():
+            if isinstance(head.prior, JointGaussianPrior):
+                return (head.prior.correlation * head.recognition(encoded).mean).numpy()
+            return head.model.predictive(encoded, head.bank[1]).mean().numpy()
+
+    def match(self, X: Any, X_prime: Any) -> Matching:
+        """How probably each row of X goes with each row of X_prime, row i being the partner of row i.
+
+        See also: `rp.RPM.match`.
+        """
+        check_is_fitted(self)
+        return self._head.model.match(self._encoded(X), self._encoded(X_prime, "x_prime"))
+
+    def sample(
+        self, n_samples: int = 1, *, random_state: Any = None
+    ) -> tuple[Float[np.ndarray, "n D"], Float[np.ndarray, "n D"]]:
+        """Pairs of latents (z, z') drawn from the prior; R(z) and R(z') are those of the bank.
+
+        Args:
+            n_samples: Pairs.
+            random_state: As the estimator's.
+
+        Returns:
+            z and z', each (n_samples, latent_dim).
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        generator = torch.Generator().manual_seed(int(check_random_state(random_state).randint(np.iinfo(np.int32).max)))
+        z, z_prime = self._head.sample(n_samples, generator)
+        return z.numpy(), z_prime.numpy()
+
+    def describe(self) -> str:
+        """What was chosen: data, encoder, prior with its equation, bank and training, one per line."""
+        check_is_fitted(self)
+        last = self.history_[-1]
+        encoders: list[str] = []
+        for mark, shape, spec in zip(("", "'"), self._shapes, self._specs, strict=False):
+            encoders += [f"{'rows' + mark:<8} {' x '.join(map(str, shape))}", f"{'encoder' + mark:<8} {spec.text}"]
+        return "\n".join(
+            (
+                *encoders,
+                f"prior    {describe_prior(self.prior, self.prior_)}",
+                f"latents  {self.latent_dim}, {'Gaussian' if self.prior_.needs_density else 'points'}",
+                f"pairs    {self._paired}, bank of {len(self._head.bank[0])}",
+                f"training {last['step']} steps, seed {self._seed}, best of {len(self.restarts_)} start(s), "
+                f"held-out bound {self.validation_nats_:.3f} nats",
+            )
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.input_tags.three_d_array = True
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.latent_dim
+
+    def _restore(self, model: Any, bank: tuple[Tensor, ...], *, names: Sequence[str] | None) -> None:
+        self._set_model(model, bank)
+        self.n_features_in_ = self.shape_in_[0]
+        if names is not None:
+            self.feature_names_in_ = np.asarray(names, dtype=object)
+
+    def _set_model(self, model: Any, bank: tuple[Tensor, ...]) -> None:
+        self.model_ = model.cpu().eval()
+        self.encoder_, self.prior_ = network(model), model.prior
+        if not model.shared:
+            self.encoder_prime_ = network(model, 1)
+        self._head = Head(model, (bank[0].cpu(), bank[1].cpu()))
+
+    def _set_encoders(self, specs: Sequence[EncoderSpec], shapes: Sequence[tuple[int, ...]]) -> None:
+        self._specs, self._shapes = list(specs), list(shapes)
+        self.shape_in_ = self._shapes[0]
+        if len(shapes) > 1:
+            self.shape_in_prime_ = self._shapes[1]
+
+    def _declared(
+        self, X: Any, X_prime: Any, sessions: Any, times: Any, pairs: Pairs | None, *, reset: bool
+    ) -> tuple[Recording, Pairs]:
+        if not reset and X_prime is None and pairs is None and not self.model_.shared:
+            raise ValueError("Expected X_prime=, the rows of the second modality, as for fit; got none.")
+        recording, given = declared(X, X_prime, sessions=sessions, times=times, pairs=pairs, lag=self.lag)
+        self._check_rows(X, recording, reset=reset)
+        if not reset and self.model_.shared != (given.recording_prime is None):
+            fitted, got = ("one recording", "two") if self.model_.shared else ("two recordings", "one")
+            raise ValueError(f"Expected pairs of {fitted}, as fitted; got pairs of {got}. Fit another estimator.")
+        if not reset and given.recording_prime is not None:
+            self._check_rows(None, given.recording_prime, reset=False, side="x_prime")
+        return recording, given
+
+    def _encoded(self, X: Any, side: str = "x") -> Tensor:
+        """The recognition parameters of rows that are no pairs."""
+        if side not in _SIDES:
+            raise ValueError(f"Expected side='x' or 'x_prime'; got {side!r}.")
+        recording = Recording.of(X)
+        self._check_rows(X, recording, reset=False, side=side)
+        return parameters_of(self.model_, recording, index=_SIDES.index(side))
+
+    def _check_rows(self, X: Any, recording: Recording, *, reset: bool, side: str = "x") -> None:
+        if side == "x" or self.model_.shared:
+            # For scikit-learn's own words: a stand-in that takes no memory, or the data frame with its names.
+            seen: Any = X if hasattr(X, "columns") else np.broadcast_to(np.float32(0), recording.shape)
+            validate_data(self, seen, skip_check_array=True, reset=reset)
+        if not reset:
+            shape = self._shapes[0 if self.model_.shared else _SIDES.index(side)]
+            if recording.shape[1:] != shape:
+                of = "" if self.model_.shared else f" of {side}"
+                raise ValueError(f"Expected rows{of} of shape {shape}, as fitted; got {recording.shape[1:]}.")

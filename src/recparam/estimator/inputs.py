@@ -1,0 +1,81 @@
+"""What the estimator is given, checked before any work: settings, and data as recordings and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from recparam.data.pairs import Pairs, aligned, consecutive
+from recparam.data.recording import Recording
+from recparam.estimator.alarms import warn
+from recparam.estimator.fitting import device_of
+from recparam.ops.checks import check_count, check_positive, is_finite_number
+
+
+def check_settings(settings: Any) -> None:
+    """The numbers an estimator was made with.
+
+    Raises:
+        ValueError: One that cannot be meant.
+    """
+    for name in ("latent_dim", "restarts", "bank_size"):
+        check_count(name, getattr(settings, name))
+    for name, least in (("max_steps", 1), ("batch_size", 2)):
+        if getattr(settings, name) is not None:
+            check_count(name, getattr(settings, name), least=least)
+    check_positive("learning_rate", settings.learning_rate)
+    for name in ("validation_fraction", "dropout"):
+        value = getattr(settings, name)
+        if not is_finite_number(value) or not 0 <= value < 1:
+            raise ValueError(f"Expected {name} between 0 and 1; got {value!r}.")
+    if isinstance(settings.lag, str) or not isinstance(settings.lag, Integral | Sequence | np.ndarray):
+        raise ValueError(f"Expected lag as a whole number of rows, or several; got {settings.lag!r}.")
+    device_of(settings.accelerator)
+
+
+def check_varies(recording: Recording, name: str = "X") -> None:
+    """That no column of vectors is constant."""
+    constant = recording.constant_columns()
+    if constant:
+        raise ValueError(
+            f"Expected columns of {name} that change; got constant ones: {', '.join(constant[:8])}"
+            f"{f' and {len(constant) - 8} more' if len(constant) > 8 else ''}. Drop them."
+        )
+
+
+def declared(
+    X: Any, X_prime: Any, *, sessions: Any, times: Any, pairs: Pairs | None, lag: Any
+) -> tuple[Recording, Pairs]:
+    """The recording of X, and the pairs that were declared: by `pairs`, by X_prime, or by a lag.
+
+    Raises:
+        ValueError: Data that are no recording, pairs of another recording, or both pairs and X_prime.
+    """
+    if pairs is not None and not isinstance(pairs, Pairs):
+        raise ValueError(f"Expected pairs of recparam.data.pairs, such as consecutive(...); got {pairs!r}.")
+    if pairs is not None and X_prime is not None:
+        raise ValueError("Expected X_prime= or pairs=; got both. Pairs of aligned(...) hold both sides.")
+    recording = Recording.of(X, sessions=sessions, times=times)
+    if pairs is not None:
+        if pairs.recording.shape != recording.shape:
+            raise ValueError(
+                f"Expected X to be the recording of pairs, of shape {pairs.recording.shape}; got {recording.shape}."
+            )
+        return recording, pairs
+    if X_prime is None:
+        return recording, consecutive(recording, lag=lag)
+    labelled = isinstance(X_prime, Recording) or sessions is None or len(X_prime) != len(recording)
+    return recording, aligned(recording, Recording.of(X_prime, sessions=None if labelled else sessions))
+
+
+def warn_of_labels(y: Any) -> None:
+    """Warn of a y, which is not used."""
+    if y is not None:
+        message = (
+            "y is not used: nothing is guessed from labels. To condition pairs on a variable, declare it: "
+            "fit(X, pairs=recparam.data.conditioned.nearest(recording, variable))."
+        )
+        warn([message], stacklevel=3)
