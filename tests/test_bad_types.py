@@ -87,13 +87,16 @@ PLAIN = {
     "consecutive(recording, seconds='1', rate=1)": "seconds > 0, a finite number of seconds; got '1'",
     "consecutive(recording).split('a')": "fraction between 0 and 1; got 'a'",
     "consecutive(recording).split(gap=0.5)": "a whole number gap >= 0; got 0.5",
+    "aligned(recording, recording, lag=0.5)": "a whole number lag >= 0; got 0.5",
+    "views(recording, 3)": "transform as a function of rows and a generator; got 3",
+    "views(recording, lambda rows, generator: None).tensors()": "a view of each of 3 rows, as a tensor; got NoneType",
 }
 
 SCRIPT = """
 import json, sys
 import torch
 import recparam as rp
-from recparam.data.pairs import consecutive
+from recparam.data.pairs import aligned, consecutive, views
 from recparam.data.recording import Recording
 recording = Recording.of([[1.0], [2.0], [3.0]])
 net, prior, x = torch.nn.Identity(), rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.0)), torch.ones(4, 2)

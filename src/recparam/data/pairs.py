@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,9 @@ from recparam.data.batches import Batches
 from recparam.data.recording import Recording
 from recparam.data.stretches import after, shifted, stretches
 from recparam.ops.checks import check_count, check_positive, is_finite_number
+
+Transform = Callable[[Tensor, torch.Generator], Tensor]
+"""Makes a random view of each of some rows (B, ...), with draws from the generator."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +61,14 @@ class Pairs:
             times=torch.from_numpy(times),
         )
 
-    def tensors(self, rows: Int[np.ndarray, " rows"] | slice | None = None) -> tuple[Tensor, Tensor]:
+    def tensors(
+        self, rows: Int[np.ndarray, " rows"] | slice | None = None, *, draw: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor]:
         """The observations x and x' of some pairs.
 
         Args:
             rows: Indices of pairs, or a slice; None: all of them, read into memory.
+            draw: Whole numbers that decide, with the rows, views that are drawn (`views`); of no effect elsewhere.
 
         Returns:
             x and x', each of shape (pairs, ...): float32, or uint8 where the recording holds uint8.
@@ -139,6 +145,33 @@ class Pairs:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Views(Pairs):
+    """Pairs of two views of a row; make them with `views`."""
+
+    transform: Transform | None = None
+    both: bool = True
+
+    def tensors(
+        self, rows: Int[np.ndarray, " rows"] | slice | None = None, *, draw: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """The views x and x' of some rows: the same ones for equal rows and `draw`; see `Pairs.tensors`."""
+        chosen = self.first[slice(None) if rows is None else rows]
+        x = as_tensor(self.recording[chosen])
+        seed = np.random.SeedSequence([*draw, *chosen[:1].tolist()]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        # A copy, since a transform may write into what it is given.
+        return self._view(x.clone(), generator) if self.both else x, self._view(x.clone(), generator)
+
+    def _view(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        assert self.transform is not None
+        view = self.transform(x, generator)
+        if not isinstance(view, Tensor) or not view.ndim or len(view) != len(x):
+            got = tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__
+            raise ValueError(f"Expected transform to give a view of each of {len(x)} rows, as a tensor; got {got}.")
+        return view
+
+
 class PairsLoader(Batches):
     """Random batches (x, x') of declared pairs, whose rows are read from the recording batch by batch.
 
@@ -156,7 +189,7 @@ class PairsLoader(Batches):
         self.pairs = pairs
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return self.pairs.tensors(rows.numpy())
+        return self.pairs.tensors(rows.numpy(), draw=(self.seed, self.epoch))
 
 
 def as_tensor(values: np.ndarray) -> Tensor:
@@ -282,6 +315,41 @@ def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -
             "data, or a smaller lag."
         )
     return Pairs(recording, first[keep], second[keep], recording_prime)
+
+
+def views(recording: Recording, transform: Transform, *, both: bool = True) -> Views:
+    """Pairs of two random views of each row, drawn anew in every epoch: what a view changes, latents will ignore.
+
+    Draws depend on the seed and the epoch of a batch; outside of batches (held-out rows, banks, scores) they are
+    fixed, so that values may be compared.
+
+    Args:
+        recording: The rows, in any order; but see `Pairs.split` for which of them are held out.
+        transform: Gives views of a batch of rows (B, ...), float32 or uint8, as a tensor (B, ...); all its draws have
+            to come from the generator that it is given.
+        both: Whether x is a view, too; otherwise it is the row as it is.
+
+    Returns:
+        A pair for each row that was observed.
+
+    Raises:
+        ValueError: transform is no function; and later, where it gives no tensor of B rows.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from recparam.data.pairs import views
+        >>> from recparam.data.recording import Recording
+        >>> def noisy(rows, generator):
+        ...     return rows + torch.randn(rows.shape, generator=generator)
+        >>> x, x_prime = views(Recording.of(np.zeros((5, 3))), noisy, both=False).tensors()
+        >>> x.abs().max() == 0, x_prime.abs().min() > 0
+        (tensor(True), tensor(True))
+    """
+    if not callable(transform):
+        raise ValueError(f"Expected transform as a function of rows and a generator; got {transform!r}.")
+    rows = np.flatnonzero(recording.usable)
+    return Views(recording, rows, rows, transform=transform, both=both)
 
 
 def by_index(recording: Recording, first: Any, second: Any) -> Pairs:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recparam import bounds
 from recparam.banks import Bank
 from recparam.bounds import Bound
-from recparam.data.pairs import Pairs, as_tensor
+from recparam.data.pairs import Pairs, Views, as_tensor
 from recparam.data.recording import Recording
 from recparam.estimator.choices import recognition
 from recparam.joint import RecognitionJoint
@@ -27,7 +27,6 @@ _CHUNK_NUMBERS = 1 << 23  # numbers of the data that the encoder sees at once
 _DRAWS = 16
 
 
-@torch.no_grad()
 def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = None, *, index: int = 0) -> Tensor:
     """The recognition network's output for rows of a recording, in chunks and evaluation mode.
 
@@ -41,25 +40,18 @@ def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = No
         Shape (rows, width): latents, or means and log-variances.
     """
     rows = np.arange(len(recording)) if rows is None else rows
-    chunk = max(1, _CHUNK_NUMBERS // max(1, math.prod(recording.shape[1:])))
-    device, was = next(model.parameters()).device, model.training
-    net: Any = network(model, index)
-    model.eval()
-    try:
-        parts = [net(as_tensor(recording[rows[i : i + chunk]]).to(device)) for i in range(0, len(rows), chunk)]
-    finally:
-        model.train(was)
-    return torch.cat(parts)
-
-
-def network(model: RPM, index: int = 0) -> nn.Module:
-    """The network that encodes an observation, counted from zero."""
-    return cast(nn.Module, model.recognition[0 if model.shared else index].net)
+    chunks = ((as_tensor(recording[part]),) for part in _chunks(rows, recording))
+    return _through(model, [network(model, index)], chunks)[0]
 
 
 def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """The recognition parameters of the x and x' of some pairs, or of all; a row that is in several is encoded once."""
     chosen = np.arange(len(pairs)) if chosen is None else chosen
+    if isinstance(pairs, Views):
+        x, x_prime = _through(
+            model, [network(model), network(model, 1)], map(pairs.tensors, _chunks(chosen, pairs.recording))
+        )
+        return x, x_prime
     if model.shared:
         rows, places = np.unique(np.concatenate([pairs.first[chosen], pairs.second[chosen]]), return_inverse=True)
         x, x_prime = parameters_of(model, pairs.recording, rows)[places].split(len(chosen))
@@ -69,6 +61,28 @@ def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) ->
         unique, places = np.unique(rows[chosen], return_inverse=True)
         sides.append(parameters_of(model, recording, unique, index=index)[places])
     return sides[0], sides[1]
+
+
+def network(model: RPM, index: int = 0) -> nn.Module:
+    """The network that encodes an observation, counted from zero."""
+    return cast(nn.Module, model.recognition[0 if model.shared else index].net)
+
+
+@torch.no_grad()
+def _through(model: RPM, nets: Sequence[nn.Module], chunks: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+    """What each network makes of its part of each chunk, in evaluation mode."""
+    device, was = next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        parts = [[net(x.to(device)) for net, x in zip(nets, chunk, strict=True)] for chunk in chunks]
+    finally:
+        model.train(was)
+    return [torch.cat(side) for side in zip(*parts, strict=True)]
+
+
+def _chunks(rows: np.ndarray, recording: Recording) -> Iterator[np.ndarray]:
+    size = max(1, _CHUNK_NUMBERS // max(1, math.prod(recording.shape[1:])))
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 class Head:
