@@ -99,3 +99,12 @@ def test_every_spike_is_in_a_bin_unless_told_otherwise():
 def test_wrong_spikes_are_one_sentence(spikes, options, message):
     with pytest.raises(ValueError, match=message):
         bin_spikes(spikes, **options)
+
+
+def test_pairs_far_apart_in_time_leave_most_rows_to_fit():
+    place = np.tile(np.arange(50.0), 8)  # each place once a round
+    pairs = nearest(Recording.of(np.zeros((400, 1))), place, neighbours=7, apart=5)
+    assert pairs.lag.max() == 350
+    fit, held_out = pairs.split(0.25)
+    assert np.unique(fit.first).tolist() == list(range(295))  # 300, and a gap of `apart`
+    assert np.unique(held_out.first).tolist() == list(range(300, 400))

@@ -325,11 +325,20 @@ class Standardised(nn.Module):
         """Take mean and scale from rows: entry by entry, or one scale for all where it is a single number.
 
         Args:
-            rows: floats, ``(N, ...)``. An entry that never changes keeps a scale of one.
+            rows: floats, ``(N, ...)``. NaN is passed over. An entry that never changes keeps a scale of one.
+
+        Raises:
+            ValueError: an entry is NaN in all rows.
         """
-        self.mean.copy_(rows.mean(0))
+        mean = rows.nanmean(0)
+        if bool(mean.isnan().any()):
+            entry = tuple(mean.isnan().nonzero()[0].tolist())
+            raise ValueError(
+                f"Expected a value in each column of the fitted rows; got none in {entry}. Leave such columns out."
+            )
+        self.mean.copy_(mean)
         centred = rows - self.mean
-        spread = centred.square().mean(0).sqrt() if self.scale.ndim else centred.square().mean().sqrt()
+        spread = centred.square().nanmean(0).sqrt() if self.scale.ndim else centred.square().nanmean().sqrt()
         self.scale.copy_(torch.where(spread > 0, spread, 1.0))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def nearest(recording: Recording, variable: Any, *, neighbours: int = 10, apart:
     sessions = recording.sessions
     allowed = (np.abs(found - rows[:, None]) >= apart) | (sessions[found] != sessions[rows, None])
     allowed &= allowed.cumsum(1) <= neighbours
-    return Pairs(recording, np.repeat(rows, allowed.sum(1)), found[allowed])
+    return Pairs(recording, np.repeat(rows, allowed.sum(1)), found[allowed], gap=apart)
 
 
 def same_label(recording: Recording, labels: Any, *, neighbours: int = 10, seed: int) -> Pairs:
@@ -108,4 +108,4 @@ def same_label(recording: Recording, labels: Any, *, neighbours: int = 10, seed:
     pairs = np.unique(np.concatenate(drawn), axis=0)
     if not len(pairs):
         raise ValueError("Expected labels that several rows have; got a different one for each row.")
-    return Pairs(recording, pairs[:, 0], pairs[:, 1])
+    return Pairs(recording, pairs[:, 0], pairs[:, 1], gap=1)

@@ -30,12 +30,14 @@ class Pairs:
         first: Row of x, (P,).
         second: Row of x', (P,).
         recording_prime: Where x' is read, with as many rows and the same sessions; None: `recording`, too.
+        gap: Rows left unused before a held-out block, unless `split` says otherwise; None: the largest lag.
     """
 
     recording: Recording
     first: Int[np.ndarray, " P"]
     second: Int[np.ndarray, " P"]
     recording_prime: Recording | None = None
+    gap: int | None = None
 
     def __len__(self) -> int:
         return len(self.first)
@@ -44,6 +46,11 @@ class Pairs:
     def lag(self) -> Int[np.ndarray, " P"]:
         """Rows from x to x', (P,)."""
         return self.second - self.first
+
+    @property
+    def reach(self) -> int:
+        """Rows to leave unused before a held-out block."""
+        return int(np.abs(self.lag).max(initial=0)) if self.gap is None else self.gap
 
     @property
     def sides(self) -> tuple[tuple[Recording, Int[np.ndarray, " P"]], tuple[Recording, Int[np.ndarray, " P"]]]:
@@ -102,7 +109,8 @@ class Pairs:
 
         Args:
             fraction: Part of the rows of each session to hold out, between 0 and 1.
-            gap: Rows left unused before each block; None: the largest lag.
+            gap: Rows left unused before each block; None: the pairs' own, which is the largest lag where x' is a
+                number of rows from x.
 
         Returns:
             The pairs to fit, and the held-out ones.
@@ -120,7 +128,7 @@ class Pairs:
         """
         if not is_finite_number(fraction) or not 0 < fraction < 1:
             raise ValueError(f"Expected fraction between 0 and 1; got {fraction!r}. Use 0.2.")
-        gap = int(np.abs(self.lag).max(initial=0)) if gap is None else gap
+        gap = self.reach if gap is None else gap
         check_count("gap", gap, least=0)
         sessions = self.recording.sessions
         lengths = np.bincount(sessions)

@@ -16,7 +16,7 @@ from recparam.estimator.alarms import alarms, warn
 from recparam.estimator.choices import choose_encoder, make_model, make_network, make_prior
 from recparam.estimator.fitted import Fitted
 from recparam.estimator.fitting import Plan, climb, device_of, split_off
-from recparam.estimator.inputs import check_settings, check_varies, warn_of_labels
+from recparam.estimator.inputs import check_settings, check_varies, known, warn_of_labels
 from recparam.estimator.scoring import encoded_pairs, parameters_of, spread_out
 
 _STEPS, _BATCH = 1500, 512
@@ -168,6 +168,7 @@ class RPMEstimator(Fitted):
                     for spec, (side, encoder, _), (_, rows) in zip(specs, sides, fitted.sides, strict=False)
                 ]
                 models.append(make_model(nets, prior))
+        fitted, held_out = known(models[0], fitted), known(models[0], held_out)
         self._check_outputs(models[0], fitted)
         self._set_encoders(specs, [side.shape[1:] for side, _, _ in sides])
         self._seed, self._paired = seed, self._how_paired(X_prime, pairs)

@@ -18,7 +18,7 @@ from recparam.bounds import Bound
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator.choices import EncoderSpec, describe_prior
-from recparam.estimator.inputs import declared
+from recparam.estimator.inputs import declared, filled, known
 from recparam.estimator.scoring import Head, encoded_pairs, network, parameters_of
 from recparam.matching import Matching
 from recparam.model import RPM
@@ -59,12 +59,18 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 x' share an encoder.
 
         Returns:
-            Shape (N, latent_dim), or two such arrays.
+            Shape (N, latent_dim), or two such arrays; NaN in rows that a mask hides, or of which it leaves nothing.
         """
         check_is_fitted(self)
-        encoded = self._head.recognition(self._encoded(X, side))
-        mean = encoded.mean.numpy()
-        return (mean, encoded.variance.sqrt().numpy()) if return_std else mean
+        recording, index = self._rows(X, side)
+        seen = np.flatnonzero(recording.usable)
+        encoded = self._head.recognition(parameters_of(self.model_, recording, seen, index=index))
+        parts = []
+        for part in (encoded.mean, encoded.variance.sqrt())[: 1 + return_std]:
+            whole = np.full((len(recording), self.latent_dim), np.nan, dtype=np.float32)
+            whole[seen] = part.numpy()
+            parts.append(whole)
+        return (parts[0], parts[1]) if return_std else parts[0]
 
     def elbo(
         self,
@@ -205,15 +211,22 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError(f"Expected pairs of {fitted}, as fitted; got pairs of {got}. Fit another estimator.")
         if not reset and given.recording_prime is not None:
             self._check_rows(None, given.recording_prime, reset=False, side="x_prime")
-        return recording, given
+        return recording, given if reset else known(self.model_, given)
 
     def _encoded(self, X: Any, side: str = "x") -> Tensor:
         """The recognition parameters of rows that are no pairs."""
+        recording, index = self._rows(X, side)
+        return parameters_of(self.model_, recording, index=index)
+
+    def _rows(self, X: Any, side: str) -> tuple[Recording, int]:
+        """Rows that are no pairs, as they are to be encoded, and which observation they are."""
         if side not in _SIDES:
             raise ValueError(f"Expected side='x' or 'x_prime'; got {side!r}.")
-        recording = Recording.of(X)
+        recording, index = Recording.of(X), _SIDES.index(side)
         self._check_rows(X, recording, reset=False, side=side)
-        return parameters_of(self.model_, recording, index=_SIDES.index(side))
+        if not recording.usable.any():
+            raise ValueError(f"Expected rows that were observed; got a mask that hides all {len(recording)}.")
+        return filled(self.model_, recording, index=index), index
 
     def _check_rows(self, X: Any, recording: Recording, *, reset: bool, side: str = "x") -> None:
         if side == "x" or self.model_.shared:

@@ -77,7 +77,7 @@ def climb(
 
 def split_off(pairs: Pairs, fraction: float) -> tuple[Pairs, Pairs]:
     """The pairs to fit and those held out, at the end of each session; of a very short recording enough for two."""
-    needed = (int(np.abs(pairs.lag).max()) + 2) / len(pairs.recording)
+    needed = (pairs.reach + 2) / len(pairs.recording)
     return pairs.split(max(fraction, min(needed, 0.5)))
 
 

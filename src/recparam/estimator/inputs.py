@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -12,6 +13,9 @@ from recparam.data.pairs import Pairs, aligned, consecutive
 from recparam.data.recording import Recording
 from recparam.estimator.alarms import warn
 from recparam.estimator.fitting import device_of
+from recparam.estimator.scoring import network
+from recparam.model import RPM
+from recparam.networks import Standardised
 from recparam.ops.checks import check_count, check_positive, is_finite_number
 
 
@@ -69,6 +73,36 @@ def declared(
         return recording, consecutive(recording, lag=lag)
     labelled = isinstance(X_prime, Recording) or sessions is None or len(X_prime) != len(recording)
     return recording, aligned(recording, Recording.of(X_prime, sessions=None if labelled else sessions))
+
+
+def known(model: RPM, pairs: Pairs) -> Pairs:
+    """Pairs whose missing values are read as `filled` has them."""
+    if pairs.recording.known is None and (pairs.recording_prime is None or pairs.recording_prime.known is None):
+        return pairs
+    prime = pairs.recording_prime
+    return replace(
+        pairs,
+        recording=filled(model, pairs.recording),
+        recording_prime=None if prime is None else filled(model, prime, index=1),
+    )
+
+
+def filled(model: RPM, recording: Recording, *, index: int = 0) -> Recording:
+    """A recording whose missing values are read as the means that the encoder standardises by: as nothing known.
+
+    Raises:
+        ValueError: The encoder has no such means.
+    """
+    if recording.known is None:
+        return recording
+    net = network(model, index)
+    if not isinstance(net, Standardised):
+        raise ValueError(
+            f"Expected data without missing values for {type(net).__name__}, which does not say what a missing value "
+            "is to it; got a mask of single values. Impute them, or wrap the module: "
+            "recparam.networks.Standardised(net, mean=..., scale=...)."
+        )
+    return recording.filled(net.mean.cpu().numpy())
 
 
 def warn_of_labels(y: Any) -> None:

@@ -1,0 +1,196 @@
+"""What people give as data, read as arrays and labels of rows; everything that is wrong with it is said here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+_SHOWN = 8  # names listed in a message
+
+
+class NotNumbersError(ValueError, TypeError):
+    """Data hold something that is no number; a TypeError too, as scikit-learn's conventions ask."""
+
+
+def is_list_of_sessions(data: Any) -> bool:
+    """Whether data are a list of arrays, one per session."""
+    return (
+        isinstance(data, list | tuple) and len(data) > 0 and all(getattr(part, "ndim", 0) >= 2 for part in data)
+    )
+
+
+def array_and_names(data: Any, name: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """The array of what was given, and what its columns are called, if that is known."""
+    names = None
+    if isinstance(data, Tensor):
+        data = data.detach().cpu()
+        array = (data.float() if data.dtype.itemsize < 4 and data.is_floating_point() else data).numpy()
+    elif hasattr(data, "to_numpy") and hasattr(data, "columns"):
+        names = tuple(str(column) for column in data.columns)
+        array = data.to_numpy()
+        if array.dtype.kind == "O":
+            with suppress(TypeError, ValueError):  # text: said below, with its columns
+                array = data.to_numpy(dtype=np.float64, na_value=np.nan)
+    elif hasattr(data, "toarray"):
+        raise ValueError(f"Expected {name} as a dense array; got a sparse matrix. Use {name}.toarray().")
+    elif isinstance(data, str | bytes | Path):
+        raise ValueError(
+            f"Expected {name} as an array; got a path. Use recparam.data.readers.read({str(data)!r})."
+        )
+    else:
+        try:
+            array = data if isinstance(data, np.ndarray) else np.asarray(data)
+        except ValueError as error:
+            raise ValueError(
+                f"Expected {name} with rows of one shape; got rows that differ. Pad or cut them, or give sessions "
+                "of different lengths as a list of arrays of shape (N, ...)."
+            ) from error
+    return _numbers(array, name, names), names
+
+
+def _numbers(array: np.ndarray, name: str, names: tuple[str, ...] | None) -> np.ndarray:
+    kind = array.dtype.kind
+    if kind == "c":
+        raise ValueError(f"Complex data not supported. Expected {name} as real numbers; got {array.dtype}.")
+    if kind == "O":
+        columns = range(array.shape[1]) if array.ndim == 2 else ()
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            bad = [column_name(names, column) for column in columns if not _is_numeric(array[:, column])]
+            where = f" in {listed(bad)}" if bad else ""
+            raise NotNumbersError(
+                f"Expected {name} as an array of numbers; got objects{where} ({error}). Drop what is no number, "
+                f"or turn it into numbers."
+            ) from error
+    elif kind not in "biuf":
+        raise NotNumbersError(
+            f"Expected {name} as an array of numbers; got {array.dtype}. Drop what is no number, or convert it."
+        )
+    if array.ndim < 2:
+        raise ValueError(
+            f"Expected {name} of shape (N, ...), a row for each time; got {array.shape}. Reshape your data: "
+            f"{name}.reshape(-1, 1) if each row is one number."
+        )
+    if not len(array):
+        raise ValueError(f"Expected {name} with at least one row; got 0 samples (shape={array.shape}). Give more data.")
+    if not array[:1].size:
+        raise ValueError(
+            f"Expected {name} with at least one number per row; got 0 feature(s) (shape={array.shape}) while a "
+            "minimum of 1 is required."
+        )
+    return array
+
+
+def _is_numeric(column: np.ndarray) -> bool:
+    try:
+        column.astype(np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def check_shapes(blocks: Sequence[np.ndarray], columns: Sequence[tuple[str, ...] | None]) -> None:
+    """That sessions have rows of one shape, and the same columns."""
+    for number, (block, names) in enumerate(zip(blocks, columns, strict=True)):
+        if block.shape[1:] != blocks[0].shape[1:]:
+            raise ValueError(
+                f"Expected sessions with rows of one shape; got {blocks[0].shape[1:]} in session 0 and "
+                f"{block.shape[1:]} in session {number}. Keep the columns that all of them have."
+            )
+        if names != columns[0]:
+            raise ValueError(
+                f"Expected sessions with the same columns in the same order; got {columns[0]} in session 0 and "
+                f"{names} in session {number}. Reorder them."
+            )
+
+
+def session_codes(sessions: Any, rows: int) -> Int[np.ndarray, " N"]:
+    """The session of each row, counted from 0."""
+    if sessions is None:
+        return np.zeros(rows, dtype=np.int64)
+    labels = per_row("sessions", sessions, [rows])
+    begins = np.r_[True, labels[1:] != labels[:-1]]
+    names = labels[begins]
+    unique, counts = np.unique(names, return_counts=True)
+    if len(unique) < len(names):
+        raise ValueError(
+            f"Expected sessions whose rows follow each other; got {unique[counts > 1][0]!s} in several places. Sort "
+            "the rows by session, or give each stretch a label of its own."
+        )
+    return np.cumsum(begins) - 1
+
+
+def masks(
+    mask: Any, lengths: Sequence[int], row: tuple[int, ...]
+) -> tuple[Bool[np.ndarray, " N"] | None, Bool[np.ndarray, "N ..."] | None]:
+    """Which rows may be used, and which single values were observed, from a mask of either; None: all."""
+    if isinstance(mask, list | tuple) and len(mask) and all(getattr(part, "ndim", 0) for part in mask):
+        given = [len(part) for part in mask]
+        if given != list(lengths):
+            raise ValueError(f"Expected mask of lengths {list(lengths)}, as the sessions; got {given}.")
+        mask = np.concatenate([np.asarray(part) for part in mask])
+    array = np.asarray(mask)
+    if array.shape[1:] not in ((), row) or len(array) != sum(lengths):
+        raise ValueError(
+            f"Expected mask of shape {(sum(lengths),)}, one per row, or {(sum(lengths), *row)}, one per value; got "
+            f"{array.shape}."
+        )
+    if array.dtype != np.bool_:
+        raise ValueError(
+            f"Expected mask as truth values, True where a row or value was observed; got {array.dtype}. Use mask == 1."
+        )
+    if array.ndim == 1:
+        return array, None
+    observed = np.asarray(array.reshape(len(array), -1).any(1))
+    return (None if observed.all() else observed), array
+
+
+def per_row(name: str, values: Any, lengths: Sequence[int]) -> np.ndarray:
+    """Labels of the rows, (N,), given as one array or as one per session."""
+    if isinstance(values, list | tuple) and len(values) and all(getattr(part, "ndim", 0) == 1 for part in values):
+        given = [len(part) for part in values]
+        if given != list(lengths):
+            raise ValueError(f"Expected {name} of lengths {list(lengths)}, as the sessions; got {given}.")
+        values = np.concatenate([np.asarray(part) for part in values])
+    array = np.asarray(values)
+    if array.shape != (sum(lengths),):
+        raise ValueError(f"Expected {name} of shape ({sum(lengths)},), one per row; got {array.shape}.")
+    return array
+
+
+def in_seconds(times: np.ndarray, sessions: np.ndarray) -> Float[np.ndarray, " N"]:
+    """When each row was observed, checked."""
+    if times.dtype.kind == "M":
+        # Since the first row: seconds since 1970 would leave microseconds to rounding.
+        times = np.where(np.isnat(times), np.nan, (times - times[0]) / np.timedelta64(1, "s"))
+    if times.dtype.kind not in "iuf":
+        raise ValueError(f"Expected times in seconds or as datetime64; got {times.dtype}. Convert them.")
+    times = times.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(times))
+    if len(bad):
+        raise ValueError(f"Expected finite times; got {times[bad[0]]} in row {bad[0]}. Drop such rows.")
+    back = np.flatnonzero((np.diff(times) <= 0) & (np.diff(sessions) == 0))
+    if len(back):
+        raise ValueError(
+            f"Expected times that increase within a session; got {times[back[0]]:g} s in row {back[0]} and "
+            f"{times[back[0] + 1]:g} s in the next. Sort the rows, or say with sessions= where one ends."
+        )
+    return times
+
+
+def column_name(names: tuple[str, ...] | None, column: int) -> str:
+    """What a message calls a column."""
+    return f"column {column}" if names is None else f"column {column} ({names[column]!r})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, the first few of many."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
