@@ -58,6 +58,17 @@ class Pairs:
         return (self.recording, self.first), (self.recording_prime or self.recording, self.second)
 
     @property
+    def groups(self) -> Int[np.ndarray, " P"] | None:
+        """Which pairs may be each other's negatives, (P,): those of the same two sessions; None: all of them.
+
+        Where sessions have channels of their own, telling them apart is easy, and would drive their latents apart.
+        """
+        if self.recording.row_shapes is None:
+            return None
+        sessions = self.recording.sessions
+        return sessions[self.first] * len(self.recording.row_shapes) + sessions[self.second]
+
+    @property
     def labels(self) -> Labels:
         """Who the pairs are: the row, the session and the time of x' (seconds, or the row where times are unknown)."""
         recording, rows = self.recording, self.second
@@ -315,6 +326,8 @@ def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -
         raise ValueError(
             "Expected sessions that end at the same rows on both sides; got others. Give both the same sessions=."
         )
+    if recording.row_shapes or recording_prime.row_shapes:
+        raise ValueError("Expected sessions that share their columns; got own channels. Align one session at a time.")
     first, second = shifted(stretches(recording, None)[0], lag)
     keep = recording.usable[first] & recording_prime.usable[second]
     if not keep.any():

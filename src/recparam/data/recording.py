@@ -39,6 +39,8 @@ class Recording:
         observed: Which rows may be used, (N,); None: all. Pairs never hold another row.
         known: Which single values were observed, of the shape of the data; None: all. Others are read as NaN.
         names: What the columns of vectors are called; None: unknown.
+        row_shapes: The shape of a row of each session, where sessions have channels of their own and a row says which
+            session it is of (`recparam.data.channels`); None: all are alike.
         notes: What a reader did to the data, a sentence each.
     """
 
@@ -52,6 +54,7 @@ class Recording:
         known: Bool[np.ndarray, "N ..."] | None = None,
         names: tuple[str, ...] | None = None,
         notes: tuple[str, ...] = (),
+        row_shapes: tuple[tuple[int, ...], ...] | None = None,
     ) -> None:
         mapped = [memory_map(block) for block in blocks]
         if len(blocks) > 1 and not any(mapped):
@@ -61,7 +64,7 @@ class Recording:
         self._ends = np.cumsum([len(block) for block in blocks])
         self._touched = 0
         self.sessions, self.times, self.names, self.notes = sessions, times, names, notes
-        self.observed, self.known = observed, known
+        self.observed, self.known, self.row_shapes = observed, known, row_shapes
         self._unknown: np.ndarray | None = None
 
     @classmethod
@@ -128,8 +131,10 @@ class Recording:
             recordings: At least one, with rows of the same shape and names; times of all or of none are kept.
 
         Raises:
-            ValueError: Rows of different shapes or names.
+            ValueError: Rows of different shapes or names, or of sessions with channels of their own.
         """
+        if any(recording.row_shapes for recording in recordings):
+            raise ValueError("Expected recordings that share their columns; got own channels. Use own_channels of all.")
         blocks = [block for recording in recordings for block in recording._blocks]
         columns = [recording.names for recording in recordings for _ in recording._blocks]
         check_shapes(blocks, columns)
@@ -153,9 +158,12 @@ class Recording:
         return self
 
     def filled(self, values: Float[np.ndarray, ...]) -> Recording:
-        """The recording with missing values read as these, of the shape of a row, where a row has known ones."""
+        """The recording with missing values read as these, of the shape of a row, where a row has known ones.
+
+        Sessions with channels of their own take a row each, (S, ...).
+        """
         filled = copy.copy(self)
-        filled._unknown = np.broadcast_to(values, self.shape[1:])
+        filled._unknown = values if self.row_shapes else np.broadcast_to(values, self.shape[1:])
         return filled
 
     @property
@@ -195,10 +203,11 @@ class Recording:
         """
         if self.known is None:
             return self._read(rows)
-        known = self.known[rows]
-        some = known.reshape(len(known), -1).any(1).reshape(-1, *[1] * (known.ndim - 1))
-        unknown = np.nan if self._unknown is None else np.where(some, self._unknown, np.nan)
-        return np.where(known, self._read(rows), unknown).astype(self.dtype)
+        known, values = self.known[rows], self._read(rows)
+        some = self.usable[rows].reshape(-1, *[1] * (known.ndim - 1))
+        filling = np.full(self.shape[1:], np.nan) if self._unknown is None else self._unknown
+        filling = filling[values[:, 0].astype(np.int64)] if self.row_shapes and self._unknown is not None else filling
+        return np.where(known, values, np.where(some, filling, np.nan)).astype(self.dtype)
 
     def _read(self, rows: slice | Int[np.ndarray, " rows"] | Bool[np.ndarray, " N"]) -> Shaped[np.ndarray, ...]:
         if not self._maps:
@@ -221,19 +230,31 @@ class Recording:
         """
         if len(self.shape) != 2:
             return []
-        usable = np.flatnonzero(self.usable)
+        if self.row_shapes is None:
+            constant = self._constant(np.flatnonzero(self.usable), np.arange(self.shape[1]))
+            return [column_name(self.names, int(column)) for column in constant]
+        return [
+            f"column {column - 1} of session {session}"
+            for session, shape in enumerate(self.row_shapes)
+            if len(shape) == 1
+            for column in self._constant(
+                np.flatnonzero(self.usable & (self.sessions == session)), np.arange(1, 1 + shape[0])
+            )
+        ]
+
+    def _constant(self, usable: Int[np.ndarray, " rows"], columns: Int[np.ndarray, " D"]) -> Int[np.ndarray, " C"]:
+        """Those of some columns that do not change within some rows."""
         step = max(1, _BLOCK_BYTES // max(1, self._blocks[0][:1].nbytes))
-        constant = np.arange(self.shape[1])
-        least = most = self[usable[:1]][0]
+        least = most = self[usable[:1]][:, columns].reshape(-1)
         for start in range(0, len(usable), step):
-            rows = self[usable[start : start + step]][:, constant]
+            rows = self[usable[start : start + step]][:, columns]
             # These two pass over NaN, a value that is missing.
             least, most = np.fmin(least, np.fmin.reduce(rows)), np.fmax(most, np.fmax.reduce(rows))
             still = ~(most > least)
-            constant, least, most = constant[still], least[still], most[still]
-            if not len(constant):
+            columns, least, most = columns[still], least[still], most[still]
+            if not len(columns):
                 break
-        return [column_name(self.names, int(column)) for column in constant]
+        return columns
 
     def _check_values(self) -> None:
         if self._maps:  # read whole, a file larger than memory would take minutes: its rows are checked as they come

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from recparam.couplings import Bilinear, Cosine, GaussianRBF
@@ -19,6 +20,7 @@ from recparam.model import RPM
 from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Standardised
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior
 from recparam.recognition import Deterministic, Gaussian, RecognitionModel
+from recparam.sessions import PerSession
 
 PRIORS: dict[str, Callable[[int], Prior]] = {
     "gaussian": lambda dim: InfoNCEPrior(GaussianRBF()),
@@ -179,15 +181,15 @@ def choose_encoder(
 
 
 def make_network(
-    spec: EncoderSpec, encoder: object, *, recording: Recording | None, rows: Any, restart: int
+    spec: EncoderSpec, encoder: object, *, rows: Callable[[], Tensor] | None, restart: int
 ) -> nn.Module:
     """A network to be fitted, its weights drawn from torch's global generator.
 
     Args:
         spec: The encoder.
         encoder: The module itself where it was given.
-        recording: Whose rows standardise the encoder's input; None leaves that to a saved state.
-        rows: Which of them are fitted.
+        rows: Gives rows, of those that are fitted, to standardise the encoder's input; None leaves that to a saved
+            state.
         restart: From 0; a given module keeps its weights in the first start, and draws them anew in others.
     """
     if spec.arguments is None:
@@ -199,13 +201,17 @@ def make_network(
                 draw()
     else:
         net = spec.build()
-    if isinstance(net, Standardised) and recording is not None:
-        net.set_from(_some(recording, rows))
+    if isinstance(net, Standardised) and rows is not None:
+        net.set_from(rows())
     return net
 
 
-def make_model(nets: Sequence[nn.Module], prior: Prior) -> RPM:
-    """A model of one network for x and x', or of one for each; the prior is copied."""
+def make_model(nets: Sequence[nn.Module], prior: Prior, *, row_shapes: Sequence[tuple[int, ...]] | None) -> RPM:
+    """A model of one network for x and x', of one for each, or, with row shapes, of one for each session.
+
+    The prior is copied.
+    """
+    nets = nets if row_shapes is None else [PerSession(nets, row_shapes=row_shapes)]
     models = [recognition(prior, net) for net in nets]
     return RPM(models if len(models) > 1 else models[0], copy.deepcopy(prior))
 
@@ -215,6 +221,7 @@ def recognition(prior: Prior, net: nn.Module) -> RecognitionModel:
     return Gaussian(net) if prior.needs_density else Deterministic(net)
 
 
-def _some(recording: Recording, rows: np.ndarray) -> Tensor:
+def some(recording: Recording, rows: Int[np.ndarray, " rows"]) -> Float[Tensor, "some ..."]:
+    """Some of the rows of a recording, evenly spaced: enough for their means."""
     step = max(1, math.ceil(len(rows) / _STATISTICS_ROWS))
     return torch.from_numpy(np.asarray(recording[rows[::step]], dtype=np.float32))

@@ -16,8 +16,8 @@ from recparam.estimator.alarms import alarms, warn
 from recparam.estimator.choices import choose_encoder, make_model, make_network, make_prior
 from recparam.estimator.fitted import Fitted
 from recparam.estimator.fitting import Plan, climb, device_of, split_off
-from recparam.estimator.inputs import check_settings, check_varies, known, warn_of_labels
-from recparam.estimator.scoring import encoded_pairs, parameters_of, spread_out
+from recparam.estimator.inputs import check_settings, check_varies, known, sources, warn_of_labels
+from recparam.estimator.scoring import encoded_pairs, groups_of, parameters_of, spread_pairs
 
 _STEPS, _BATCH = 1500, 512
 _STEPS_OF_IMAGES, _BATCH_OF_IMAGES = 500, 128
@@ -48,7 +48,7 @@ class RPMEstimator(Fitted):
         validation_fraction: Part of the rows of each session, at its end, that is held out to choose among starts and
             states.
         bank_size: Pairs of the fitted rows kept to score others against, so that a score does not depend on how many
-            rows are scored. Its logarithm is what a score can reach.
+            rows are scored. Its logarithm is what a score can reach. Sessions with channels of their own share it.
         random_state: A seed, for the same weights every time, a numpy RandomState, or None.
         accelerator: "auto", "cpu" or "gpu", as Lightning's.
         progress: Whether to print a line for each look at the held-out rows, to standard error.
@@ -62,6 +62,7 @@ class RPMEstimator(Fitted):
         validation_nats_: The held-out bound of the state that was kept.
         n_features_in_: As scikit-learn's.
         shape_in_: Shape of a row of x, and `shape_in_prime_` of x' where that has an encoder of its own.
+        session_shapes_: Shapes of the rows of sessions with channels of their own; None: there are none.
 
     Example:
         >>> import numpy as np
@@ -140,37 +141,36 @@ class RPMEstimator(Fitted):
         check_settings(self)
         recording, given = self._declared(X, X_prime, sessions, times, pairs, reset=True)
         warn_of_labels(y)
-        sides = [(recording, self.encoder, "X")]
+        check_varies(recording)
         if given.recording_prime is not None:
-            sides.append((given.recording_prime, self.encoder_prime, "X_prime"))
-        for side, _, name in sides:
-            check_varies(side, name)
+            check_varies(given.recording_prime, "X_prime")
         dim, prior = self.latent_dim, make_prior(self.prior, self.latent_dim)
+        fitted, held_out = split_off(given, self.validation_fraction)
+        parts = sources(self, fitted)
         specs = [
             choose_encoder(
-                encoder,
-                shape=side.shape[1:],
+                part.encoder,
+                shape=part.shape,
                 latent_dim=dim,
                 density=prior.needs_density,
                 dropout=self.dropout,
-                of=name,
+                of=part.name,
             )
-            for side, encoder, name in sides
+            for part in parts
         ]
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        fitted, held_out = split_off(given, self.validation_fraction)
         models = []
         for restart in range(self.restarts):
             with torch.random.fork_rng([]):
                 torch.manual_seed(_mixed(seed, restart))
                 nets = [
-                    make_network(spec, encoder, recording=side, rows=rows, restart=restart)
-                    for spec, (side, encoder, _), (_, rows) in zip(specs, sides, fitted.sides, strict=False)
+                    make_network(spec, part.encoder, rows=part.rows, restart=restart)
+                    for spec, part in zip(specs, parts, strict=True)
                 ]
-                models.append(make_model(nets, prior))
+                models.append(make_model(nets, prior, row_shapes=recording.row_shapes))
         fitted, held_out = known(models[0], fitted), known(models[0], held_out)
         self._check_outputs(models[0], fitted)
-        self._set_encoders(specs, [side.shape[1:] for side, _, _ in sides])
+        self._set_encoders(specs, [part.shape for part in parts], per_session=recording.row_shapes is not None)
         self._seed, self._paired = seed, self._how_paired(X_prime, pairs)
         return self._climbed(models, fitted, held_out)
 
@@ -231,7 +231,7 @@ class RPMEstimator(Fitted):
 
     def _climbed(self, models: list[Any], fitted: Pairs, held_out: Pairs) -> RPMEstimator:
         images = len(self.shape_in_) > 1
-        bank = spread_out(len(fitted), self.bank_size)
+        bank = spread_pairs(fitted, self.bank_size)
         plan = Plan(
             steps=(_STEPS_OF_IMAGES if images else _STEPS) if self.max_steps is None else self.max_steps,
             batch_size=(_BATCH_OF_IMAGES if images else _BATCH) if self.batch_size is None else self.batch_size,
@@ -243,7 +243,7 @@ class RPMEstimator(Fitted):
             models, fitted, held_out, plan=plan, bank_rows=bank, device=device_of(self.accelerator)
         )
         self.history_, self.validation_nats_ = best.history, float(best.best)
-        self._set_model(best.model, encoded_pairs(best.model, fitted, bank))
+        self._set_model(best.model, encoded_pairs(best.model, fitted, bank), groups_of(fitted, bank))
         z = self._head.recognition(parameters_of(best.model, held_out.recording, np.unique(held_out.first))).mean
         warn(alarms(z, held_out=best.best, step=best.best_step, history=best.history), stacklevel=3)
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 
 from recparam import bounds
 from recparam.bounds import Bound
+from recparam.data.channels import of_session
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator.choices import EncoderSpec, describe_prior
 from recparam.estimator.inputs import declared, filled, known
-from recparam.estimator.scoring import Head, encoded_pairs, network, parameters_of
+from recparam.estimator.scoring import Head, encoded_pairs, groups_of, network, parameters_of
 from recparam.matching import Matching
 from recparam.model import RPM
 from recparam.ops.checks import check_count
@@ -41,6 +43,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     prior_: Prior
     shape_in_: tuple[int, ...]
     shape_in_prime_: tuple[int, ...]
+    session_shapes_: tuple[tuple[int, ...], ...] | None
     history_: list[Step]
     restarts_: list[dict[str, int | float | bool]]
     validation_nats_: float
@@ -48,7 +51,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     _paired: str  # how, for people
 
     def transform(
-        self, X: Any, *, return_std: bool = False, side: str = "x"
+        self, X: Any, *, return_std: bool = False, side: str = "x", session: int | None = None
     ) -> Float[np.ndarray, "N D"] | tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]:
         """The latents of rows: the mean of R(z|x), as float32.
 
@@ -57,12 +60,14 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return_std: Whether to return their standard deviation too; nought for latents that are points.
             side: "x", or "x_prime" for rows of the second modality, whose latents are z'; one and the same where x and
                 x' share an encoder.
+            session: Of which of the fitted sessions the rows are, where those have channels of their own; None: X is a
+                recording of `own_channels`, whose rows say so.
 
         Returns:
             Shape (N, latent_dim), or two such arrays; NaN in rows that a mask hides, or of which it leaves nothing.
         """
         check_is_fitted(self)
-        recording, index = self._rows(X, side)
+        recording, index = self._rows(X, side, session)
         seen = np.flatnonzero(recording.usable)
         encoded = self._head.recognition(parameters_of(self.model_, recording, seen, index=index))
         parts = []
@@ -101,7 +106,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         _, given = self._declared(X, X_prime, sessions, times, pairs, reset=False)
-        bound = self._head.elbo(*encoded_pairs(self.model_, given), side=side)
+        bound = self._head.elbo(*encoded_pairs(self.model_, given), groups=groups_of(given), side=side)
         bounds.warn_at_ceiling(bound, rows=len(self._head.bank[0]), source="data set", stacklevel=2)
         return bound
 
@@ -120,6 +125,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         pairs, what those declare.
         """
         check_is_fitted(self)
+        self._check_one_base("predict_next")
         encoded, head = self._encoded(X), self._head
         with torch.no_grad():
             if isinstance(head.prior, JointGaussianPrior):
@@ -147,6 +153,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             z and z', each (n_samples, latent_dim).
         """
         check_is_fitted(self)
+        self._check_one_base("sample")
         check_count("n_samples", n_samples)
         generator = torch.Generator().manual_seed(int(check_random_state(random_state).randint(np.iinfo(np.int32).max)))
         z, z_prime = self._head.sample(n_samples, generator)
@@ -157,7 +164,8 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         last = self.history_[-1]
         encoders: list[str] = []
-        for mark, shape, spec in zip(("", "'"), self._shapes, self._specs, strict=False):
+        marks = ("", "'") if self.session_shapes_ is None else [f" {k}" for k in range(len(self._shapes))]
+        for mark, shape, spec in zip(marks, self._shapes, self._specs, strict=False):
             encoders += [f"{'rows' + mark:<8} {' x '.join(map(str, shape))}", f"{'encoder' + mark:<8} {spec.text}"]
         return "\n".join(
             (
@@ -180,24 +188,36 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _n_features_out(self) -> int:
         return self.latent_dim
 
-    def _restore(self, model: Any, bank: tuple[Tensor, ...], *, names: Sequence[str] | None) -> None:
-        self._set_model(model, bank)
+    def _restore(
+        self, model: Any, bank: tuple[Tensor, ...], groups: Tensor | None, *, names: Sequence[str] | None
+    ) -> None:
+        self._set_model(model, bank, groups)
         self.n_features_in_ = self.shape_in_[0]
         if names is not None:
             self.feature_names_in_ = np.asarray(names, dtype=object)
 
-    def _set_model(self, model: Any, bank: tuple[Tensor, ...]) -> None:
+    def _set_model(self, model: Any, bank: tuple[Tensor, ...], groups: Tensor | None) -> None:
         self.model_ = model.cpu().eval()
         self.encoder_, self.prior_ = network(model), model.prior
         if not model.shared:
             self.encoder_prime_ = network(model, 1)
-        self._head = Head(model, (bank[0].cpu(), bank[1].cpu()))
+        self._head = Head(model, (bank[0].cpu(), bank[1].cpu()), groups=groups)
 
-    def _set_encoders(self, specs: Sequence[EncoderSpec], shapes: Sequence[tuple[int, ...]]) -> None:
+    def _set_encoders(
+        self, specs: Sequence[EncoderSpec], shapes: Sequence[tuple[int, ...]], *, per_session: bool
+    ) -> None:
         self._specs, self._shapes = list(specs), list(shapes)
-        self.shape_in_ = self._shapes[0]
-        if len(shapes) > 1:
+        self.session_shapes_ = tuple(shapes) if per_session else None
+        self.shape_in_ = (1 + max(map(math.prod, shapes)),) if per_session else self._shapes[0]
+        if len(shapes) > 1 and not per_session:
             self.shape_in_prime_ = self._shapes[1]
+
+    def _check_one_base(self, name: str) -> None:
+        if self.session_shapes_ is not None:
+            raise ValueError(
+                f"Expected sessions that share their columns for {name}; got a model of sessions with channels of "
+                "their own, each of which has its R(z'). Use transform, match or elbo."
+            )
 
     def _declared(
         self, X: Any, X_prime: Any, sessions: Any, times: Any, pairs: Pairs | None, *, reset: bool
@@ -218,23 +238,42 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         recording, index = self._rows(X, side)
         return parameters_of(self.model_, recording, index=index)
 
-    def _rows(self, X: Any, side: str) -> tuple[Recording, int]:
+    def _rows(self, X: Any, side: str, session: int | None = None) -> tuple[Recording, int]:
         """Rows that are no pairs, as they are to be encoded, and which observation they are."""
         if side not in _SIDES:
             raise ValueError(f"Expected side='x' or 'x_prime'; got {side!r}.")
         recording, index = Recording.of(X), _SIDES.index(side)
+        if session is not None:
+            X, recording = None, self._of_session(recording, session)
         self._check_rows(X, recording, reset=False, side=side)
         if not recording.usable.any():
             raise ValueError(f"Expected rows that were observed; got a mask that hides all {len(recording)}.")
         return filled(self.model_, recording, index=index), index
 
+    def _of_session(self, recording: Recording, session: int) -> Recording:
+        shapes = self.session_shapes_
+        if shapes is None:
+            raise ValueError(f"Expected session=None, since all sessions share an encoder; got {session!r}.")
+        check_count("session", session, least=0)
+        if session >= len(shapes) or recording.shape[1:] != shapes[session]:
+            raise ValueError(
+                f"Expected rows and session= of one of the fitted sessions, with rows of shapes "
+                f"{', '.join(map(str, shapes))}; got rows of shape {recording.shape[1:]} and session={session}."
+            )
+        return of_session(recording, session, row_shapes=shapes)
+
     def _check_rows(self, X: Any, recording: Recording, *, reset: bool, side: str = "x") -> None:
+        if not reset and recording.row_shapes != self.session_shapes_:
+            raise ValueError(
+                f"Expected rows of {'one shape' if self.session_shapes_ is None else 'own_channels, or session='}, as "
+                f"fitted; got rows of {'one shape' if recording.row_shapes is None else 'own channels'}."
+            )
         if side == "x" or self.model_.shared:
             # For scikit-learn's own words: a stand-in that takes no memory, or the data frame with its names.
             seen: Any = X if hasattr(X, "columns") else np.broadcast_to(np.float32(0), recording.shape)
             validate_data(self, seen, skip_check_array=True, reset=reset)
         if not reset:
-            shape = self._shapes[0 if self.model_.shared else _SIDES.index(side)]
+            shape = self.shape_in_ if self.model_.shared or side == "x" else self.shape_in_prime_
             if recording.shape[1:] != shape:
                 of = "" if self.model_.shared else f" of {side}"
                 raise ValueError(f"Expected rows{of} of shape {shape}, as fitted; got {recording.shape[1:]}.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from recparam.data.pairs import Pairs
 from recparam.estimator.choices import nearest
-from recparam.estimator.scoring import validation
+from recparam.estimator.scoring import elbo_by_group, validation
 from recparam.model import RPM
 from recparam.training.ascent import Ascent, Step
 
@@ -60,6 +61,7 @@ def climb(
             every=every,
             patience=max(every, int(plan.steps * _PATIENT)),
             report=_printed(number, len(models)) if plan.progress else None,
+            objective=None if fitted.groups is None else partial(elbo_by_group, model),
         )
         for number, model in enumerate(models)
     ]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from torch import Tensor
 
+from recparam.data.channels import in_session
 from recparam.data.pairs import Pairs, aligned, consecutive
 from recparam.data.recording import Recording
 from recparam.estimator.alarms import warn
+from recparam.estimator.choices import some
 from recparam.estimator.fitting import device_of
 from recparam.estimator.scoring import network
 from recparam.model import RPM
 from recparam.networks import Standardised
 from recparam.ops.checks import check_count, check_positive, is_finite_number
+from recparam.sessions import PerSession
 
 
 def check_settings(settings: Any) -> None:
@@ -75,6 +81,72 @@ def declared(
     return recording, aligned(recording, Recording.of(X_prime, sessions=None if labelled else sessions))
 
 
+@dataclass(frozen=True)
+class Source:
+    """What one encoder is given.
+
+    Args:
+        name: For messages.
+        shape: Of a row.
+        encoder: Its setting.
+        rows: Gives some fitted rows.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    encoder: Any
+    rows: Callable[[], Tensor]
+
+
+def sources(settings: Any, fitted: Pairs) -> list[Source]:
+    """What there is to encode: x, or x and x' where they differ, or each session where rows have shapes of their own.
+
+    Raises:
+        ValueError: Sessions with channels of their own that no pair joins, or an encoder that cannot be one of several.
+    """
+    recording = fitted.recording
+    if recording.row_shapes is None:
+        given = zip(fitted.sides, ("X", "X_prime"), (settings.encoder, settings.encoder_prime), strict=True)
+        found = [Source(name, r.shape[1:], encoder, partial(some, r, rows)) for (r, rows), name, encoder in given]
+        return found if fitted.recording_prime is not None else found[:1]
+    if settings.encoder not in ("auto", "mlp", "conv"):
+        raise ValueError(
+            f"Expected encoder='auto', 'mlp' or 'conv' for sessions with channels of their own, which need an encoder "
+            f"each; got {settings.encoder!r}."
+        )
+    _check_joined(fitted)
+    rows = np.unique(np.concatenate([fitted.first, fitted.second]))
+    return [
+        Source(
+            f"session {session}",
+            shape,
+            settings.encoder,
+            partial(_some_of_session, recording, rows[recording.sessions[rows] == session], shape),
+        )
+        for session, shape in enumerate(recording.row_shapes)
+    ]
+
+
+def _some_of_session(recording: Recording, rows: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    return some(recording, rows)[:, 1 : 1 + math.prod(shape)].reshape(-1, *shape)
+
+
+def _check_joined(pairs: Pairs) -> None:
+    """That pairs lead from each session to every other: nothing else makes latents of two sessions comparable."""
+    sessions = pairs.recording.sessions
+    joins = set(zip(sessions[pairs.first].tolist(), sessions[pairs.second].tolist(), strict=True))
+    joined = {0}
+    while more := {s for join in joins if joined & set(join) for s in join} - joined:
+        joined |= more
+    apart = sorted(set(sessions.tolist()) - joined)
+    if apart:
+        raise ValueError(
+            f"Expected pairs that join all sessions, without which their latents are not comparable; got none that "
+            f"joins session 0 to session {apart[0]}. Declare pairs across sessions: "
+            "recparam.data.conditioned.nearest(recording, variable). Or fit each session by itself."
+        )
+
+
 def known(model: RPM, pairs: Pairs) -> Pairs:
     """Pairs whose missing values are read as `filled` has them."""
     if pairs.recording.known is None and (pairs.recording_prime is None or pairs.recording_prime.known is None):
@@ -96,6 +168,10 @@ def filled(model: RPM, recording: Recording, *, index: int = 0) -> Recording:
     if recording.known is None:
         return recording
     net = network(model, index)
+    if isinstance(net, PerSession):
+        means = [cast(Standardised, part).mean.cpu().numpy()[None] for part in net.nets]
+        width = recording.shape[1]
+        return recording.filled(np.concatenate([in_session(m, k, width=width) for k, m in enumerate(means)]))
     if not isinstance(net, Standardised):
         raise ValueError(
             f"Expected data without missing values for {type(net).__name__}, which does not say what a missing value "

@@ -27,6 +27,8 @@ def save(estimator: Any, folder: str | os.PathLike[str]) -> None:
     tensors = {f"model.{name}": value for name, value in estimator.model_.state_dict().items()}
     for name, value in zip(("x", "x_prime"), estimator._head.bank, strict=True):
         tensors[f"bank.{name}"] = value
+    if estimator._head.groups is not None:
+        tensors["bank.groups"] = estimator._head.groups
     with replacing_folder(folder) as temporary:
         write_json(temporary / _CONFIG, _config(estimator))
         text = (temporary / _CONFIG).read_text(encoding="utf-8")
@@ -70,6 +72,7 @@ def _config(estimator: Any) -> dict[str, Any]:
             }
             for shape, spec in zip(estimator._shapes, estimator._specs, strict=True)
         ],
+        "per_session": estimator.session_shapes_ is not None,
         "pairs": estimator._paired,
         "feature_names_in": getattr(estimator, "feature_names_in_", None),
         "seed": estimator._seed,
@@ -123,16 +126,17 @@ def _rebuilt(
             raise ValueError(f"Expected {name}=None for a model saved with {name}={settings[name]!r}; got {value!r}.")
         settings[name] = made if name in custom else settings[name]
     specs = [_spec(described) for described in config["encoders"]]
-    for name, spec in zip(_ENCODERS, specs, strict=False):
+    shapes, per_session = [tuple(described["shape_in"]) for described in config["encoders"]], config["per_session"]
+    names = [_ENCODERS[0]] * len(specs) if per_session else _ENCODERS[: len(specs)]
+    for name, spec in zip(names, specs, strict=True):
         if name not in custom and spec.network not in NETWORKS:
             raise StorageError(f"{folder}: unknown network {spec.network!r}. Update recparam.")
     estimator = cls(**settings)
     made = make_prior(settings["prior"], settings["latent_dim"])
     nets = [
-        make_network(spec, settings[name], recording=None, rows=None, restart=0)
-        for name, spec in zip(_ENCODERS, specs, strict=False)
+        make_network(spec, settings[name], rows=None, restart=0) for name, spec in zip(names, specs, strict=True)
     ]
-    model = make_model(nets, made)
+    model = make_model(nets, made, row_shapes=shapes if per_session else None)
     state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     try:
         model.load_state_dict(state)
@@ -143,11 +147,12 @@ def _rebuilt(
                 f"architecture ({error})."
             ) from error
         raise StorageError(f"{folder}: weights do not fit the configuration ({error}). Save it again.") from error
-    estimator._set_encoders(specs, [tuple(described["shape_in"]) for described in config["encoders"]])
+    estimator._set_encoders(specs, shapes, per_session=per_session)
     estimator._seed, estimator._paired = config["seed"], config["pairs"]
     estimator.history_, estimator.restarts_ = config["history"], config["restarts"]
     estimator.validation_nats_ = config["metrics"]["validation_nats"]
-    estimator._restore(model, (tensors["bank.x"], tensors["bank.x_prime"]), names=config["feature_names_in"])
+    bank = (tensors["bank.x"], tensors["bank.x_prime"])
+    estimator._restore(model, bank, tensors.get("bank.groups"), names=config["feature_names_in"])
     return estimator
 
 

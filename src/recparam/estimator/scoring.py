@@ -91,20 +91,24 @@ class Head:
     Args:
         model: Its prior is used as it is, on the device of the bank.
         bank: Recognition parameters of the bank's x and x', each (K, width).
+        groups: Which of the bank's pairs are negatives of which, (K,), as `Pairs.groups`; None: all of all.
     """
 
-    def __init__(self, model: RPM, bank: tuple[Tensor, Tensor]) -> None:
-        self.bank, self.prior = bank, model.prior
+    def __init__(self, model: RPM, bank: tuple[Tensor, Tensor], *, groups: Tensor | None = None) -> None:
+        self.bank, self.prior, self.groups = bank, model.prior, groups
         self.recognition = recognition(model.prior, nn.Identity())
         self.model = RPM(self.recognition, model.prior).eval()
 
     @torch.no_grad()
-    def elbo(self, x: Tensor, x_prime: Tensor, *, side: Side = None, seed: int = 0) -> Bound:
+    def elbo(
+        self, x: Tensor, x_prime: Tensor, *, groups: Tensor | None = None, side: Side = None, seed: int = 0
+    ) -> Bound:
         """The ELBO of encoded pairs against the bank.
 
         Args:
             x: Recognition parameters (B, width).
             x_prime: As x.
+            groups: Which of the groups each pair is of, (B,), where the bank has groups: it meets those alone.
             side: None counts a pair's own latents beside the bank's K, which bounds the value by log(K + 1); "upper"
                 and "lower" as `RPM.elbo` with a bank of other data.
             seed: Of the draws of latents that are no points.
@@ -113,6 +117,8 @@ class Head:
             With side=None an estimate under an InfoNCE prior (and a lower bound on the MI, for every f, if rows are
             independent), and a lower bound under a parametric one (again if rows are independent).
         """
+        if groups is not None:
+            return self._by_group(x, x_prime, groups, side=side, seed=seed)
         generator = torch.Generator(x.device).manual_seed(seed)
         if side is not None:
             among = RPM(self.recognition, self.prior, marginal=DatasetMarginal(*self.bank)).eval()
@@ -138,6 +144,18 @@ class Head:
         each = log_ratio.mean(0)
         return Bound(each.mean(), each, "elbo", "lower", ceiling=math.log(size + 1))
 
+    def _by_group(self, x: Tensor, x_prime: Tensor, groups: Tensor, *, side: Side, seed: int) -> Bound:
+        parts: list[tuple[Tensor, Bound]] = []
+        for group in groups.unique():
+            here, among = groups == group, cast(Tensor, self.groups) == group
+            if not among.any():
+                raise ValueError(
+                    "Expected pairs of sessions that were paired when the model was fitted; got a pair of others."
+                )
+            head = Head(self.model, (self.bank[0][among], self.bank[1][among]))
+            parts.append((here.nonzero()[:, 0], head.elbo(x[here], x_prime[here], side=side, seed=seed)))
+        return _averaged(parts)
+
     @torch.no_grad()
     def sample(self, num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Latents (z, z') of the prior, each (num, D); under an InfoNCE prior R(z) and R(z') are the bank's."""
@@ -155,6 +173,53 @@ def spread_out(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
+def elbo_by_group(model: RPM, x: Tensor, x_prime: Tensor) -> Bound:
+    """The training bound of a batch whose rows say which session they are of, as those of `own_channels` do.
+
+    A batch mixes all sessions, so that each step sees pairs that cross; but a pair meets, in its denominator, those of
+    the same two sessions alone. One that is alone is left out.
+
+    Raises:
+        ValueError: All of them are.
+    """
+    _, groups = torch.stack([x[:, 0], x_prime[:, 0]], 1).unique(dim=0, return_inverse=True)
+    chosen = [(groups == group).nonzero()[:, 0] for group in groups.unique()]
+    parts = [(rows, model.elbo(x[rows], x_prime[rows])) for rows in chosen if len(rows) > 1]
+    if not parts:
+        raise ValueError(
+            f"Expected batches that hold two pairs of the same two sessions; got none in {len(x)} pairs. Use a larger "
+            "batch_size."
+        )
+    return _averaged(parts)
+
+
+def _averaged(parts: Sequence[tuple[Tensor, Bound]]) -> Bound:
+    """The average over all rows of bounds on some of them; its ceiling is the average of theirs."""
+    rows, bounds_of = torch.cat([rows for rows, _ in parts]), [bound for _, bound in parts]
+    each = torch.cat([bound.per_observation for bound in bounds_of])[rows.argsort()]
+    ceilings = [bound.ceiling for bound in bounds_of]
+    ceiling = None
+    if not any(c is None for c in ceilings):
+        ceiling = sum(len(rows) * (c or 0.0) for (rows, _), c in zip(parts, ceilings, strict=True)) / len(each)
+    value = torch.stack([len(rows) / len(each) * bound.value for rows, bound in parts]).sum()
+    return Bound(value, each, bounds_of[0].of, bounds_of[0].kind, ceiling=ceiling)
+
+
+def spread_pairs(pairs: Pairs, most: int) -> np.ndarray:
+    """At most so many of some pairs, evenly spaced; of each group as many."""
+    if pairs.groups is None:
+        return spread_out(len(pairs), most)
+    names = np.unique(pairs.groups)
+    each = [np.flatnonzero(pairs.groups == name) for name in names]
+    return np.concatenate([members[spread_out(len(members), max(1, most // len(names)))] for members in each])
+
+
+def groups_of(pairs: Pairs, chosen: np.ndarray | None = None) -> Tensor | None:
+    """`Pairs.groups` of some pairs, or of all."""
+    groups = pairs.groups
+    return None if groups is None else torch.from_numpy(groups if chosen is None else groups[chosen])
+
+
 def validation(
     model: RPM, fitted: Pairs, held_out: Pairs, *, bank_rows: np.ndarray, most: int = 1024
 ) -> Callable[[], Bound]:
@@ -167,10 +232,17 @@ def validation(
         bank_rows: Which of the fitted pairs are the bank.
         most: Held-out pairs, and pairs of the bank, that are looked at.
     """
-    scored = spread_out(len(held_out), most)
-    bank = bank_rows[spread_out(len(bank_rows), most)]
+    device = next(model.parameters()).device
+    among = fitted.where(bank_rows)
+    bank = bank_rows[spread_pairs(among, most)]
+    scored = spread_pairs(held_out, most)
+    groups, own = groups_of(fitted, bank), groups_of(held_out, scored)
+    if groups is not None and own is not None:  # pairs of two sessions may be in one of the parts alone
+        keep = torch.isin(own, groups)
+        scored, own, groups = scored[keep.numpy()], own[keep].to(device), groups.to(device)
 
     def look() -> Bound:
-        return Head(model, encoded_pairs(model, fitted, bank)).elbo(*encoded_pairs(model, held_out, scored))
+        head = Head(model, encoded_pairs(model, fitted, bank), groups=groups)
+        return head.elbo(*encoded_pairs(model, held_out, scored), groups=own)
 
     return look

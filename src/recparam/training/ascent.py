@@ -35,6 +35,7 @@ class Ascent:
         every: Steps between validations; at first they are five times as frequent.
         patience: Stop when so many steps brought no better validation; None: never.
         report: Called with each line of history.
+        objective: Gives the bound of a batch (x, x') that is climbed; None: `model.elbo`.
 
     Attributes:
         history: One line per validation: step, bound_nats (mean since the last line), ceiling_nats, validation_nats.
@@ -54,9 +55,11 @@ class Ascent:
         every: int,
         patience: int | None = None,
         report: Callable[[Step], None] | None = None,
+        objective: Callable[..., Bound] | None = None,
     ) -> None:
         self.model, self.batches, self.steps, self.lr, self.seed = model, batches, steps, lr, seed
         self.validate, self.every, self.patience, self.report = validate, every, patience, report
+        self.objective = model.elbo if objective is None else objective
         self.history: list[Step] = []
         self.step, self.best_step, self.finished = 0, 0, False
         self.device = next(model.parameters()).device
@@ -97,7 +100,7 @@ class Ascent:
         for group in optimiser.param_groups:
             group["lr"] = self.lr * min(1.0, 2 * (1 - self.step / self.steps))
         try:
-            bound = self.model.elbo(*batch)
+            bound = self.objective(*batch)
         except NonFiniteError as error:
             raise self._diverged("an observation or a network's output") from error
         if not math.isfinite(float(bound)):
