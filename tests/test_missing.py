@@ -37,7 +37,7 @@ MASKED = Recording.of(HOLED, mask=SEEN)
 
 
 def estimator(**settings: object) -> rp.RPMEstimator:
-    return rp.RPMEstimator(**{"max_steps": 120, "random_state": 0, "restarts": 1, "batch_size": 128} | settings)
+    return rp.RPMEstimator(**{"max_steps": 60, "random_state": 0, "restarts": 1, "batch_size": 128} | settings)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ Z, X, Y = views()
 
 
 def estimator(**settings: object) -> rp.RPMEstimator:
-    return rp.RPMEstimator(**{"max_steps": 200, "random_state": 0, "restarts": 1, "batch_size": 128} | settings)
+    return rp.RPMEstimator(**{"max_steps": 90, "random_state": 0, "restarts": 1, "batch_size": 128} | settings)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_frames_beside_numbers_and_a_prior_with_densities() -> None:
 
 @quiet
 def test_partial_fit_goes_on_with_both() -> None:
-    est = estimator(max_steps=100).fit(X[:400], X_prime=Y[:400])
+    est = estimator(max_steps=40).fit(X[:400], X_prime=Y[:400])
     before = est.encoder_prime_.net.layers[0].weight.clone()
     est.set_params(max_steps=3).partial_fit(X[200:], X_prime=Y[200:])
     assert not np.array_equal(before.detach(), est.encoder_prime_.net.layers[0].weight.detach())

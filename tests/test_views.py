@@ -67,7 +67,7 @@ def test_latents_keep_what_views_share_and_ignore_what_they_change() -> None:
 
     recording = Recording.of(data)
     pairs = views(recording, transform)
-    settings = {"max_steps": 150, "restarts": 1, "batch_size": 128, "random_state": 0}
+    settings = {"max_steps": 70, "restarts": 1, "batch_size": 128, "random_state": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)
         est = rp.RPMEstimator(**settings).fit(recording, pairs=pairs)
