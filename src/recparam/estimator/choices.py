@@ -81,7 +81,8 @@ class EncoderSpec:
             return f"{self.network} (given)"
         inside = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
         how = "" if self.standardised is None else ", of data standardised by the fitted rows"
-        return f"{self.network}({inside}){how}"
+        hidden = f", {self.dropout:.0%} of them hidden in training" if self.dropout else ""
+        return f"{self.network}({inside}){how}{hidden}"
 
 
 def nearest(name: str, value: object, known: Iterable[str]) -> str:

@@ -42,7 +42,8 @@ class RPMEstimator(Fitted):
             rising.
         batch_size: Pairs in a batch, whose other rows are the negatives; None: 512, and 128 for frames.
         learning_rate: Of Adam, for the first half of the steps; it falls to nought over the second.
-        dropout: Share of the entries of a row that the short-named MLP is not shown in training, between 0 and 1.
+        dropout: Share of the entries of a row that the short-named MLP is not shown in training, between 0 and 1; or
+            several, which the starts take in turn, so that the held-out bound chooses: little data need more.
         restarts: Starts from other weights. Each takes a tenth of the steps, and the one with the best held-out bound
             goes on; labels have no part in it.
         validation_fraction: Part of the rows of each session, at its end, that is held out to choose among starts and
@@ -85,7 +86,7 @@ class RPMEstimator(Fitted):
         max_steps: Any = None,
         batch_size: Any = None,
         learning_rate: Any = 3e-3,
-        dropout: Any = 0.0,
+        dropout: Any = (0.0, 0.3),
         restarts: Any = 6,
         validation_fraction: Any = 0.2,
         bank_size: Any = 2048,
@@ -148,15 +149,18 @@ class RPMEstimator(Fitted):
         fitted, held_out = split_off(given, self.validation_fraction)
         parts = sources(self, fitted)
         specs = [
-            choose_encoder(
-                part.encoder,
-                shape=part.shape,
-                latent_dim=dim,
-                density=prior.needs_density,
-                dropout=self.dropout,
-                of=part.name,
-            )
-            for part in parts
+            [
+                choose_encoder(
+                    part.encoder,
+                    shape=part.shape,
+                    latent_dim=dim,
+                    density=prior.needs_density,
+                    dropout=float(share),
+                    of=part.name,
+                )
+                for part in parts
+            ]
+            for share in np.atleast_1d(self.dropout)
         ]
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         models = []
@@ -165,14 +169,16 @@ class RPMEstimator(Fitted):
                 torch.manual_seed(_mixed(seed, restart))
                 nets = [
                     make_network(spec, part.encoder, rows=part.rows, restart=restart)
-                    for spec, part in zip(specs, parts, strict=True)
+                    for spec, part in zip(specs[restart % len(specs)], parts, strict=True)
                 ]
                 models.append(make_model(nets, prior, row_shapes=recording.row_shapes))
         fitted, held_out = known(models[0], fitted), known(models[0], held_out)
         self._check_outputs(models[0], fitted)
-        self._set_encoders(specs, [part.shape for part in parts], per_session=recording.row_shapes is not None)
+        self._set_encoders(specs[0], [part.shape for part in parts], per_session=recording.row_shapes is not None)
         self._seed, self._paired = seed, self._how_paired(X_prime, pairs)
-        return self._climbed(models, fitted, held_out)
+        self._climbed(models, fitted, held_out)
+        self._specs = specs[next(number for number, start in enumerate(self.restarts_) if start["chosen"]) % len(specs)]
+        return self
 
     def partial_fit(
         self,

@@ -16,7 +16,7 @@ from recparam.estimator.scoring import elbo_by_group, validation
 from recparam.model import RPM
 from recparam.training.ascent import Ascent, Step
 
-_LOOKS = 30  # looks at the held-out pairs in a whole fit
+_LOOKS = 20  # looks at the held-out pairs in a whole fit
 _PATIENT = 1 / 3  # of the steps, without a better look
 _FIRST = 1 / 10  # of the steps, after which one of several starts is chosen
 _DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")

@@ -37,10 +37,12 @@ def check_settings(settings: Any) -> None:
         if getattr(settings, name) is not None:
             check_count(name, getattr(settings, name), least=least)
     check_positive("learning_rate", settings.learning_rate)
-    for name in ("validation_fraction", "dropout"):
-        value = getattr(settings, name)
+    shares = settings.dropout if isinstance(settings.dropout, tuple | list | np.ndarray) else [settings.dropout]
+    for name, value in (("validation_fraction", settings.validation_fraction), *(("dropout", v) for v in shares)):
         if not is_finite_number(value) or not 0 <= value < 1:
             raise ValueError(f"Expected {name} between 0 and 1; got {value!r}.")
+    if not len(shares):
+        raise ValueError("Expected dropout between 0 and 1, or several such shares; got none.")
     if isinstance(settings.lag, str) or not isinstance(settings.lag, Integral | Sequence | np.ndarray):
         raise ValueError(f"Expected lag as a whole number of rows, or several; got {settings.lag!r}.")
     device_of(settings.accelerator)
