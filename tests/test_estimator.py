@@ -100,6 +100,22 @@ def test_the_start_with_the_best_held_out_bound_goes_on() -> None:
     assert est.validation_nats_ == max(line["validation_nats"] for line in est.history_)
 
 
+def test_starts_take_several_dropouts_in_turn_and_the_chosen_one_is_kept(tmp_path):
+    est = estimator(restarts=3, dropout=(0.0, 0.5), max_steps=20).fit(X[:300])
+    chosen = [start["chosen"] for start in est.restarts_].index(True)
+    share = (0.0, 0.5, 0.0)[chosen]
+    assert est.encoder_.dropout.p == share
+    assert ("50% of them hidden in training" in est.describe()) == (share == 0.5)
+    est.save(tmp_path / "model")
+    assert rp.RPMEstimator.load(tmp_path / "model").encoder_.dropout.p == share
+
+
+@pytest.mark.parametrize("dropout", [(), 1.0, (0.0, 1.5), "much", (0.0, None)])
+def test_a_dropout_that_is_no_share_is_an_error(dropout):
+    with pytest.raises(ValueError, match="Expected dropout between 0 and 1"):
+        estimator(dropout=dropout).fit(X)
+
+
 def test_a_score_does_not_depend_on_how_many_rows_are_scored(fitted: rp.RPMEstimator) -> None:
     whole = fitted.elbo(X[450:])
     parts = [fitted.elbo(X[450:500]), fitted.elbo(X[499:])]

@@ -33,8 +33,8 @@ def fit(
     max_steps: int | None = None,
     batch_size: int | None = None,
     learning_rate: float = 3e-3,
-    dropout: float = 0.0,
-    restarts: int = 4,
+    dropout: tuple[float, ...] = (0.0, 0.3),
+    restarts: int = 6,
     validation_fraction: float = 0.2,
     bank_size: int = 2048,
     seed: int = 0,
@@ -62,7 +62,7 @@ def fit(
         max_steps: Steps of training at most; 1500 if not given.
         batch_size: Pairs per step; 512, and 128 for frames, if not given.
         learning_rate: Of the optimiser.
-        dropout: Share of the entries of a row hidden from the encoder in training.
+        dropout: Share of the entries of a row hidden in training; the starts take several in turn.
         restarts: Starts, of which the one with the best held-out bound goes on.
         validation_fraction: Part of each session, at its end, that is held out.
         bank_size: Fitted pairs that scores are computed against; their logarithm is what a score can reach.

@@ -113,7 +113,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _rebuilt(
     cls: Any, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], given: dict[str, Any]
 ) -> Any:
-    settings, custom = dict(config["settings"]), config["custom"]
+    custom = config["custom"]
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in config["settings"].items()}
     for name, value in given.items():
         kind = Prior if name == "prior" else nn.Module
         made = value() if isinstance(value, type) and issubclass(value, kind) else value
