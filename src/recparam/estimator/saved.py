@@ -114,7 +114,9 @@ def _rebuilt(
     cls: Any, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], given: dict[str, Any]
 ) -> Any:
     custom = config["custom"]
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in config["settings"].items()}
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in config["settings"].items()
+    }
     for name, value in given.items():
         kind = Prior if name == "prior" else nn.Module
         made = value() if isinstance(value, type) and issubclass(value, kind) else value
