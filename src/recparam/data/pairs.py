@@ -212,10 +212,23 @@ class PairsLoader(Batches):
 
 
 def as_tensor(values: np.ndarray) -> Tensor:
-    """Rows as networks take them: uint8 as it is (frames), everything else as float32."""
+    """Rows as networks take them: uint8 as it is (frames), everything else as float32.
+
+    Raises:
+        ValueError: A number too large for float32.
+    """
     if values.dtype == np.uint8:
         return torch.from_numpy(np.require(values, requirements="W"))
-    return torch.from_numpy(np.array(values, dtype=np.float32))
+    try:
+        with np.errstate(over="raise"):
+            return torch.from_numpy(np.array(values, dtype=np.float32))
+    except FloatingPointError as error:
+        place = np.unravel_index(np.abs(values).argmax(), values.shape)
+        where = f" in column {place[1]}" if values.ndim == 2 else ""
+        raise ValueError(
+            f"Expected data of at most {np.finfo(np.float32).max:.2g}, as networks take single precision; got "
+            f"{values[place]:.3g}{where}. Rescale the data."
+        ) from error
 
 
 def consecutive(

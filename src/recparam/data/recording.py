@@ -263,7 +263,9 @@ class Recording:
         if values.dtype.kind == "f":
             values = values if self.known is None else np.where(self.known, values, 0)
             values = values[self.usable] if self.observed is not None else values
-        if values.ndim == 2 and values.dtype.kind == "f" and not np.isfinite(values.sum()):
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspect = values.ndim == 2 and values.dtype.kind == "f" and not np.isfinite(values.sum())
+        if suspect:
             bad = ~np.isfinite(values)
             columns = np.flatnonzero(bad.any(0))
             if len(columns):

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from recparam.couplings import Bilinear, Cosine, GaussianRBF
+from recparam.data.pairs import as_tensor
 from recparam.data.recording import Recording
 from recparam.model import RPM
 from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Standardised
@@ -225,4 +226,4 @@ def recognition(prior: Prior, net: nn.Module) -> RecognitionModel:
 def some(recording: Recording, rows: Int[np.ndarray, " rows"]) -> Float[Tensor, "some ..."]:
     """Some of the rows of a recording, evenly spaced: enough for their means."""
     step = max(1, math.ceil(len(rows) / _STATISTICS_ROWS))
-    return torch.from_numpy(np.asarray(recording[rows[::step]], dtype=np.float32))
+    return as_tensor(recording[rows[::step]]).float()
