@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recparam.data.pairs import by_index, consecutive
-from recparam.data.recording import Recording
+from recparam.data.recording import Recording, _portions
 
 
 def numbered(*lengths, width=2):
@@ -357,6 +357,7 @@ def test_changes_of_a_copy_on_write_map_are_kept(tmp_path):
     assert recording[4:5].tolist() == [[1, 1]]
 
 
+linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads resident memory as Linux tells it")
 RESIDENT = """
 import json, resource, sys
 import numpy as np, torch
@@ -378,7 +379,20 @@ print(json.dumps({"size": recording[:1].nbytes * len(recording), "read": read, "
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads resident memory as Linux tells it")
+@given(st.lists(st.integers(0, 4000), min_size=1, max_size=60), st.integers(1, 5_000_000))
+def test_rows_of_mapped_files_are_read_in_portions_of_few_pages(rows, row_bytes):
+    starts = np.array(rows) * row_bytes
+    seen = []
+    for part, touched in _portions(starts, row_bytes):
+        seen += rows[part]
+        begins = starts[part]
+        pages = {page for begin in begins for page in range(begin >> 21, ((begin + row_bytes - 1) >> 21) + 1)}
+        assert len(pages) << 21 <= 2 * touched + (2 << 21)  # a row may begin in one page and end in the next
+        assert touched <= (1 << 28) + (1 << 21) + row_bytes
+    assert seen == rows
+
+
+@linux
 def test_batches_of_a_large_mapped_file_leave_it_on_disk(tmp_path):
     path = tmp_path / "large.npy"
     # 8 GB on paper; holes of a sparse file take no disk.
@@ -389,3 +403,18 @@ def test_batches_of_a_large_mapped_file_leave_it_on_disk(tmp_path):
     report = json.loads(done.stdout)
     assert report["size"] == 8_000_000_000 and report["read"] == 2 * 20 * 512 * 4000
     assert report["more"] < 500e6
+
+
+@linux
+@pytest.mark.slow
+def test_batches_of_a_written_file_leave_it_on_disk(tmp_path):
+    """Holes of a sparse file are mapped in small pages; what was written may be mapped in pages of two megabytes."""
+    path = tmp_path / "large.npy"
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (500_000, 1000)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(20):
+            np.random.default_rng(0).standard_normal((25_000, 1000), dtype=np.float32).tofile(file)
+    done = subprocess.run([sys.executable, "-c", RESIDENT, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["more"] < 500e6

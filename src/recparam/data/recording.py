@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from recparam.ops.checks import check_finite
 
 _BLOCK_BYTES = 1 << 26  # looked at together, so that a column scan of a mapped file needs little memory
 _MAPPED_BYTES = 1 << 28  # pages of mapped files that may stay resident before they are handed back
-_FAULT_BYTES = 1 << 16  # what Linux maps around one touched byte
+_FAULT_BYTES = 1 << 21  # what Linux may map around one touched byte: a large page of its cache
 
 
 class Recording:
@@ -216,10 +216,12 @@ class Recording:
         homes = np.searchsorted(self._ends, index, side="right")
         found = np.empty((len(index), *self.shape[1:]), dtype=np.result_type(*self._blocks))
         for home in np.unique(homes):
-            here = homes == home
             block = self._blocks[home]
-            found[here] = block[index[here] - (self._ends[home] - len(block))]
-        self._hand_back(len(index) * max(_FAULT_BYTES, found[:1].nbytes))
+            here = np.flatnonzero(homes == home)
+            within = index[here] - (self._ends[home] - len(block))
+            for part, touched in _portions(within * block[:1].nbytes, block[:1].nbytes):
+                self._hand_back(touched)
+                found[here[part]] = block[within[part]]
         self._check_read(found, index)
         return found
 
@@ -294,13 +296,29 @@ class Recording:
     def _all_known(self) -> Bool[np.ndarray, "N ..."]:
         return np.ones(self.shape, dtype=bool) if self.known is None else self.known
 
-    def _hand_back(self, read: int) -> None:
-        """Let go of pages of mapped files, which count as resident memory until somebody does."""
-        self._touched += read
-        if self._touched > _MAPPED_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+    def _hand_back(self, touched: int) -> None:
+        """Let go of pages of mapped files, which count as resident memory until somebody does, before more are read."""
+        if self._touched + touched > _MAPPED_BYTES and hasattr(mmap, "MADV_DONTNEED"):
             for mapped in self._maps:
                 mapped.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
+        self._touched += touched
+
+
+def _portions(starts: Int[np.ndarray, " rows"], row_bytes: int) -> Iterator[tuple[slice, int]]:
+    """Rows read together, so that few pages are mapped at once, and the bytes that each portion may map.
+
+    Args:
+        starts: Where each row begins in its file, in bytes, in the order in which the rows are read.
+        row_bytes: Size of a row.
+    """
+    if not len(starts):
+        return
+    moved = np.diff(starts // _FAULT_BYTES, prepend=-1) != 0
+    touched = np.cumsum((moved + row_bytes // _FAULT_BYTES) * _FAULT_BYTES)
+    cuts = np.flatnonzero(np.diff(touched // _MAPPED_BYTES)) + 1
+    for begin, end in zip([0, *cuts], [*cuts, len(starts)], strict=True):
+        yield slice(int(begin), int(end)), int(touched[end - 1] - (touched[begin - 1] if begin else 0))
 
 
 def memory_map(array: np.ndarray) -> mmap.mmap | None:
