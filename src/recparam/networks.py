@@ -1,4 +1,6 @@
-"""Networks ready to use as recognition models: the centre-of-mass CNN of Fig. 2, an MLP, and a small CNN."""
+"""Networks ready to use as recognition models: the centre-of-mass CNN of Fig. 2, an MLP, a small CNN,
+and convolutions over time.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from recparam.ops.centre_of_mass import conv_centre_of_mass, fused_available
 
-__all__ = ["MLP", "CentreOfMassCNN", "ConvEncoder", "Standardised", "recalibrate_batch_norm"]
+__all__ = ["MLP", "CentreOfMassCNN", "ConvEncoder", "Standardised", "TemporalConv", "recalibrate_batch_norm"]
 
 
 class CentreOfMassCNN(nn.Module):
@@ -292,6 +294,63 @@ class ConvEncoder(nn.Module):
         if self.pool > 1:
             frames = nn.functional.avg_pool2d(frames, self.pool, ceil_mode=True)
         return self.layers(frames)
+
+
+class TemporalConv(nn.Module):
+    """Convolutions over the time of a window, then two linear layers over all of it.
+
+    Args:
+        in_features: width of a row.
+        window: rows in a window: the receptive field.
+        out_features: width of the output.
+        maps: features of the two convolutions, each over three rows.
+        hidden: width of the linear layer between.
+
+    Attributes:
+        latent_dim: width of the output, ``out_features``.
+
+    Raises:
+        ValueError: a size that is not positive.
+
+    Example:
+        >>> TemporalConv(10, window=5, out_features=2)(torch.rand(4, 5, 10)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(
+        self, in_features: int, *, window: int, out_features: int, maps: int = 64, hidden: int = 128
+    ) -> None:
+        super().__init__()
+        sizes = {"in_features": in_features, "window": window, "out_features": out_features}
+        for name, value in (sizes | {"maps": maps, "hidden": hidden}).items():
+            _check_count(name, value)
+        self.shape, self.latent_dim = (window, in_features), out_features
+        self.layers = nn.Sequential(
+            nn.Conv1d(in_features, maps, 3, padding=1),
+            nn.GELU(),
+            nn.Conv1d(maps, maps, 3, padding=1),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(maps * window, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, out_features),
+        )
+
+    def forward(self, x: Tensor) -> Float[Tensor, "batch out"]:
+        """Map a batch of windows.
+
+        Args:
+            x: ``(B, window, in_features)``, floats.
+
+        Returns:
+            ``(B, out_features)``.
+
+        Raises:
+            ValueError: windows of another shape.
+        """
+        if x.ndim != 3 or x.shape[1:] != self.shape:
+            raise ValueError(f"Expected windows of shape (B, {self.shape[0]}, {self.shape[1]}); got {tuple(x.shape)}.")
+        return self.layers(x.mT)
 
 
 class Standardised(nn.Module):

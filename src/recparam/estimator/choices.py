@@ -18,7 +18,7 @@ from recparam.couplings import Bilinear, Cosine, GaussianRBF
 from recparam.data.pairs import as_tensor
 from recparam.data.recording import Recording
 from recparam.model import RPM
-from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Standardised
+from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Standardised, TemporalConv
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior
 from recparam.recognition import Deterministic, Gaussian, RecognitionModel
 from recparam.sessions import PerSession
@@ -39,9 +39,10 @@ MEANINGS = {
 }
 """What each short name says about the latents."""
 
-ENCODERS = ("auto", "mlp", "conv", "centre-of-mass")
+ENCODERS = ("auto", "mlp", "temporal", "conv", "centre-of-mass")
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "MLP": MLP,
+    "TemporalConv": TemporalConv,
     "ConvEncoder": ConvEncoder,
     "CentreOfMassCNN": CentreOfMassCNN,
 }
@@ -156,7 +157,7 @@ def choose_encoder(
         encoder = "mlp" if len(shape) == 1 else "conv"
     out = latent_dim * (2 if density else 1)
     wanted = {"mlp": ((1,), "(N, D)"), "conv": ((2, 3), "(N, H, W) or (N, H, W, C)")}
-    wanted["centre-of-mass"] = wanted["conv"]
+    wanted |= {"centre-of-mass": wanted["conv"], "temporal": ((2,), "(N, W, D), as recparam.data.windows makes them,")}
     if len(shape) not in wanted[encoder][0]:
         raise ValueError(
             f"Expected {of} of shape {wanted[encoder][1]} for encoder={encoder!r}; got rows of shape {shape}. "
@@ -169,6 +170,9 @@ def choose_encoder(
                 f"{shape[0]} feature(s). Use fewer latents."
             )
         return EncoderSpec("MLP", {"in_features": shape[0], "out_features": out}, (shape, shape), dropout)
+    if encoder == "temporal":
+        arguments = {"in_features": shape[-1], "window": shape[0], "out_features": out}
+        return EncoderSpec("TemporalConv", arguments, (shape, shape), dropout)
     channels = shape[-1] if len(shape) == 3 else 1
     if encoder == "conv":
         arguments = {"height": shape[0], "width": shape[:2][-1], "in_channels": channels, "out_features": out}

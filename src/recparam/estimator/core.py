@@ -33,7 +33,8 @@ class RPMEstimator(Fitted):
     Args:
         prior: What is assumed of the latents: "gaussian" (z' is near z), "linear", "cosine", "joint-gaussian", or a
             recparam prior. `describe()` gives its equation.
-        encoder: "auto" ("mlp" for rows that are vectors, "conv" for frames), "centre-of-mass", or a torch module that
+        encoder: "auto" ("mlp" for rows that are vectors, "conv" for frames), "temporal" for windows of
+            rows (`recparam.data.windows.windowed`), "centre-of-mass", or a torch module that
             maps (B, ...) to (B, latent_dim), or (B, 2 latent_dim) for a prior that needs densities. A module is copied.
         encoder_prime: Likewise for x', where pairs have x and x' of different recordings; of no use elsewhere.
         latent_dim: Number of latents.

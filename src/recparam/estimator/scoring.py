@@ -41,16 +41,15 @@ def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = No
     """
     rows = np.arange(len(recording)) if rows is None else rows
     chunks = ((as_tensor(recording[part]),) for part in _chunks(rows, recording))
-    return _through(model, [network(model, index)], chunks)[0]
+    return _through(model, [network(model, index)], chunks, len(rows))[0]
 
 
 def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """The recognition parameters of the x and x' of some pairs, or of all; a row that is in several is encoded once."""
     chosen = np.arange(len(pairs)) if chosen is None else chosen
     if isinstance(pairs, Views):
-        x, x_prime = _through(
-            model, [network(model), network(model, 1)], map(pairs.tensors, _chunks(chosen, pairs.recording))
-        )
+        chunks = map(pairs.tensors, _chunks(chosen, pairs.recording))
+        x, x_prime = _through(model, [network(model), network(model, 1)], chunks, len(chosen))
         return x, x_prime
     if model.shared:
         rows, places = np.unique(np.concatenate([pairs.first[chosen], pairs.second[chosen]]), return_inverse=True)
@@ -69,15 +68,26 @@ def network(model: RPM, index: int = 0) -> nn.Module:
 
 
 @torch.no_grad()
-def _through(model: RPM, nets: Sequence[nn.Module], chunks: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
-    """What each network makes of its part of each chunk, in evaluation mode."""
+def _through(
+    model: RPM, nets: Sequence[nn.Module], chunks: Iterable[tuple[Tensor, ...]], count: int
+) -> list[Tensor]:
+    """What each network makes of its part of each chunk, of so many rows in all, in evaluation mode."""
     device, was = next(model.parameters()).device, model.training
     model.eval()
+    # Written into one tensor: small results kept between large blocks would keep the blocks' memory.
+    found: list[Tensor] = []
+    start = 0
     try:
-        parts = [[net(x.to(device)) for net, x in zip(nets, chunk, strict=True)] for chunk in chunks]
+        for chunk in chunks:
+            for side, (net, x) in enumerate(zip(nets, chunk, strict=True)):
+                part = net(x.to(device))
+                if not start:
+                    found.append(part.new_empty((count, *part.shape[1:])))
+                found[side][start : start + len(x)] = part
+            start += len(chunk[0])
     finally:
         model.train(was)
-    return [torch.cat(side) for side in zip(*parts, strict=True)]
+    return found
 
 
 def _chunks(rows: np.ndarray, recording: Recording) -> Iterator[np.ndarray]:

@@ -1,0 +1,90 @@
+"""Recordings whose rows are windows: what was observed shortly before and after each row, too."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Int, Shaped
+
+from recparam.data.recording import Recording
+from recparam.data.stretches import stretches
+from recparam.ops.checks import check_count
+
+
+class Windowed(Recording):
+    """A recording whose row t is the window of rows t - before to t + after of another; make it with `windowed`."""
+
+    def __init__(self, recording: Recording, *, before: int, after: int) -> None:
+        stretch = stretches(recording, None)[0]
+        starts = np.flatnonzero(np.r_[True, np.diff(stretch) != 0])
+        ends = np.r_[starts[1:], len(recording)] - 1
+        self._rows, self._steps = recording, np.arange(-before, after + 1)
+        self._first, self._last = starts[stretch], ends[stretch]
+        observed = recording.observed
+        if observed is not None:
+            missed = np.r_[0, np.cumsum(~observed)]
+            here = np.arange(len(recording))
+            low, high = np.maximum(here - before, self._first), np.minimum(here + after, self._last)
+            observed = missed[high + 1] == missed[low]
+        super().__init__(
+            recording._blocks,
+            sessions=recording.sessions,
+            times=recording.times,
+            observed=observed,
+            notes=(*recording.notes, f"Each row is a window of {before} rows before it to {after} after it."),
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (N, W, D)."""
+        return (len(self._rows), len(self._steps), *self._rows.shape[1:])
+
+    def __getitem__(self, rows: slice | Int[np.ndarray, " rows"] | Bool[np.ndarray, " N"]) -> Shaped[np.ndarray, ...]:
+        """The windows of a slice, of indices or of a mask, as a new array."""
+        index = np.arange(len(self))[rows]
+        window = (index[:, None] + self._steps).clip(self._first[index, None], self._last[index, None])
+        return self._rows[window.ravel()].reshape(len(index), *self.shape[1:])
+
+    def constant_columns(self) -> list[str]:
+        """Those of the rows."""
+        return self._rows.constant_columns()
+
+
+def windowed(recording: Recording, *, before: int, after: int = 0) -> Windowed:
+    """The same rows, each with those shortly before and after it, for an encoder with `encoder="temporal"`.
+
+    Windows are formed where they are read, and never reach across the end of a session or a gap in time: there the
+    session's first or last row is repeated. A window that holds a row which was not observed is in no pair.
+
+    The windows of x and x' share rows where the lag is shorter than the window. An encoder may then find the noise that
+    both hold in place of what lasts; pairs with a lag of at least before + after + 1 rows leave no such way.
+
+    Args:
+        recording: Vectors, (N, D).
+        before: Rows before each row, 0 or more.
+        after: Rows after it; 0: only the past is used.
+
+    Returns:
+        A recording of shape (N, before + 1 + after, D), with the same sessions and times.
+
+    Raises:
+        ValueError: Rows that are no vectors or have single values missing, or a negative number of rows.
+
+    Example:
+        >>> import numpy as np
+        >>> from recparam.data.recording import Recording
+        >>> from recparam.data.windows import windowed
+        >>> windowed(Recording.of(np.arange(4.0)[:, None]), before=2)[:][..., 0].tolist()
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 2.0, 3.0]]
+    """
+    check_count("before", before, least=0)
+    check_count("after", after, least=0)
+    if len(recording.shape) != 2:
+        raise ValueError(
+            f"Expected a recording of vectors, (N, D), for windows; got shape {recording.shape}. Flatten its rows."
+        )
+    if recording.known is not None:
+        raise ValueError(
+            "Expected a recording whose mask is of whole rows, for windows; got one with single values missing. Impute "
+            "them, or mask their rows."
+        )
+    return Windowed(recording, before=before, after=after)
