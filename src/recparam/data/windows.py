@@ -67,7 +67,8 @@ def windowed(recording: Recording, *, before: int, after: int = 0) -> Windowed:
         A recording of shape (N, before + 1 + after, D), with the same sessions and times.
 
     Raises:
-        ValueError: Rows that are no vectors or have single values missing, or a negative number of rows.
+        ValueError: Rows that are no vectors, have single values missing or channels of their session's own, or a
+            negative number of rows.
 
     Example:
         >>> import numpy as np
@@ -82,6 +83,8 @@ def windowed(recording: Recording, *, before: int, after: int = 0) -> Windowed:
         raise ValueError(
             f"Expected a recording of vectors, (N, D), for windows; got shape {recording.shape}. Flatten its rows."
         )
+    if recording.row_shapes is not None:
+        raise ValueError("Expected a recording whose sessions share their columns, for windows; got own channels.")
     if recording.known is not None:
         raise ValueError(
             "Expected a recording whose mask is of whole rows, for windows; got one with single values missing. Impute "
