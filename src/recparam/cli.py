@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from recparam.cli_data import compare, fit, report, score, transform
+from recparam.cli_data import compare, report, score, transform
+from recparam.cli_fit import fit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"recparam: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        resume = "Run the same command to resume." if words[:1] == ["balls"] else "Nothing was written."
+    except KeyboardInterrupt as stopped:
+        resume = "Run the same command to resume." if words[:1] == ["balls"] else str(stopped) or "Nothing was written."
         print(f"\nInterrupted. {resume}", file=sys.stderr)
         return INTERRUPTED
 

@@ -48,8 +48,16 @@ class Batches(ABC):
         return whole + (rest >= 2)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return self.after(0)
+
+    def after(self, done: int) -> Iterator[tuple[Tensor, ...]]:
+        """The batches of the pass but for the first ones, whose rows are not read.
+
+        Args:
+            done: how many to leave out.
+        """
         order = torch.from_numpy(np.random.default_rng([self.seed, self.epoch]).permutation(self.rows))
-        for batch in range(len(self)):
+        for batch in range(done, len(self)):
             yield self._gather(order[batch * self.batch_size : (batch + 1) * self.batch_size])
 
     @abstractmethod

@@ -17,6 +17,7 @@ from recparam.estimator.choices import choose_encoder, make_model, make_network,
 from recparam.estimator.fitted import Fitted
 from recparam.estimator.fitting import Plan, climb, device_of, split_off
 from recparam.estimator.inputs import check_settings, check_varies, known, sources, warn_of_labels
+from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.scoring import encoded_pairs, groups_of, parameters_of, spread_pairs
 
 _STEPS, _BATCH = 1500, 512
@@ -120,6 +121,7 @@ class RPMEstimator(Fitted):
         sessions: Any = None,
         times: Any = None,
         pairs: Pairs | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> RPMEstimator:
         """Fit encoder and prior.
 
@@ -133,14 +135,19 @@ class RPMEstimator(Fitted):
             sessions: The session of each row, (N,); no pair crosses from one into another.
             times: When each row was observed, (N,), in seconds; no pair crosses a gap.
             pairs: Which rows are pairs, of `recparam.data.pairs`, in place of `lag`; X is then their recording.
+            resume: A folder for the state of the fit, written every ten seconds at most, and when it is done. Where it
+                has the state of a fit that was interrupted, with the same data and settings, that fit goes on, and ends
+                on a CPU with the weights that it would have had; one that is done is not done again. It is not removed.
 
         Returns:
             The estimator.
 
         Raises:
-            ValueError: Data or settings that cannot be fitted; the text says which, and what helps.
+            ValueError: Data or settings that cannot be fitted, or are not those of `resume`; the text says which, and
+                what helps.
         """
         check_settings(self)
+        checkpoint = None if resume is None else Checkpoint(resume)
         recording, given = self._declared(X, X_prime, sessions, times, pairs, reset=True)
         warn_of_labels(y)
         check_varies(recording)
@@ -164,6 +171,8 @@ class RPMEstimator(Fitted):
             for share in np.atleast_1d(self.dropout)
         ]
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        if checkpoint is not None and checkpoint.facts is not None and self.random_state is None:
+            seed = checkpoint.facts["seed"]
         models = []
         for restart in range(self.restarts):
             with torch.random.fork_rng([]):
@@ -177,7 +186,7 @@ class RPMEstimator(Fitted):
         self._check_outputs(models[0], fitted)
         self._set_encoders(specs[0], [part.shape for part in parts], per_session=recording.row_shapes is not None)
         self._seed, self._paired = seed, self._how_paired(X_prime, pairs)
-        self._climbed(models, fitted, held_out)
+        self._climbed(models, fitted, held_out, checkpoint)
         self._specs = specs[next(number for number, start in enumerate(self.restarts_) if start["chosen"]) % len(specs)]
         return self
 
@@ -201,7 +210,7 @@ class RPMEstimator(Fitted):
         _, given = self._declared(X, X_prime, sessions, times, pairs, reset=False)
         warn_of_labels(y)
         self._seed, self._paired = _mixed(self._seed, 1), self._how_paired(X_prime, pairs)
-        return self._climbed([self.model_], *split_off(given, self.validation_fraction))
+        return self._climbed([self.model_], given)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the fitted model as a folder: config.json, to read, and weights.safetensors; whole or not at all.
@@ -236,7 +245,8 @@ class RPMEstimator(Fitted):
         """
         return saved.load(cls, folder, encoder=encoder, encoder_prime=encoder_prime, prior=prior)
 
-    def _climbed(self, models: list[Any], fitted: Pairs, held_out: Pairs) -> RPMEstimator:
+    def _climbed(self, models: list[Any], pairs: Pairs, checkpoint: Checkpoint | None = None) -> RPMEstimator:
+        fitted, held_out = split_off(pairs, self.validation_fraction)
         images = len(self.shape_in_) > 1
         bank = spread_pairs(fitted, self.bank_size)
         plan = Plan(
@@ -246,8 +256,17 @@ class RPMEstimator(Fitted):
             seed=self._seed,
             progress=self.progress,
         )
+        numbers = {"max_steps": plan.steps, "batch_size": plan.batch_size, "seed": plan.seed}
+        settings = self.get_params(deep=False) | numbers
         best, self.restarts_ = climb(
-            models, fitted, held_out, plan=plan, bank_rows=bank, device=device_of(self.accelerator)
+            models,
+            fitted,
+            held_out,
+            plan=plan,
+            bank_rows=bank,
+            device=device_of(self.accelerator),
+            checkpoint=checkpoint,
+            facts=checkpoint and facts_of(settings, specs=self._specs, prior=models[0].prior, pairs=pairs),
         )
         self.history_, self.validation_nats_ = best.history, float(best.best)
         self._set_model(best.model, encoded_pairs(best.model, fitted, bank), groups_of(fitted, bank))

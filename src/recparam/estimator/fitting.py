@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from recparam.data.pairs import Pairs
 from recparam.estimator.choices import nearest
+from recparam.estimator.resuming import Checkpoint
 from recparam.estimator.scoring import elbo_by_group, validation
 from recparam.model import RPM
 from recparam.training.ascent import Ascent, Step
@@ -19,6 +21,7 @@ from recparam.training.ascent import Ascent, Step
 _LOOKS = 20  # looks at the held-out pairs in a whole fit
 _PATIENT = 1 / 3  # of the steps, without a better look
 _FIRST = 1 / 10  # of the steps, after which one of several starts is chosen
+Starts = list[dict[str, int | float | bool]]
 _DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
 
 
@@ -42,14 +45,44 @@ class Plan:
 
 
 def climb(
-    models: Sequence[RPM], fitted: Pairs, held_out: Pairs, *, plan: Plan, bank_rows: np.ndarray, device: torch.device
-) -> tuple[Ascent, list[dict[str, int | float | bool]]]:
+    models: Sequence[RPM],
+    fitted: Pairs,
+    held_out: Pairs,
+    *,
+    plan: Plan,
+    bank_rows: np.ndarray,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[Ascent, Starts]:
     """Train several starts for a tenth of the steps, and the one with the best held-out bound to the end.
+
+    Args:
+        models: The starts.
+        fitted: Pairs to fit.
+        held_out: Pairs to look at.
+        plan: Numbers.
+        bank_rows: Which of the fitted pairs are the bank.
+        device: Where to train.
+        checkpoint: Where the state is kept, and gone on from if there is one.
+        facts: What has to be equal for that.
 
     Returns:
         The best, with its best state in the model; and where each start stood when it was chosen.
     """
     every = max(1, min(plan.steps // _LOOKS or 1, 100))
+    table: Starts = []
+
+    def state() -> dict[str, Any]:  # of the starts that still matter
+        kept = [ascent.state() if not table or table[k]["chosen"] else {} for k, ascent in enumerate(ascents)]
+        return {"starts": table, "ascents": kept}
+
+    def looked(number: int, line: Step) -> None:
+        if plan.progress:
+            _print(line, number, len(models))
+        if checkpoint is not None:
+            checkpoint.write(state)
+
     ascents = [
         Ascent(
             model.to(device),
@@ -60,19 +93,28 @@ def climb(
             validate=validation(model, fitted, held_out, bank_rows=bank_rows),
             every=every,
             patience=max(every, int(plan.steps * _PATIENT)),
-            report=_printed(number, len(models)) if plan.progress else None,
+            report=partial(looked, number),
             objective=None if fitted.groups is None else partial(elbo_by_group, model),
         )
         for number, model in enumerate(models)
     ]
-    first = plan.steps if len(ascents) == 1 else max(every, int(plan.steps * _FIRST) // every * every)
-    for ascent in ascents:
-        ascent.run(first)
-    chosen = max(ascents, key=lambda ascent: float(ascent.best))
-    table: list[dict[str, int | float | bool]] = [
-        {"seed": a.seed, "steps": a.step, "validation_nats": float(a.best), "chosen": a is chosen} for a in ascents
-    ]
+    kept = checkpoint and checkpoint.begin(facts or {})
+    if kept:
+        table += kept["starts"]
+        for ascent, stood in zip(ascents, kept["ascents"], strict=True):
+            ascent.go_on_from(stood)
+    if not table:
+        first = plan.steps if len(ascents) == 1 else max(every, int(plan.steps * _FIRST) // every * every)
+        for ascent in ascents:
+            ascent.run(first)
+        best = max(ascents, key=lambda ascent: float(ascent.best))
+        table += [
+            {"seed": a.seed, "steps": a.step, "validation_nats": float(a.best), "chosen": a is best} for a in ascents
+        ]
+    chosen = next(ascent for ascent, start in zip(ascents, table, strict=True) if start["chosen"])
     chosen.run(plan.steps)
+    if checkpoint is not None:
+        checkpoint.write(state, now=True)
     chosen.restore()
     return chosen, table
 
@@ -100,12 +142,9 @@ def device_of(accelerator: object) -> torch.device:
     return torch.device(kind)
 
 
-def _printed(number: int, starts: int) -> Callable[[Step], None]:
-    def report(line: Step) -> None:
-        start = f"start {number + 1} of {starts}  " if starts > 1 else ""
-        print(
-            f"{start}step {line['step']}  bound {line['bound_nats']:.3f}  held out {line['validation_nats']:.3f} nats",
-            file=sys.stderr,
-        )
-
-    return report
+def _print(line: Step, number: int, starts: int) -> None:
+    start = f"start {number + 1} of {starts}  " if starts > 1 else ""
+    print(
+        f"{start}step {line['step']}  bound {line['bound_nats']:.3f}  held out {line['validation_nats']:.3f} nats",
+        file=sys.stderr,
+    )

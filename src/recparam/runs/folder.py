@@ -1,12 +1,12 @@
 """The folder of a run: what `recparam fit` writes, whole or not at all, and reads back.
 
-`run.json` says what was fitted to, how it was read, and the held-out bound; `latents.npz` has the latents of the data
-of the fit; `report.html` is the page; the other files are the model, as `RPMEstimator.save` writes it.
+`run.json` says what was fitted to, how it was read, and the held-out bound; `run.yaml` is its `Config`; `latents.npz`
+has the latents of the data of the fit; `report.html` is the page; the other files are the model, as
+`RPMEstimator.save` writes it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from recparam.data.fingerprint import fingerprint
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
+from recparam.runs.config import SETTINGS, Config
 from recparam.runs.files import read_arrays, read_labels, write_latents
 from recparam.runs.reading import Reading
 from recparam.runs.report import Latents, write_run_report
@@ -27,8 +29,7 @@ from recparam.storage import replacing_folder, write_json
 from recparam.versions import versions
 
 FORMAT = 1
-_FACTS, _LATENTS, _REPORT = "run.json", "latents.npz", "report.html"
-_LOOKED_AT = 64  # rows from which data are known again
+_FACTS, _CONFIG, _LATENTS, _REPORT = "run.json", "run.yaml", "latents.npz", "report.html"
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,16 @@ class Run:
         return ~_held_out(self.facts, len(recording))
 
 
-def check_out(out: Path, *, overwrite: bool) -> None:
+def check_out(out: Path, *, overwrite: bool, resume: bool = True) -> Path:
     """Refuse a folder for a new run that holds something else, before any work.
+
+    Args:
+        out: The folder.
+        overwrite: Whether a run there is replaced.
+        resume: Whether there may be the state of an interrupted fit beside it.
+
+    Returns:
+        Where the state of the fit is kept until the run is written.
 
     Raises:
         ValueError: Something is there that is no run, or is one and must not be overwritten; or nothing can be
@@ -77,6 +86,13 @@ def check_out(out: Path, *, overwrite: bool) -> None:
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise ValueError(f"Expected --out where files can be written; got {out}, in {above}. Choose another place.")
+    partial = out.with_name(f"{out.absolute().name}.partial")
+    if partial.exists() and not (resume or overwrite):
+        raise ValueError(
+            f"Expected --out without an interrupted fit beside it; got {out}, and {partial} is there. Go on with that "
+            "fit with --resume, or replace it with --overwrite."
+        )
+    return partial
 
 
 def save_run(
@@ -86,8 +102,7 @@ def save_run(
     *,
     held_out: Pairs,
     bound: Mapping[str, Any],
-    reading: Reading,
-    files: Sequence[Path],
+    config: Config,
     overwrite: bool = False,
 ) -> Run:
     """Write a run, whole or not at all.
@@ -98,8 +113,7 @@ def save_run(
         recording: What it was fitted to.
         held_out: Pairs of the recording that it was not fitted to.
         bound: Its bound on them, see `Scored.facts`.
-        reading: How the files were read.
-        files: Where the recording came from.
+        config: Where the recording came from, and how it was read.
         overwrite: Whether a run at `out` is replaced.
 
     Returns:
@@ -115,9 +129,9 @@ def save_run(
     edges = np.flatnonzero(np.diff(np.concatenate([[0], rows.astype(int), [0]]))).reshape(-1, 2)
     facts = {
         "format": FORMAT,
-        "files": [str(path) for path in files],
-        "reading": asdict(reading),
-        "data": _describe(recording, files=files, held_out=held_out),
+        "files": [str(path) for path in config.data],
+        "reading": asdict(config.reading),
+        "data": _describe(recording, files=config.data, held_out=held_out),
         "fingerprint": fingerprint(recording),
         "held_out_rows": [[int(first), int(end) - 1] for first, end in edges],
         "bound": dict(bound),
@@ -126,6 +140,8 @@ def save_run(
     with replacing_folder(out) as folder:
         estimator.save(folder)
         write_json(folder / _FACTS, facts)
+        settings = estimator.get_params(deep=False)
+        Config(config.data, config.reading, {name: settings[name] for name in SETTINGS}).write(folder / _CONFIG)
         z, _ = estimator.transform(recording, return_std=True)
         write_latents(folder / _LATENTS, z, recording=recording)
         write_page_of(Run(folder, estimator, facts), title=out.absolute().name)
@@ -186,15 +202,6 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
         settings=run.estimator.get_params(deep=False),
         versions=run.facts["versions"],
     )
-
-
-def fingerprint(recording: Recording) -> str:
-    """A checksum of the shape, the sessions and some rows, from which the data of the fit are known again."""
-    rows = np.unique(np.linspace(0, len(recording) - 1, _LOOKED_AT).astype(int))
-    found = hashlib.sha256(repr(recording.shape).encode())
-    found.update(np.bincount(recording.sessions).astype("<i8").tobytes())
-    found.update(np.ascontiguousarray(recording[rows]).astype("<f4").tobytes())
-    return found.hexdigest()
 
 
 def _describe(recording: Recording, *, files: Sequence[Path], held_out: Pairs) -> dict[str, Any]:

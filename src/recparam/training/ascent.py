@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +25,8 @@ class Ascent:
     """Adam on a model's bound, in steps rather than epochs, that can be interrupted and continued.
 
     The learning rate is constant for the first half of the steps and falls to nought over the second. Everything random
-    depends on the seed and the step alone, so that several ascents may take turns.
+    depends on the seed and the step alone, so that several ascents may take turns; one that goes on from the `state`
+    of another ends, on a CPU, with the same weights to the last bit.
 
     Args:
         model: What is trained, on the device where it is; set from the first batch (`RPM.initialise`).
@@ -34,7 +37,7 @@ class Ascent:
         validate: The held-out bound of the model as it is; larger is better.
         every: Steps between validations; at first they are five times as frequent.
         patience: Stop when so many steps brought no better validation; None: never.
-        report: Called with each line of history.
+        report: Called with each line of history, when `state` may be taken.
         objective: Gives the bound of a batch (x, x') that is climbed; None: `model.elbo`.
 
     Attributes:
@@ -76,9 +79,10 @@ class Ascent:
         """
         self.model.train()
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step]).generate_state(1)[0]))
             total, rows = 0.0, 0
             while self.step < min(until, self.steps) and not self.finished:
+                if not rows:  # after each look, where an ascent that was interrupted goes on
+                    torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step]).generate_state(1)[0]))
                 batch = next(self._stream)
                 bound = self._climb(batch)
                 total, rows = total + float(bound) * len(batch[0]), rows + len(batch[0])
@@ -90,6 +94,31 @@ class Ascent:
         """Put the best state back into the model, in evaluation mode."""
         self.model.load_state_dict(self._best)
         self.model.eval()
+
+    def state(self) -> dict[str, Any]:
+        """All that `go_on_from` needs, at a look or before the first step; see `recparam.storage.save_tree`."""
+        if self._optimiser is None:
+            return {}
+        return {
+            "step": self.step,
+            "finished": self.finished,
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "best_step": self.best_step,
+            "best": vars(self.best),
+            "best_model": self._best,
+        }
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        """Stand where another ascent of the same model, data and numbers stood when its `state` was taken."""
+        if not state:
+            return
+        self.step, self.finished, self.history = state["step"], state["finished"], state["history"]
+        self.best_step, self.best, self._best = state["best_step"], Bound(**state["best"]), state["best_model"]
+        self.model.load_state_dict(state["model"])
+        self._optimiser = self._adam()
+        self._optimiser.load_state_dict(state["optimiser"])
 
     def _due(self) -> bool:
         early = max(1, self.every // 5)  # small data are overfitted within the first few looks
@@ -129,19 +158,22 @@ class Ascent:
     def _prepared(self, batch: tuple[Tensor, ...]) -> torch.optim.Optimizer:
         if self._optimiser is None:
             self.model.initialise(*batch)
-            parameters = [p for p in self.model.parameters() if p.requires_grad]
-            self._optimiser = torch.optim.Adam(parameters, lr=self.lr)
+            self._optimiser = self._adam()
         return self._optimiser
 
+    def _adam(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], lr=self.lr)
+
     def _endless(self) -> Iterator[tuple[Tensor, ...]]:
-        epoch = 0
+        """The batches from the present step on, one for each step."""
+        whole, rest = divmod(self.batches.rows, self.batches.batch_size)
+        # What is left of an epoch is no batch: two rows know next to nothing of Z.
+        usable = max(1, min(len(self.batches), whole + (2 * rest >= self.batches.batch_size)))
         while True:
+            epoch, done = divmod(self.step, usable)
             self.batches.set_epoch(epoch)
-            for number, batch in enumerate(self.batches):
-                # What is left of an epoch is no batch: two rows know next to nothing of Z.
-                if not number or 2 * len(batch[0]) >= self.batches.batch_size:
-                    yield tuple(x.to(self.device) for x in batch)
-            epoch += 1
+            for batch in islice(self.batches.after(done), usable - done):
+                yield tuple(x.to(self.device) for x in batch)
 
     def _diverged(self, what: str) -> TrainingDiverged:
         step = self.step + 1

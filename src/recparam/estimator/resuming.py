@@ -1,0 +1,140 @@
+"""Fits that go on where they were: the state of all starts in a folder, in one file that is replaced whole."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recparam.data.fingerprint import fingerprint_of_pairs
+from recparam.data.pairs import Pairs
+from recparam.estimator.alarms import warn
+from recparam.estimator.choices import EncoderSpec, describe_prior
+from recparam.priors import Prior
+from recparam.storage import StorageError, load_tree, remove_leftovers, save_tree
+
+FORMAT, FORMAT_VERSION = "recparam-fit", 1
+_FILE = "fit.safetensors"
+_SECONDS = 10.0  # between two writes
+_OF_NO_MATTER = ("accelerator", "progress", "random_state")  # to what is fitted; the last is in the seed
+_SHARE = 0.05  # of the time of a fit that may go into them
+
+
+class Checkpoint:
+    """A folder with the state of a fit.
+
+    Args:
+        folder: Is created when the fit begins.
+
+    Attributes:
+        facts: Data and settings of the fit whose state is there; None where there is none.
+
+    Raises:
+        ValueError: The path is a file, or a folder of something else.
+        StorageError: The state is damaged, or of a newer version.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._path = self.folder / _FILE
+        self._state: Any = None
+        self._next, self._failed = 0.0, False
+        self.facts: dict[str, Any] | None = None
+        if self._path.is_file():
+            self._read()
+        elif self.folder.is_file() or (self.folder.is_dir() and any(not _left(p) for p in self.folder.iterdir())):
+            raise ValueError(
+                f"Expected resume= as a new folder, or as that of an unfinished fit; got {self.folder}, which is "
+                "something else. Choose another name."
+            )
+
+    def begin(self, facts: Mapping[str, Any]) -> Any:
+        """The state to go on from, None where there is none; the folder is made ready.
+
+        Args:
+            facts: Data and settings of the fit that is about to begin, plain values by name.
+
+        Raises:
+            ValueError: The state is that of another fit; the text says what differs.
+            OSError: The folder cannot be written.
+        """
+        facts = dict(facts)
+        if self.facts is not None:
+            names = sorted(self.facts.keys() | facts.keys())
+            changes = [
+                f"{name} was {self.facts.get(name)!r} and is now {facts.get(name)!r}"
+                for name in names
+                if self.facts.get(name) != facts.get(name)
+            ]
+            if changes:
+                raise ValueError(
+                    f"Expected the data and settings of the fit in {self.folder}; got others: {'; '.join(changes)}. "
+                    "Give the same ones, or choose another folder."
+                )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder)
+        self.facts, self._next = facts, time.monotonic() + _SECONDS
+        state, self._state = self._state, None
+        return state
+
+    def write(self, state: Callable[[], Any], *, now: bool = False) -> None:
+        """Write the state, if the last time is long enough ago.
+
+        A disk that is full is warned of, once: the former state is still there, and the fit goes on.
+
+        Args:
+            state: Gives it.
+            now: Write in any case.
+        """
+        began = time.monotonic()
+        if not (now or began >= self._next):
+            return
+        tree = {"format": FORMAT, "format_version": FORMAT_VERSION, "facts": self.facts, "state": state()}
+        try:
+            save_tree(self._path, tree)
+        except OSError as error:
+            if not self._failed:
+                warn([f"The fit goes on, but where it is cannot be kept: {error}. Make room there."], stacklevel=2)
+            self._failed = True
+        ended = time.monotonic()
+        self._next = ended + max(_SECONDS, (ended - began) / _SHARE)
+
+    def _read(self) -> None:
+        tree: Any = load_tree(self._path)
+        if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+            raise StorageError(f"{self._path}: not the state of a fit. Check the path.")
+        if tree["format_version"] > FORMAT_VERSION:
+            raise StorageError(
+                f"{self._path}: expected format version {FORMAT_VERSION} or older, got {tree['format_version']}. "
+                "Update recparam."
+            )
+        self.facts, self._state = tree["facts"], tree["state"]
+
+
+def facts_of(
+    settings: Mapping[str, Any], *, specs: Sequence[EncoderSpec], prior: Prior, pairs: Pairs
+) -> dict[str, Any]:
+    """What has to be equal in a fit and its resumption, as plain values by name.
+
+    Args:
+        settings: Of the estimator, with the numbers that stand for None, and the seed.
+        specs: Of the encoders that are used.
+        prior: That is used.
+        pairs: All pairs, those held out too.
+    """
+    facts = {name: value for name, value in settings.items() if name not in _OF_NO_MATTER}
+    facts["encoder"], facts["encoder_prime"] = specs[0].text, specs[1].text if len(specs) > 1 else None
+    facts["prior"] = settings["prior"] if isinstance(settings["prior"], str) else describe_prior(prior, prior)
+    facts["lag"] = np.atleast_1d(settings["lag"]).tolist()
+    rows = " x ".join(map(str, pairs.recording.shape))
+    facts["data"] = f"{rows}, {len(pairs)} pairs, checksum {fingerprint_of_pairs(pairs)[:12]}"
+    return facts
+
+
+def _left(path: Path) -> bool:
+    """Whether a file is one that a killed process was writing."""
+    return path.name.startswith(f".{_FILE}.")

@@ -1,0 +1,104 @@
+"""What a fit is given, as a file: data, how they are read, and the settings of the estimator."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recparam.estimator import RPMEstimator
+from recparam.estimator.choices import nearest
+from recparam.runs.reading import Reading
+from recparam.storage import replacing
+
+_OF_NO_PART = ("encoder_prime", "progress")  # in what a command line can say, and in what is fitted
+SETTINGS = tuple(name for name in inspect.signature(RPMEstimator).parameters if name not in _OF_NO_PART)
+_TEXT = ("prior", "encoder", "accelerator")
+_ABOVE = "# What recparam fit was given; recparam fit --config FILE does it again.\n"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a fit depends on, but for where it is written.
+
+    Args:
+        data: Files, each one a session.
+        reading: How they become rows.
+        estimator: Settings of `rp.RPMEstimator` by name; its own defaults stand for the others.
+    """
+
+    data: tuple[Path, ...]
+    reading: Reading
+    estimator: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """Read a file that `write` wrote, or one like it; nothing in it is run.
+
+        Raises:
+            ValueError: No such file, no YAML, or a key or a kind of value that has no meaning.
+        """
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"Expected --config as a file that can be read; got {path} ({error.strerror}).") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: expected YAML, such as RUN/run.yaml; got something else ({error}).") from None
+        content = _mapping(path, "the file", {} if content is None else content, ("data", "reading", "estimator"))
+        data = content.get("data") or []
+        if not isinstance(data, str | list) or not all(isinstance(one, str) for one in data):
+            raise ValueError(f"{path}: expected data as a list of files; got {data!r}.")
+        known = tuple(field.name for field in fields(Reading))
+        reading = _mapping(path, "reading", content.get("reading") or {}, known)
+        settings = _mapping(path, "estimator", content.get("estimator") or {}, SETTINGS)
+        return cls(
+            tuple(Path(one) for one in ([data] if isinstance(data, str) else data)),
+            Reading(**reading),
+            {name: value if name in _TEXT else _number(value) for name, value in settings.items()},
+        )
+
+    def write(self, path: Path) -> None:
+        """Write it, paths in full, whole or not at all.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        content = {
+            "data": [str(one.absolute()) for one in self.data],
+            "reading": asdict(self.reading),
+            "estimator": {name: list(v) if isinstance(v, tuple) else v for name, v in self.estimator.items()},
+        }
+        with replacing(path) as file:
+            file.write_text(_ABOVE + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    def under(self, data: tuple[Path, ...], reading: Reading, settings: Mapping[str, Any]) -> Config:
+        """The same but for what is given here: files, if any, and what is not None."""
+        given = {name: value for name, value in asdict(reading).items() if value is not None}
+        return Config(
+            data or self.data,
+            Reading(**asdict(self.reading) | given),
+            self.estimator | {name: value for name, value in settings.items() if value is not None},
+        )
+
+
+def _mapping(path: Path, what: str, content: Any, known: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected {what} as names with values; got {content!r}.")
+    for name in content:
+        if name not in known:
+            raise ValueError(f"{path}: {nearest(f'the names in {what}', name, known)}")
+    return content
+
+
+def _number(value: Any) -> Any:
+    """A number that YAML takes for text, such as 1e-3, as a number."""
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
