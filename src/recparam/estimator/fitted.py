@@ -25,7 +25,7 @@ from recparam.estimator.scoring import Head, encoded_pairs, groups_of, network, 
 from recparam.matching import Matching
 from recparam.model import RPM
 from recparam.ops.checks import check_count
-from recparam.priors import JointGaussianPrior, Prior, Side
+from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior, Side
 from recparam.training.ascent import Step
 
 _SIDES = ("x", "x_prime")
@@ -131,6 +131,30 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             if isinstance(head.prior, JointGaussianPrior):
                 return (head.prior.correlation * head.recognition(encoded).mean).numpy()
             return head.model.predictive(encoded, head.bank[1]).mean().numpy()
+
+    def next_over_bank(
+        self, z: Float[np.ndarray, "A D"]
+    ) -> tuple[Float[np.ndarray, "K D"], Float[np.ndarray, "A K"]]:
+        """P(z'|z) over the z' of the bank, among which R(z') is spread evenly.
+
+        Args:
+            z: Latents, shape (A, latent_dim).
+
+        Returns:
+            The candidates z', shape (K, latent_dim), and the probability of each, rows summing to one, shape (A, K).
+
+        Raises:
+            ValueError: The prior has a density of its own, which needs no candidates.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.prior_, InfoNCEPrior):
+            raise ValueError(
+                f"Expected a prior that is spread over R(z'); got {type(self.prior_).__name__}, a density of its own."
+            )
+        with torch.no_grad():
+            ahead = self._head.model.predictive(torch.from_numpy(np.float32(z)), self._head.bank[1])
+            every = torch.arange(len(ahead.candidates)).expand(len(z), -1)
+            return ahead.candidates.numpy(), ahead.log_prob(every).exp().numpy()
 
     def match(self, X: Any, X_prime: Any) -> Matching:
         """How probably each row of X goes with each row of X_prime, row i being the partner of row i.

@@ -21,6 +21,7 @@ from recparam.data.fingerprint import fingerprint
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
+from recparam.runs.ahead import look_ahead
 from recparam.runs.config import SETTINGS, Config
 from recparam.runs.files import read_arrays, read_labels, write_latents
 from recparam.runs.reading import Reading
@@ -197,6 +198,7 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
         bound=run.facts["bound"],
         history=run.estimator.history_,
         latents=latents,
+        ahead=look_ahead(run.estimator, latents),
         labels=read_labels(labels, rows=rows, key=key) if labels else None,
         data=run.facts["data"],
         settings=run.estimator.get_params(deep=False),

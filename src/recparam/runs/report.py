@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from recparam.evaluation import LinearDecoder, r2
 from recparam.page import DASH, number, pairs_table, png_source, section, table, text, write_page
 from recparam.plots.latents import draw_latent_plane, draw_latent_series, draw_training
+from recparam.plots.prior import draw_prior
 from recparam.plots.style import style
 
 _DPI = 160
@@ -48,6 +49,23 @@ class Latents:
         return [(int(first), int(end) - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """P(z'|z) of a few latents, over the candidates of a model's bank; see `draw_prior`.
+
+    Args:
+        candidates: z', shape (K, D).
+        probability: of each, given each z, shape (A, K).
+        z: from which is predicted, shape (A, D).
+        following: what did follow, shape (A, D); NaN where it is not known.
+    """
+
+    candidates: Float[np.ndarray, "K D"]
+    probability: Float[np.ndarray, "A K"]
+    z: Float[np.ndarray, "A D"]
+    following: Float[np.ndarray, "A D"]
+
+
 def write_run_report(
     path: str | os.PathLike[str],
     *,
@@ -57,6 +75,7 @@ def write_run_report(
     history: Sequence[Mapping[str, Any]],
     latents: Latents,
     labels: Mapping[str, Float[np.ndarray, " N"]] | None = None,
+    ahead: Ahead | None = None,
     data: Mapping[str, Any],
     settings: Mapping[str, Any],
     versions: Mapping[str, Any],
@@ -72,6 +91,7 @@ def write_run_report(
         history: of the training, see `draw_training`.
         latents: of the data of the fit.
         labels: by name, a value per row that colours the latents; NaN where there is none.
+        ahead: what the prior expects to follow some of them; None for a density of its own.
         data: what was fitted to, by name.
         settings: of the fit, by name.
         versions: of the software, by name.
@@ -89,6 +109,7 @@ def write_run_report(
         _training(history),
         _series(latents),
         _planes(latents, labels or {}),
+        _prior(ahead),
         *(
             section(heading, pairs_table(values))
             for heading, values in (("Data", data), ("Settings", settings), ("Versions", versions))
@@ -159,6 +180,20 @@ def _planes(latents: Latents, labels: Mapping[str, np.ndarray]) -> str:
         if name in labels:
             body.append(f'<p class="note">{text(decoding(latents, values))}</p>')
     return section("Latents", "\n".join(body))
+
+
+def _prior(ahead: Ahead | None) -> str:
+    if ahead is None:
+        return ""
+    figure = draw_prior(ahead.candidates, ahead.probability, z=ahead.z, following=ahead.following)
+    width = ahead.z.shape[1]
+    shown = f" Of {width} latents the first two principal components are drawn." if width > 2 else ""
+    note = (
+        '<p class="note">P(z′|z) of three held-out latents, from one end of the latents to the other: the latents z′ of '
+        "the fitted rows that the model keeps, each as probable as the prior holds it to follow z. Without a z, all of "
+        f"them are equally probable: that is R(z′).{shown}</p>"
+    )
+    return section("The prior", _image(figure, "What the prior expects to follow") + "\n" + note)
 
 
 def decoding(latents: Latents, label: Float[np.ndarray, " N"]) -> str:
