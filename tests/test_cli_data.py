@@ -132,7 +132,7 @@ def test_the_report_needs_nothing_else_and_escapes_names(
     assert main(["report", str(run), "--labels", str(tmp_path / "labels.csv")]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "<img src=x" not in page and "r<i>" not in page and "a<b>" not in page
-    for words in ("a&lt;b&gt;.csv", "&lt;script&gt;", "b&amp;c", "r&lt;i&gt;", "estimate", "torch", "What the prior expects to follow"):
+    for words in ("a&lt;b&gt;.csv", "&lt;script&gt;", "b&amp;c", "r&lt;i&gt;", "estimate", "torch", "The prior"):
         assert words in plain
     assert "&lt;img src=x&gt;" in page and "Coloured by speed$" in page
     assert page.count("data:image/png;base64,") == plain.count("data:image/png;base64,") + 2

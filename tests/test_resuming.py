@@ -144,8 +144,8 @@ def test_a_network_of_ones_own_and_draws_of_latents_go_on(tmp_path: Path) -> Non
         ({"prior": "linear"}, X, "prior was 'gaussian' and is now 'linear'"),
         ({"max_steps": 70}, X, "max_steps was 60 and is now 70"),
         ({"random_state": 1}, X, "seed was"),
-        ({}, X + 1, "data was '400 x 6, 399 pairs, checksum"),
-        ({}, X[:300], "is now '300 x 6, 299 pairs"),
+        ({}, X + 1, "data was '400 x 6, 318 pairs, checksum"),
+        ({}, X[:300], "is now '300 x 6, 238 pairs"),
     ],
 )
 def test_another_fit_is_refused_and_its_state_left_alone(

@@ -22,7 +22,7 @@ def fit(
     max_steps: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
-    dropout: float | None = None,
+    dropout: tuple[float, ...] | None = None,
     restarts: int | None = None,
     validation_fraction: float | None = None,
     bank_size: int | None = None,
@@ -58,7 +58,7 @@ def fit(
         max_steps: Steps of training at most; 1500, for frames 500, unless given.
         batch_size: Pairs per step; 512, for frames 128, unless given.
         learning_rate: Of the optimiser; 0.003 if not given.
-        dropout: Share of the entries of a row hidden from the encoder in training; 0.0 if not given.
+        dropout: Share of the entries of a row hidden in training, several in turn; 0.0 and 0.3 unless given.
         restarts: Starts, of which the one with the best held-out bound goes on; 6 if not given.
         validation_fraction: Part of each session, at its end, that is held out; 0.2 if not given.
         bank_size: Fitted pairs to score against, whose logarithm a score can reach; 2048 if not given.
@@ -80,7 +80,7 @@ def fit(
         "max_steps": max_steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
-        "dropout": dropout,
+        "dropout": dropout[0] if dropout and len(dropout) == 1 else dropout,
         "restarts": restarts,
         "validation_fraction": validation_fraction,
         "bank_size": bank_size,

@@ -210,7 +210,7 @@ class RPMEstimator(Fitted):
         _, given = self._declared(X, X_prime, sessions, times, pairs, reset=False)
         warn_of_labels(y)
         self._seed, self._paired = _mixed(self._seed, 1), self._how_paired(X_prime, pairs)
-        return self._climbed([self.model_], given)
+        return self._climbed([self.model_], *split_off(given, self.validation_fraction))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the fitted model as a folder: config.json, to read, and weights.safetensors; whole or not at all.
@@ -245,8 +245,9 @@ class RPMEstimator(Fitted):
         """
         return saved.load(cls, folder, encoder=encoder, encoder_prime=encoder_prime, prior=prior)
 
-    def _climbed(self, models: list[Any], pairs: Pairs, checkpoint: Checkpoint | None = None) -> RPMEstimator:
-        fitted, held_out = split_off(pairs, self.validation_fraction)
+    def _climbed(
+        self, models: list[Any], fitted: Pairs, held_out: Pairs, checkpoint: Checkpoint | None = None
+    ) -> RPMEstimator:
         images = len(self.shape_in_) > 1
         bank = spread_pairs(fitted, self.bank_size)
         plan = Plan(
@@ -266,7 +267,8 @@ class RPMEstimator(Fitted):
             bank_rows=bank,
             device=device_of(self.accelerator),
             checkpoint=checkpoint,
-            facts=checkpoint and facts_of(settings, specs=self._specs, prior=models[0].prior, pairs=pairs),
+            facts=checkpoint
+            and facts_of(settings, specs=self._specs, prior=models[0].prior, pairs=(fitted, held_out)),
         )
         self.history_, self.validation_nats_ = best.history, float(best.best)
         self._set_model(best.model, encoded_pairs(best.model, fitted, bank), groups_of(fitted, bank))

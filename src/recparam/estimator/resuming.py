@@ -20,7 +20,13 @@ from recparam.storage import StorageError, load_tree, remove_leftovers, save_tre
 FORMAT, FORMAT_VERSION = "recparam-fit", 1
 _FILE = "fit.safetensors"
 _SECONDS = 10.0  # between two writes
-_OF_NO_MATTER = ("accelerator", "progress", "random_state")  # to what is fitted; the last is in the seed
+_OF_NO_MATTER = (  # to what is fitted, or there under another name
+    "accelerator",
+    "encoder",
+    "encoder_prime",
+    "progress",
+    "random_state",
+)
 _SHARE = 0.05  # of the time of a fit that may go into them
 
 
@@ -116,7 +122,7 @@ class Checkpoint:
 
 
 def facts_of(
-    settings: Mapping[str, Any], *, specs: Sequence[EncoderSpec], prior: Prior, pairs: Pairs
+    settings: Mapping[str, Any], *, specs: Sequence[EncoderSpec], prior: Prior, pairs: tuple[Pairs, Pairs]
 ) -> dict[str, Any]:
     """What has to be equal in a fit and its resumption, as plain values by name.
 
@@ -124,14 +130,15 @@ def facts_of(
         settings: Of the estimator, with the numbers that stand for None, and the seed.
         specs: Of the encoders that are used.
         prior: That is used.
-        pairs: All pairs, those held out too.
+        pairs: That are fitted, and that are held out.
     """
     facts = {name: value for name, value in settings.items() if name not in _OF_NO_MATTER}
-    facts["encoder"], facts["encoder_prime"] = specs[0].text, specs[1].text if len(specs) > 1 else None
+    facts["encoders"], facts["dropout"] = [spec.text for spec in specs], np.atleast_1d(settings["dropout"]).tolist()
     facts["prior"] = settings["prior"] if isinstance(settings["prior"], str) else describe_prior(prior, prior)
     facts["lag"] = np.atleast_1d(settings["lag"]).tolist()
-    rows = " x ".join(map(str, pairs.recording.shape))
-    facts["data"] = f"{rows}, {len(pairs)} pairs, checksum {fingerprint_of_pairs(pairs)[:12]}"
+    rows = " x ".join(map(str, pairs[0].recording.shape))
+    for name, part in zip(("data", "held_out"), pairs, strict=True):
+        facts[name] = f"{rows}, {len(part)} pairs, checksum {fingerprint_of_pairs(part)[:12]}"
     return facts
 
 

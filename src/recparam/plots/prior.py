@@ -72,7 +72,7 @@ def _histograms(
     fig = Figure(figsize=(7.0, 3.0), layout="constrained")
     FigureCanvasAgg(fig)
     ax = fig.add_subplot()
-    edges = np.histogram_bin_edges(candidates, bins=_BINS)
+    edges = np.histogram_bin_edges(candidates, bins=_BINS).tolist()
     ax.hist(candidates, bins=edges, density=True, color="#cccccc")
     for k, colour in enumerate(_COLOURS[: len(z)]):
         ax.hist(candidates, bins=edges, weights=probability[k], density=True, histtype="step", color=colour, lw=1.4)

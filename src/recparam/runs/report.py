@@ -189,9 +189,9 @@ def _prior(ahead: Ahead | None) -> str:
     width = ahead.z.shape[1]
     shown = f" Of {width} latents the first two principal components are drawn." if width > 2 else ""
     note = (
-        '<p class="note">P(z′|z) of three held-out latents, from one end of the latents to the other: the latents z′ of '
-        "the fitted rows that the model keeps, each as probable as the prior holds it to follow z. Without a z, all of "
-        f"them are equally probable: that is R(z′).{shown}</p>"
+        '<p class="note">P(z′|z) of three held-out latents, from one end of the latents to the other: the latents z′ '
+        "of the fitted rows that the model keeps, each as probable as the prior holds it to follow z. Without a z, "
+        f"all of them are equally probable: that is R(z′).{shown}</p>"
     )
     return section("The prior", _image(figure, "What the prior expects to follow") + "\n" + note)
 
