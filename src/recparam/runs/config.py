@@ -95,9 +95,9 @@ def _mapping(path: Path, what: str, content: Any, known: tuple[str, ...]) -> dic
 
 
 def _number(value: Any) -> Any:
-    """A number that YAML takes for text, such as 1e-3, as a number."""
+    """Lists as tuples, as saved models have them, and what YAML takes for text, such as 1e-3, as a number."""
     if isinstance(value, list):
-        return [_number(one) for one in value]
+        return tuple(_number(one) for one in value)
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
