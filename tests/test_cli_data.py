@@ -74,6 +74,17 @@ def test_transform_writes_the_same_latents_in_every_format(folder: Path, tmp_pat
     assert np.array_equal(table["z2"].astype(np.float32), z[:, 1].astype(np.float32))
 
 
+def test_latents_are_written_as_parquet(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    pandas = pytest.importorskip("pandas")
+    words = ["transform", str(folder / "one"), str(folder / "data.npy"), "-o", str(tmp_path / "z.parquet")]
+    assert main(words) == 0
+    table = pandas.read_parquet(tmp_path / "z.parquet")
+    assert list(table.columns) == ["session", "z1", "z2"]
+    with np.load(folder / "one" / "latents.npz") as stored:
+        assert np.allclose(table[["z1", "z2"]].to_numpy(), stored["z"], atol=1e-6)
+
+
 def test_several_files_are_sessions(folder: Path, tmp_path: Path) -> None:
     words = ["transform", str(folder / "one"), str(folder / "data.npy"), str(folder / "other.npy")]
     assert main([*words, "-o", str(tmp_path / "z.npz")]) == 0
