@@ -139,7 +139,7 @@ def choose_encoder(
         shape: Shape of a row.
         latent_dim: Number of latents.
         density: Whether the network gives log-variances beside the means.
-        dropout: Of the entries of vectors.
+        dropout: Of the entries of a row.
 
     Raises:
         ValueError: An unknown name, or a network that does not take such rows.
@@ -176,7 +176,7 @@ def choose_encoder(
     channels = shape[-1] if len(shape) == 3 else 1
     if encoder == "conv":
         arguments = {"height": shape[0], "width": shape[:2][-1], "in_channels": channels, "out_features": out}
-        return EncoderSpec("ConvEncoder", arguments, (shape, ()))
+        return EncoderSpec("ConvEncoder", arguments, (shape, ()), dropout)
     if latent_dim % 2 or density or len(shape) == 2:
         raise ValueError(
             f"Expected an even latent_dim (x and y of each object), frames (N, H, W, C) and a prior without a density "

@@ -44,8 +44,9 @@ class RPMEstimator(Fitted):
             rising.
         batch_size: Pairs in a batch, whose other rows are the negatives; None: 512, and 128 for frames.
         learning_rate: Of Adam, for the first half of the steps; it falls to nought over the second.
-        dropout: Share of the entries of a row that the short-named MLP is not shown in training, between 0 and 1; or
-            several, which the starts take in turn, so that the held-out bound chooses: little data need more.
+        dropout: Share of the entries of a row that short-named encoders (but the centre of mass) are not shown in
+            training, between 0 and 1; or several, which the starts take in turn, so that the held-out bound chooses:
+            little data need more.
         restarts: Starts from other weights. Each takes a tenth of the steps, and the one with the best held-out bound
             goes on; labels have no part in it.
         validation_fraction: Part of the rows of each session, at its end, that is held out to choose among starts and
