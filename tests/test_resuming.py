@@ -282,6 +282,17 @@ def test_a_full_disk_leaves_the_former_run_and_the_fit_is_kept(
     assert rp.RPMEstimator.load(tmp_path / "run").lag == 2
 
 
+@pytest.mark.parametrize("wrong", [["--prior", "gausian"], ["--dropout", "2"], ["--restarts", "0"]])
+def test_settings_that_cannot_be_fitted_leave_an_interrupted_fit(
+    wrong: list[str], folder: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "run.partial" / "state"
+    state.parent.mkdir()
+    state.write_text("of a fit")
+    assert main(["fit", str(folder / "data.npy"), "--out", str(tmp_path / "run"), "--overwrite", *wrong]) == 2
+    assert state.read_text() == "of a fit"
+
+
 def test_ctrl_c_says_how_to_go_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,9 +98,10 @@ def fit(
         rows = lag_in_rows(recording, lag=lag, seconds=seconds, rate=rate)
         chosen = chosen.under((), AS_IT_IS, {"lag": rows if len(rows) > 1 else rows[0]})
     say: Callable[[str], None] = (lambda line: None) if json else print
+    fitting = Fit(chosen, recording, say=say)
     if not resume:
         removed(partial)
-    fitted = Fit(chosen, recording, say=say).run(partial)
+    fitted = fitting.run(partial)
     if not json:
         print_scored(fitted.scored, what="held out")
     fitted.save(out, partial=partial, overwrite=overwrite)

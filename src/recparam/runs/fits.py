@@ -12,7 +12,9 @@ import numpy as np
 from recparam.data.pairs import consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
+from recparam.estimator.choices import make_prior
 from recparam.estimator.fitting import split_off
+from recparam.estimator.inputs import check_settings
 from recparam.runs.config import Config
 from recparam.runs.folder import save_run
 from recparam.runs.scores import Scored, score_pairs
@@ -38,6 +40,8 @@ class Fit:
         self.config, self.recording, self.say = config, recording, say
         settings = {"random_state": 0} | config.estimator
         self.estimator = RPMEstimator(**settings, progress=True)
+        check_settings(self.estimator)  # here, and again in fit: the state of a former fit is not yet removed
+        make_prior(self.estimator.prior, self.estimator.latent_dim)
         pairs = consecutive(recording, lag=self.estimator.lag)
         self.fitted, self.held_out = split_off(pairs, self.estimator.validation_fraction)
 

@@ -184,7 +184,8 @@ def _planes(latents: Latents, labels: Mapping[str, np.ndarray]) -> str:
 
 def _prior(ahead: Ahead | None) -> str:
     if ahead is None:
-        return ""
+        note = "This prior has a density of its own, whose equation stands under Model: nothing is drawn."
+        return section("The prior", f'<p class="note">{note}</p>')
     figure = draw_prior(ahead.candidates, ahead.probability, z=ahead.z, following=ahead.following)
     width = ahead.z.shape[1]
     shown = f" Of {width} latents the first two principal components are drawn." if width > 2 else ""
