@@ -132,12 +132,7 @@ def masks(
     mask: Any, lengths: Sequence[int], row: tuple[int, ...]
 ) -> tuple[Bool[np.ndarray, " N"] | None, Bool[np.ndarray, "N ..."] | None]:
     """Which rows may be used, and which single values were observed, from a mask of either; None: all."""
-    if isinstance(mask, list | tuple) and len(mask) and all(getattr(part, "ndim", 0) for part in mask):
-        given = [len(part) for part in mask]
-        if given != list(lengths):
-            raise ValueError(f"Expected mask of lengths {list(lengths)}, as the sessions; got {given}.")
-        mask = np.concatenate([np.asarray(part) for part in mask])
-    array = np.asarray(mask)
+    array = _of_sessions("mask", mask, lengths)
     if array.shape[1:] not in ((), row) or len(array) != sum(lengths):
         raise ValueError(
             f"Expected mask of shape {(sum(lengths),)}, one per row, or {(sum(lengths), *row)}, one per value; got "
@@ -155,15 +150,21 @@ def masks(
 
 def per_row(name: str, values: Any, lengths: Sequence[int]) -> np.ndarray:
     """Labels of the rows, (N,), given as one array or as one per session."""
-    if isinstance(values, list | tuple) and len(values) and all(getattr(part, "ndim", 0) == 1 for part in values):
+    array = _of_sessions(name, values, lengths, flat=True)
+    if array.shape != (sum(lengths),):
+        raise ValueError(f"Expected {name} of shape ({sum(lengths)},), one per row; got {array.shape}.")
+    return array
+
+
+def _of_sessions(name: str, values: Any, lengths: Sequence[int], *, flat: bool = False) -> np.ndarray:
+    """One array of what was given as one, or as a list with an array, of one dimension if flat, per session."""
+    dims = [getattr(part, "ndim", 0) for part in values] if isinstance(values, list | tuple) else []
+    if dims and all(dim == 1 if flat else dim for dim in dims):
         given = [len(part) for part in values]
         if given != list(lengths):
             raise ValueError(f"Expected {name} of lengths {list(lengths)}, as the sessions; got {given}.")
         values = np.concatenate([np.asarray(part) for part in values])
-    array = np.asarray(values)
-    if array.shape != (sum(lengths),):
-        raise ValueError(f"Expected {name} of shape ({sum(lengths)},), one per row; got {array.shape}.")
-    return array
+    return np.asarray(values)
 
 
 def in_seconds(times: np.ndarray, sessions: np.ndarray) -> Float[np.ndarray, " N"]:

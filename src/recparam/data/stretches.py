@@ -22,6 +22,12 @@ def stretches(recording: Recording, max_gap: float | int | None) -> tuple[Int[np
     return np.r_[0, np.cumsum(breaks)], step
 
 
+def edges(stretch: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " S"]]:
+    """The first row of each stretch, and the one after its last."""
+    starts = np.flatnonzero(np.r_[True, np.diff(stretch) != 0])
+    return starts, np.r_[starts[1:], len(stretch)]
+
+
 def shifted(stretch: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
     """Each row and the one so many rows later, where both are in one stretch."""
     first = np.flatnonzero(stretch[lag:] == stretch[: max(len(stretch) - lag, 0)])
@@ -31,8 +37,7 @@ def shifted(stretch: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
 def after(times: np.ndarray, stretch: np.ndarray, span: float | int, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Each row and the row of its stretch that is closest to so many seconds later."""
     firsts, seconds = [], []
-    starts = np.flatnonzero(np.r_[True, np.diff(stretch) != 0])
-    for start, end in zip(starts, [*starts[1:], len(stretch)], strict=True):
+    for start, end in zip(*edges(stretch), strict=True):
         if end - start < 2:
             continue
         here = times[start:end]

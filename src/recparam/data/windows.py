@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from recparam.data.recording import Recording
-from recparam.data.stretches import stretches
+from recparam.data.stretches import edges, stretches
 from recparam.ops.checks import check_count
 
 
@@ -15,10 +15,9 @@ class Windowed(Recording):
 
     def __init__(self, recording: Recording, *, before: int, after: int) -> None:
         stretch = stretches(recording, None)[0]
-        starts = np.flatnonzero(np.r_[True, np.diff(stretch) != 0])
-        ends = np.r_[starts[1:], len(recording)] - 1
+        starts, ends = edges(stretch)
         self._rows, self._steps = recording, np.arange(-before, after + 1)
-        self._first, self._last = starts[stretch], ends[stretch]
+        self._first, self._last = starts[stretch], ends[stretch] - 1
         observed = recording.observed
         if observed is not None:
             missed = np.r_[0, np.cumsum(~observed)]

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from recparam.data.channels import in_session
+from recparam.data.given import listed
 from recparam.data.pairs import Pairs, aligned, consecutive
 from recparam.data.recording import Recording
 from recparam.estimator.alarms import warn
@@ -52,10 +53,7 @@ def check_varies(recording: Recording, name: str = "X") -> None:
     """That no column of vectors is constant."""
     constant = recording.constant_columns()
     if constant:
-        raise ValueError(
-            f"Expected columns of {name} that change; got constant ones: {', '.join(constant[:8])}"
-            f"{f' and {len(constant) - 8} more' if len(constant) > 8 else ''}. Drop them."
-        )
+        raise ValueError(f"Expected columns of {name} that change; got constant ones: {listed(constant)}. Drop them.")
 
 
 def declared(
