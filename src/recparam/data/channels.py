@@ -54,24 +54,8 @@ def own_channels(sessions: Sequence[Any], *, times: Any = None, mask: Any = None
             raise ValueError(f"Session {number}: {error}") from error
         if parts[-1].sessions[-1]:
             raise ValueError(f"Expected recordings of one session each; got several in session {number}. Split it.")
-    width = 1 + max(math.prod(part.shape[1:]) for part in parts)
-    known = None
-    if any(part.known is not None for part in parts):
-        known = np.ones((sum(map(len, parts)), width), dtype=bool)
-        for part, end in zip(parts, np.cumsum([len(part) for part in parts]), strict=True):
-            if part.known is not None:
-                flat = part.known.reshape(len(part), -1)
-                known[end - len(part) : end, 1 : 1 + flat.shape[1]] = flat
-    masked = any(part.observed is not None for part in parts)
-    times = [part.times for part in parts if part.times is not None]
-    return Recording(
-        [np.concatenate([in_session(part[:], number, width=width) for number, part in enumerate(parts)])],
-        sessions=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
-        times=np.concatenate(times) if len(times) == len(parts) else None,
-        observed=np.concatenate([part.usable for part in parts]) if masked else None,
-        known=known,
-        row_shapes=tuple(part.shape[1:] for part in parts),
-    )
+    shapes = tuple(part.shape[1:] for part in parts)
+    return Recording._joined([of_session(part, number, row_shapes=shapes) for number, part in enumerate(parts)])
 
 
 def of_session(recording: Recording, session: int, *, row_shapes: Sequence[tuple[int, ...]]) -> Recording:
@@ -84,6 +68,7 @@ def of_session(recording: Recording, session: int, *, row_shapes: Sequence[tuple
     return Recording(
         [in_session(recording[:], session, width=width)],
         sessions=np.zeros(len(recording), dtype=np.int64),
+        times=recording.times,
         observed=recording.observed,
         known=known,
         row_shapes=tuple(row_shapes),

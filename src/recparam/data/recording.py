@@ -135,6 +135,11 @@ class Recording:
         """
         if any(recording.row_shapes for recording in recordings):
             raise ValueError("Expected recordings that share their columns; got own channels. Use own_channels of all.")
+        return cls._joined(recordings)
+
+    @classmethod
+    def _joined(cls, recordings: Sequence[Recording]) -> Recording:
+        """`join`, of parts whose rows may say which session they are of (`recparam.data.channels`)."""
         blocks = [block for recording in recordings for block in recording._blocks]
         columns = [recording.names for recording in recordings for _ in recording._blocks]
         check_shapes(blocks, columns)
@@ -149,6 +154,7 @@ class Recording:
             observed=np.concatenate([recording.usable for recording in recordings]) if masked else None,
             known=np.concatenate([recording._all_known() for recording in recordings]) if missing else None,
             names=columns[0],
+            row_shapes=recordings[0].row_shapes,
             notes=tuple(note for recording in recordings for note in recording.notes),
         )
 
