@@ -144,6 +144,26 @@ def write_json(path: str | os.PathLike[str], obj: object) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def check_format(path: Path, content: Any, *, name: str, version: int, what: str) -> None:
+    """Refuse a file of something else, or of a newer version.
+
+    Args:
+        path: the file, for messages.
+        content: what was read from it.
+        name: its "format" should be.
+        version: the newest "format_version" that is understood.
+        what: the file should be, for messages.
+
+    Raises:
+        StorageError: it is not that.
+    """
+    if not isinstance(content, dict) or content.get("format") != name:
+        raise StorageError(f"{path}: not {what}. Check the path.")
+    got = content.get("format_version")
+    if not isinstance(got, int) or got > version:
+        raise StorageError(f"{path}: expected format version {version} or older, got {got!r}. Update recparam.")
+
+
 def save_state(
     path: str | os.PathLike[str], *, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
 ) -> None:

@@ -15,7 +15,7 @@ from recparam.data.pairs import Pairs
 from recparam.estimator.alarms import warn
 from recparam.estimator.choices import EncoderSpec, describe_prior
 from recparam.priors import Prior
-from recparam.storage import StorageError, load_tree, remove_leftovers, save_tree
+from recparam.storage import check_format, load_tree, remove_leftovers, save_tree
 
 FORMAT, FORMAT_VERSION = "recparam-fit", 1
 _FILE = "fit.safetensors"
@@ -111,13 +111,7 @@ class Checkpoint:
 
     def _read(self) -> None:
         tree: Any = load_tree(self._path)
-        if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-            raise StorageError(f"{self._path}: not the state of a fit. Check the path.")
-        if tree["format_version"] > FORMAT_VERSION:
-            raise StorageError(
-                f"{self._path}: expected format version {FORMAT_VERSION} or older, got {tree['format_version']}. "
-                "Update recparam."
-            )
+        check_format(self._path, tree, name=FORMAT, version=FORMAT_VERSION, what="the state of a fit")
         self.facts, self._state = tree["facts"], tree["state"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from recparam.estimator.choices import NETWORKS, EncoderSpec, make_model, make_network, make_prior
 from recparam.priors import Prior
-from recparam.storage import StorageError, load_state, replacing_folder, save_state, write_json
+from recparam.storage import StorageError, check_format, load_state, replacing_folder, save_state, write_json
 from recparam.versions import versions
 
 FORMAT, FORMAT_VERSION = "recparam-estimator", 1
@@ -63,13 +64,7 @@ def _config(estimator: Any) -> dict[str, Any]:
         "settings": settings,
         "custom": custom,
         "encoders": [
-            {
-                "shape_in": shape,
-                "network": spec.network,
-                "arguments": spec.arguments,
-                "standardised": spec.standardised,
-                "dropout": spec.dropout,
-            }
+            {"shape_in": shape} | asdict(spec)
             for shape, spec in zip(estimator._shapes, estimator._specs, strict=True)
         ],
         "per_session": estimator.session_shapes_ is not None,
@@ -93,14 +88,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         raise StorageError(f"{folder / _CONFIG}: damaged ({error}). Restore it from a copy.") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise StorageError(f"{folder / _CONFIG}: not that of a saved estimator. Check the path.")
-    format_version = config.get("format_version")
-    if not isinstance(format_version, int) or format_version > FORMAT_VERSION:
-        raise StorageError(
-            f"{folder / _CONFIG}: expected format version {FORMAT_VERSION} or older, got {format_version!r}. "
-            "Update recparam."
-        )
+    what = "that of a saved estimator"
+    check_format(folder / _CONFIG, config, name=FORMAT, version=FORMAT_VERSION, what=what)
     tensors, meta = load_state(folder / _WEIGHTS)
     if not isinstance(meta.get("config"), str) or json.loads(meta["config"]) != config:
         raise StorageError(
