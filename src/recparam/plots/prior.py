@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from recparam.plots.style import MUTED, style
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")  # of Okabe & Ito's palette
+_CANDIDATES = "#cccccc"
 _BINS = 60
 _FAINTEST = 0.04  # of the largest probability: what is less likely is drawn as candidate only
 
@@ -38,20 +39,18 @@ def draw_prior(
     with style():
         if candidates.shape[1] == 1:
             return _histograms(candidates[:, 0], probability[:count], z[:count, 0], following[:count, 0])
-        centre = candidates.mean(0)
-        axes_of, names = np.eye(2), ("$z_1$", "$z_2$")
+        centre, axes_of, names = np.zeros(2), np.eye(2), ("$z_1$", "$z_2$")
         if candidates.shape[1] > 2:
+            centre = candidates.mean(0)
             axes_of, names = np.linalg.svd(candidates - centre, full_matrices=False)[2][:2].T, ("PC 1", "PC 2")
         flat, here, there = ((points - centre) @ axes_of for points in (candidates, z, following))
-        if candidates.shape[1] == 2:  # no rotation, so no shift either
-            flat, here, there = (points + centre for points in (flat, here, there))
         fig = Figure(figsize=(0.4 + 2.9 * count, 3.3), layout="constrained")
         FigureCanvasAgg(fig)
         panels = np.atleast_1d(np.asarray(fig.subplots(1, count, sharex=True, sharey=True)))
         for k, ax in enumerate(panels):
             share = probability[k] / probability[k].max()
             likely = np.flatnonzero(share > _FAINTEST)
-            ax.scatter(*flat.T, s=3, lw=0, color="#cccccc")
+            ax.scatter(*flat.T, s=3, lw=0, color=_CANDIDATES)
             ax.scatter(*flat[likely].T, s=9, lw=0, color=_COLOURS[k], alpha=share[likely])
             ax.plot(*here[k], ls="none", marker="o", ms=8, mfc="none", mec="black", mew=1.4)
             ax.plot(*there[k], ls="none", marker="X", ms=8, mfc="white", mec="black", mew=1.0)
@@ -73,7 +72,7 @@ def _histograms(
     FigureCanvasAgg(fig)
     ax = fig.add_subplot()
     edges = np.histogram_bin_edges(candidates, bins=_BINS).tolist()
-    ax.hist(candidates, bins=edges, density=True, color="#cccccc")
+    ax.hist(candidates, bins=edges, density=True, color=_CANDIDATES)
     for k, colour in enumerate(_COLOURS[: len(z)]):
         ax.hist(candidates, bins=edges, weights=probability[k], density=True, histtype="step", color=colour, lw=1.4)
         ax.plot(z[k], 0, marker="o", ms=8, mfc="none", mec=colour, mew=1.6, clip_on=False, zorder=5)
@@ -88,7 +87,7 @@ def _histograms(
 def _legend(fig: Figure, candidates: str, probability: str) -> None:
     mark = {"ls": "none", "mec": "black", "ms": 7}
     handles = [
-        Line2D([], [], ls="none", marker="s", color="#cccccc", label=candidates),
+        Line2D([], [], ls="none", marker="s", color=_CANDIDATES, label=candidates),
         Line2D([], [], ls="none", marker="s", color=_COLOURS[0], label=probability),
         Line2D([], [], marker="o", mfc="none", label="$z$", **mark),
         Line2D([], [], marker="X", mfc="white", label="what followed", **mark),
