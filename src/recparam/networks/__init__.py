@@ -1,0 +1,9 @@
+"""Networks ready to use as recognition models: the centre-of-mass CNN of Fig. 2, an MLP, a small CNN,
+and convolutions over time.
+"""
+
+from recparam.networks.batch_norm import recalibrate_batch_norm
+from recparam.networks.centre_of_mass import CentreOfMassCNN
+from recparam.networks.encoders import MLP, ConvEncoder, Standardised, TemporalConv
+
+__all__ = ["MLP", "CentreOfMassCNN", "ConvEncoder", "Standardised", "TemporalConv", "recalibrate_batch_norm"]
