@@ -4,8 +4,8 @@ import json
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 import recparam as rp
+from quick_fits import quick, reflected_walk
 from recparam.bounds import Bound
 from recparam.data.pairs import by_index, consecutive
 from recparam.data.recording import Recording
@@ -33,19 +34,13 @@ quiet = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning", "ign
 def walk(rows: int = 600, *, columns: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A walk in the unit square seen through a smooth map, and the walk itself."""
     rng = np.random.default_rng(seed)
-    z = np.zeros((rows, 2))
-    for t in range(1, rows):
-        z[t] = np.abs(z[t - 1] + 0.1 * rng.normal(size=2))
-        z[t] = 1 - np.abs(1 - z[t])
+    z = reflected_walk(rng, rows, step=0.1)
     mix = np.random.default_rng(1).normal(size=(2, columns))
     return np.tanh(2 * (z - 0.5) @ mix) + 0.02 * rng.normal(size=(rows, columns)), z
 
 
 X, Z = walk()
-
-
-def estimator(**settings: Any) -> rp.RPMEstimator:
-    return rp.RPMEstimator(**{"max_steps": 30, "random_state": 0, "restarts": 1, "batch_size": 128} | settings)
+estimator = partial(quick, max_steps=30)
 
 
 @pytest.fixture(scope="module")

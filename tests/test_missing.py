@@ -1,6 +1,7 @@
 """Single values that are missing, declared by a mask: how they are read, and latents in spite of them."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.linear_model import LinearRegression
 from torch import nn
 
 import recparam as rp
+from quick_fits import quick, reflected_walk
 from recparam.data.pairs import aligned, consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import FitWarning
@@ -21,10 +23,7 @@ ROWS, FIT, TEST = 800, slice(600), slice(600, None)
 def walk() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A walk in the unit square, a smooth view of it in 12 columns, and which of its values were seen: two thirds."""
     rng = np.random.default_rng(0)
-    z = np.zeros((ROWS, 2))
-    for t in range(1, ROWS):
-        z[t] = np.abs(z[t - 1] + 0.1 * rng.normal(size=2))
-        z[t] = 1 - np.abs(1 - z[t])
+    z = reflected_walk(rng, ROWS, step=0.1)
     x = 5 + np.tanh(2 * (z - 0.5) @ rng.normal(size=(2, 12)))
     seen = rng.random(x.shape) > 1 / 3
     seen[[3, 700]] = False
@@ -34,10 +33,7 @@ def walk() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 Z, X, SEEN = walk()
 HOLED = np.where(SEEN, X, np.nan)
 MASKED = Recording.of(HOLED, mask=SEEN)
-
-
-def estimator(**settings: object) -> rp.RPMEstimator:
-    return rp.RPMEstimator(**{"max_steps": 60, "random_state": 0, "restarts": 1, "batch_size": 128} | settings)
+estimator = partial(quick, max_steps=60)
 
 
 @pytest.fixture(scope="module")

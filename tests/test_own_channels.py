@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.linear_model import LinearRegression
 from torch import nn
 
 import recparam as rp
+from quick_fits import quick, reflected_walk
 from recparam.data.channels import own_channels
 from recparam.data.conditioned import nearest
 from recparam.data.pairs import aligned, by_index, consecutive
@@ -25,10 +27,7 @@ LENGTHS = (500, 400)
 def session(rows: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A walk in the unit square, and a smooth view of it that is this session's own."""
     rng = np.random.default_rng(seed)
-    z = np.zeros((rows, 2))
-    for t in range(1, rows):
-        z[t] = np.abs(z[t - 1] + 0.2 * rng.normal(size=2))
-        z[t] = 1 - np.abs(1 - z[t])
+    z = reflected_walk(rng, rows, step=0.2)
     return z, np.tanh(2 * (z - 0.5) @ rng.normal(size=(2, width))) + 0.02 * rng.normal(size=(rows, width))
 
 
@@ -39,10 +38,7 @@ PAIRS = nearest(RECORDING, PLACE + 0.02 * np.random.default_rng(0).normal(size=P
 # One in ten of those that cross: what aligns the sessions is then a small part of the pairs.
 CROSSES = RECORDING.sessions[PAIRS.first] != RECORDING.sessions[PAIRS.second]
 FEW = PAIRS.where(~CROSSES | (np.arange(len(PAIRS)) % 10 == 0))
-
-
-def estimator(**settings: object) -> rp.RPMEstimator:
-    return rp.RPMEstimator(**{"max_steps": 60, "random_state": 0, "restarts": 1, "batch_size": 128} | settings)
+estimator = partial(quick, max_steps=60)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.linear_model import LinearRegression
 from torch import nn
 
 import recparam as rp
+from quick_fits import quick, reflected_walk
 from recparam.data.pairs import aligned, consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import FitWarning
@@ -23,19 +25,13 @@ TEST = slice(600, None)
 def views(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A walk in the unit square, and two linear views of it, of 8 and 5 columns, with noise of their own."""
     rng = np.random.default_rng(seed)
-    z = np.zeros((ROWS, 2))
-    for t in range(1, ROWS):
-        z[t] = np.abs(z[t - 1] + 0.2 * rng.normal(size=2))
-        z[t] = 1 - np.abs(1 - z[t])
+    z = reflected_walk(rng, ROWS, step=0.2)
     x, y = (z @ rng.normal(size=(2, width)) + 0.05 * rng.normal(size=(ROWS, width)) for width in (8, 5))
     return z, x, y
 
 
 Z, X, Y = views()
-
-
-def estimator(**settings: object) -> rp.RPMEstimator:
-    return rp.RPMEstimator(**{"max_steps": 90, "random_state": 0, "restarts": 1, "batch_size": 128} | settings)
+estimator = partial(quick, max_steps=90)
 
 
 @pytest.fixture(scope="module")
