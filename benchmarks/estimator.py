@@ -15,24 +15,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LinearRegression
 
 import recparam as rp
 from recparam.data.readers import read
 from recparam.estimator import FitWarning
+from recparam.evaluation import LinearDecoder, r2
 
 
-def r2(z: np.ndarray, truth: np.ndarray, rows: int) -> str:
-    predicted = LinearRegression().fit(z[:rows], truth[:rows]).predict(z[rows:])
-    rest = truth[rows:]
-    each = 1 - ((rest - predicted) ** 2).sum(0) / ((rest - rest.mean(0)) ** 2).sum(0)
-    return " ".join(f"{value:.3f}" for value in each)
+def r2_text(z: np.ndarray, truth: np.ndarray, rows: int) -> str:
+    predicted = LinearDecoder().fit(z[:rows], truth[:rows]).predict(z[rows:])
+    return " ".join(f"{r2(one, true):.3f}" for one, true in zip(predicted.T, truth[rows:].T, strict=True))
 
 
 def report(name: str, data: np.ndarray, truth: np.ndarray, rows: int, seeds: list[int], **settings: object) -> None:
     print(f"\n{name}: {data.shape}, fitted on {rows}, {settings}")
     flat = data.reshape(len(data), -1).astype(np.float32)
-    print(f"  PCA-{truth.shape[1]}      R2 {r2(PCA(2, random_state=0).fit(flat[:rows]).transform(flat), truth, rows)}")
+    pca = PCA(2, random_state=0).fit(flat[:rows])
+    print(f"  PCA-2      R2 {r2_text(pca.transform(flat), truth, rows)}")
     for seed in seeds:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FitWarning)
@@ -42,8 +41,8 @@ def report(name: str, data: np.ndarray, truth: np.ndarray, rows: int, seeds: lis
             est = rp.RPMEstimator(random_state=seed, **settings).fit(data[:rows])
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         print(
-            f"  seed {seed}  untrained R2 {r2(untrained.transform(data), truth, rows)}  "
-            f"fitted R2 {r2(est.transform(data), truth, rows)}  score {est.score(data[rows:]):.3f} nats  "
+            f"  seed {seed}  untrained R2 {r2_text(untrained.transform(data), truth, rows)}  "
+            f"fitted R2 {r2_text(est.transform(data), truth, rows)}  score {est.score(data[rows:]):.3f} nats  "
             f"{est.history_[-1]['step']} steps  {cpu:.0f} CPU s  {wall:.0f} s",
             flush=True,
         )

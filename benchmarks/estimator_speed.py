@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from recparam.evaluation import LinearDecoder, r2
+
 STEPS, BATCH, RATE, ROWS = 500, 512, 3e-3, 8000
 LAGS, HIDDEN = (1, 2, 3), (64, 64)
 
@@ -91,14 +93,6 @@ def by_estimator(x: np.ndarray) -> np.ndarray:
 WAYS = {"cebra": by_cebra, "bare loop": by_loop, "estimator": by_estimator}
 
 
-def r2(z: np.ndarray, truth: np.ndarray) -> list[float]:
-    """R2 on the rows after those fitted, per column, of least squares on those."""
-    design = np.c_[z, np.ones(len(z))]
-    weights = np.linalg.lstsq(design[:ROWS], truth[:ROWS], rcond=None)[0]
-    rest = truth[ROWS:]
-    return (1 - ((rest - design[ROWS:] @ weights) ** 2).sum(0) / ((rest - rest.mean(0)) ** 2).sum(0)).tolist()
-
-
 def measure(way: str, file: Path) -> dict[str, Any]:
     """CPU seconds, growth of peak memory in MiB, and R2 of one fit, in this process."""
     import torch
@@ -112,7 +106,9 @@ def measure(way: str, file: Path) -> dict[str, Any]:
     z = WAYS[way](x)
     seconds = time.process_time() - start
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    return {"seconds": seconds, "peak_mib": peak, "r2": r2(z, truth)}
+    predicted = LinearDecoder().fit(z[:ROWS], truth[:ROWS]).predict(z[ROWS:])
+    scores = [r2(one, true) for one, true in zip(predicted.T, truth[ROWS:].T, strict=True)]
+    return {"seconds": seconds, "peak_mib": peak, "r2": scores}
 
 
 def main() -> None:
