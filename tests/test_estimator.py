@@ -24,7 +24,7 @@ from quick_fits import quick, reflected_walk
 from recparam.bounds import Bound
 from recparam.data.pairs import by_index, consecutive
 from recparam.data.recording import Recording
-from recparam.estimator import FitWarning, fitting
+from recparam.estimator import FitWarning
 from recparam.estimator.alarms import alarms
 from recparam.storage import StorageError, load_state, save_state
 
@@ -103,17 +103,6 @@ def test_starts_take_several_dropouts_in_turn_and_the_chosen_one_is_kept(tmp_pat
     assert ("50% of them hidden in training" in est.describe()) == (share == 0.5)
     est.save(tmp_path / "model")
     assert rp.RPMEstimator.load(tmp_path / "model").encoder_.dropout.p == share
-
-
-def test_of_starts_that_are_as_good_the_one_with_more_dropout_goes_on():
-    def look(value):  # a standard error of about .1
-        each = value + torch.tensor([-1.0, 1.0]).repeat(50)
-        return Bound(each.mean(), each, "elbo", "estimate", ceiling=9.0)
-
-    looks = [look(value) for value in (2.0, 1.95, 1.99, 1.97, 1.5)]
-    assert fitting._choose(looks, (0.0, 0.3)) == 3
-    assert fitting._choose(looks[:1] + looks[4:], (0.0, 0.3)) == 0
-    assert fitting._choose(looks, (0.3,)) == 0
 
 
 @pytest.mark.parametrize("dropout", [(), 1.0, (0.0, 1.5), "much", (0.0, None)])

@@ -46,7 +46,7 @@ class RPMEstimator(Fitted):
         learning_rate: Of Adam, for the first half of the steps; it falls to nought over the second.
         dropout: Share of the entries of a row that short-named encoders (but the centre of mass) are not shown in
             training, between 0 and 1; or several, which the starts take in turn, so that the held-out bound chooses:
-            little data need more. Of starts within one standard error of the best, one with the largest goes on.
+            little data need more.
         restarts: Starts from other weights. Each takes a tenth of the steps, and the one with the best held-out bound
             goes on; labels have no part in it.
         validation_fraction: Part of the rows of each session, at its end, that is held out to choose among starts and
@@ -264,7 +264,6 @@ class RPMEstimator(Fitted):
             models,
             fitted,
             held_out,
-            dropouts=np.atleast_1d(self.dropout).tolist(),
             plan=plan,
             bank_rows=bank,
             device=device_of(self.accelerator),

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from recparam.bounds import Bound
 from recparam.data.pairs import Pairs
 from recparam.estimator.choices import nearest
 from recparam.estimator.resuming import Checkpoint
@@ -50,20 +49,18 @@ def climb(
     fitted: Pairs,
     held_out: Pairs,
     *,
-    dropouts: Sequence[float],
     plan: Plan,
     bank_rows: np.ndarray,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[Ascent, Starts]:
-    """Train several starts for a tenth of the steps, and the one that the held-out bound chooses to the end.
+    """Train several starts for a tenth of the steps, and the one with the best held-out bound to the end.
 
     Args:
         models: The starts.
         fitted: Pairs to fit.
         held_out: Pairs to look at.
-        dropouts: Of the starts, in turn.
         plan: Numbers.
         bank_rows: Which of the fitted pairs are the bank.
         device: Where to train.
@@ -110,7 +107,7 @@ def climb(
         first = plan.steps if len(ascents) == 1 else max(every, int(plan.steps * _FIRST) // every * every)
         for ascent in ascents:
             ascent.run(first)
-        best = ascents[_choose([ascent.best for ascent in ascents], dropouts)]
+        best = max(ascents, key=lambda ascent: float(ascent.best))
         table += [
             {"seed": a.seed, "steps": a.step, "validation_nats": float(a.best), "chosen": a is best} for a in ascents
         ]
@@ -120,19 +117,6 @@ def climb(
         checkpoint.write(state, now=True)
     chosen.restore()
     return chosen, table
-
-
-def _choose(looks: Sequence[Bound], dropouts: Sequence[float]) -> int:
-    """The best by the held-out bound, of those with the largest dropout that come within a standard error of it.
-
-    What is that close is no worse as far as anybody knows, and more dropout holds in data further away: the
-    one-standard-error rule of Breiman, Friedman, Olshen & Stone (1984).
-    """
-    top = max(looks, key=float)
-    shares = [dropouts[number % len(dropouts)] for number in range(len(looks))]
-    least = float(top) - np.nan_to_num(top.standard_error, posinf=0.0)
-    close = [number for number, look in enumerate(looks) if float(look) >= least]
-    return max(close, key=lambda number: (shares[number], float(looks[number])))
 
 
 def split_off(pairs: Pairs, fraction: float) -> tuple[Pairs, Pairs]:
