@@ -11,6 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 PLAIN = {
+    "rp.Groups(rp.Cosine(), 3)": "groups as lists of dimensions, such as [[0, 1], [2, 3]]; got 3",
+    "rp.Groups(rp.Cosine(), [[0]], rest='all')": "rest=None or 'free'; got 'all'",
+    "rp.Groups(torch.nn.Identity(), [[0]])": "coupling as a recparam Coupling, such as rp.Cosine(); got Identity()",
+    "rp.After(rp.Cosine(), rp.Cosine())": "transition as a recparam transition, such as rp.ConstantVelocity()",
+    "rp.AtLag(3, 2)": "coupling as a recparam Coupling, such as rp.Cosine(); got 3",
+    "rp.InfoNCEPrior(rp.Cosine(), first=3)": "first as a recparam Coupling of order 1",
+    "rp.StepLength('far')": "radius > 0, a finite number; got 'far'",
     "model.elbo(x.numpy(), x)": "x as a tensor; got ndarray",
     "model.elbo(x, [[1.0, 2.0]])": "x_prime as a tensor; got list",
     "model.elbo(x, x, side='uper')": "side=None, 'upper' or 'lower'; got 'uper'",

@@ -182,7 +182,7 @@ class Assembly(nn.Module):
         """The bound; a warning if it sits at its ceiling, unless it is the objective of a training step."""
         bank = recognised.joint.bank
         if not self._learning:
-            steps = len(recognised.particles.latents) - 1
+            steps = self.prior.scored_steps(len(recognised.particles.latents))
             warn_at_ceiling(bound, rows=bank.size, source=bank.source, steps=steps, stacklevel=3)
         return bound
 

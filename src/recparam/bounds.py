@@ -268,7 +268,9 @@ def infonce(
     return Bound(per_observation.mean(), per_observation, "mi", kind, nats, terms)
 
 
-def infinite_infonce(coupling: Coupling, recognised: Recognised, *, side: Literal["lower"] | None = None) -> Bound:
+def infinite_infonce(
+    critic: Coupling | InfoNCEPrior, recognised: Recognised, *, side: Literal["lower"] | None = None
+) -> Bound:
     """The infinite-sample InfoNCE objective: the ELBO under the InfoNCE prior, read as a bound on the MI.
 
     Equation: 7, 23, 24, 25
@@ -278,7 +280,7 @@ def infinite_infonce(coupling: Coupling, recognised: Recognised, *, side: Litera
     I_N <= MI and I_inf <= MI hold for every f; I_N <= I_inf, and growth of I_N with N, only for the optimal f.
 
     Args:
-        coupling: log f_theta.
+        critic: log f_theta, or an InfoNCE prior that holds it.
         recognised: Latents and R. Only with the whole data set as bank is the inner expectation exact.
         side: "lower" takes the lower side of -log Z (see `elbo`), which needs no own row in the bank and has no
             ceiling.
@@ -289,7 +291,8 @@ def infinite_infonce(coupling: Coupling, recognised: Recognised, *, side: Litera
         without a side, a bank of other data gives an "estimate", since an upper bound on I_inf is no bound on the
         MI, and so does any bank whose rows are not independent (`exclude_within`, repeated identities).
     """
-    value = elbo(InfoNCEPrior(coupling), recognised, side=side)
+    prior = critic if isinstance(critic, InfoNCEPrior) else InfoNCEPrior(critic)
+    value = elbo(prior, recognised, side=side)
     kept = side is None and recognised.joint.situation == "batch" and not recognised.joint.bank.dependent
     kind: Kind = "lower" if (kept or value.kind in ("exact", "lower")) and _of_its_law(recognised) else "estimate"
     return replace(value, of="mi", kind=kind)
@@ -347,7 +350,7 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
 def warn_at_ceiling(
     bound: Bound, *, rows: int, source: str = "batch", steps: int = 1, stacklevel: int = 2
 ) -> None:
-    """Warn where a value sits at its ceiling: within 0.1 nats of it, for J > 2 within 0.1 (J - 1).
+    """Warn where a value sits at its ceiling: within 0.1 nats of it, for a chain within 0.1 per step that is scored.
 
     The text depends on the rows alone, so that Python's default filter shows it once per line of code.
 
@@ -355,7 +358,7 @@ def warn_at_ceiling(
         bound: What was computed.
         rows: Size of the bank that it comes from.
         source: What to enlarge.
-        steps: J - 1.
+        steps: How many steps of the chain have a term, J - 1 for a pair's priors.
         stacklevel: As in `warnings.warn`, of the line to blame.
     """
     if bound.ceiling is None or not float(bound) > bound.ceiling - _AT_CEILING * steps:
@@ -463,4 +466,4 @@ def _ceiling(prior: Prior, recognised: Recognised, side: Side) -> float | None:
     if joint.situation != "queue":  # in a queue all rows weigh the same, and no row exceeds the limit
         if not recognised.whole:  # a few rows, or rows weighted otherwise, may exceed the limit of the whole
             return None
-    return (len(recognised.particles.latents) - 1) * joint.bank.entropy
+    return prior.scored_steps(len(recognised.particles.latents)) * joint.bank.entropy

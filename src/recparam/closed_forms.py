@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from recparam.couplings import Bilinear, Coupling, CouplingSum, GaussianRBF, OnDimensions
+from recparam.couplings import Bilinear, Coupling, CouplingSum, GaussianRBF, Groups, OnDimensions
 from recparam.ops import IntegratedDistance, IntegratedDotProduct, OnColumns, Score, SumOfScores
 from recparam.recognition import gaussian_parameters
 
@@ -38,7 +38,7 @@ def expected_log_f(coupling: Coupling, z: Moments, z_prime: Moments) -> Float[Te
         bilinear  mu^T theta mu'
 
     Args:
-        coupling: `GaussianRBF`, `Bilinear`, `OnDimensions` of them, or their sum.
+        coupling: `GaussianRBF`, `Bilinear`, `OnDimensions` or `Groups` of them, or their sum.
         z: Mean mu and variance s^2, shape (..., D).
         z_prime: Mean mu' and variance s'^2, shape (..., D').
 
@@ -48,7 +48,7 @@ def expected_log_f(coupling: Coupling, z: Moments, z_prime: Moments) -> Float[Te
     Raises:
         ValueError: A coupling without a closed form.
     """
-    if isinstance(coupling, CouplingSum):
+    if isinstance(coupling, CouplingSum | Groups):
         return torch.stack([expected_log_f(part, z, z_prime) for part in coupling.parts]).sum(0)
     if isinstance(coupling, OnDimensions):
         z = Moments(*(part[..., coupling.dims] for part in z))
@@ -68,7 +68,8 @@ def expected_score(coupling: Coupling, width: int) -> Score:
         bilinear  z^T theta mu' + 1/2 sum_e ((theta^T z)_e s'_e)^2
 
     Args:
-        coupling: `GaussianRBF`, `Bilinear`, `OnDimensions` of them, or their sum on disjoint dimensions of z'.
+        coupling: `GaussianRBF`, `Bilinear`, `OnDimensions` or `Groups` of them, or their sum on disjoint
+            dimensions of z'.
         width: Width D' of z'.
 
     Returns:
@@ -91,7 +92,7 @@ def expected_score(coupling: Coupling, width: int) -> Score:
     if isinstance(coupling, OnDimensions):
         inner, means = expected_score(coupling.coupling, len(coupling.dims_prime)), coupling.dims_prime
         return OnColumns(inner, coupling.dims, means + [width + d for d in means])
-    if isinstance(coupling, CouplingSum):
+    if isinstance(coupling, CouplingSum | Groups):
         read = [d for part in coupling.parts for d in _dims_prime(part, width)]
         if len(set(read)) < len(read):
             raise ValueError(
@@ -106,7 +107,7 @@ def _dims_prime(coupling: Coupling, width: int) -> set[int]:
     """The dimensions of z' that a coupling reads."""
     if isinstance(coupling, OnDimensions):
         return {coupling.dims_prime[d] for d in _dims_prime(coupling.coupling, len(coupling.dims_prime))}
-    if isinstance(coupling, CouplingSum):
+    if isinstance(coupling, CouplingSum | Groups):
         return {d for part in coupling.parts for d in _dims_prime(part, width)}
     return set(range(width))
 
@@ -114,5 +115,5 @@ def _dims_prime(coupling: Coupling, width: int) -> set[int]:
 def _message(coupling: Coupling) -> str:
     return (
         f"Expected a coupling with Gaussian integrals for expectation='analytic', rp.GaussianRBF or rp.Bilinear, "
-        f"rp.OnDimensions of them or their sum; got {type(coupling).__name__}. Use expectation='sampled'."
+        f"rp.OnDimensions or rp.Groups of them, or their sum; got {type(coupling).__name__}. Use expectation='sampled'."
     )

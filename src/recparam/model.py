@@ -231,7 +231,7 @@ class RPM(Assembly):
                 f"rp.EpsilonGaussian(net, epsilon=...) (Eq. 46; see docs/deterministic.md)."
             )
         drawn: Side = "lower" if recognised.joint.situation == "exact_sampled" else None
-        lower = self._looked_at(bounds.infinite_infonce(self.prior.coupling, recognised, side=drawn), recognised)
+        lower = self._looked_at(bounds.infinite_infonce(self.prior, recognised, side=drawn), recognised)
         if recognised.joint.situation == "exact":
             return MutualInformation(lower, lower, None)
         left_out = bounds.elbo(self.prior, recognised, side="upper")
@@ -291,12 +291,12 @@ class RPM(Assembly):
         situation = recognised.joint.situation
         exact = situation in ("exact", "exact_sampled")
         elbo = bounds.elbo(self.prior, recognised, side=None if exact else "upper")
-        if coupling is None:
+        if critic is None:
             mi = bounds.mutual_information(recognised, side=None if exact else "lower")
         else:
             # drawn latents of a whole data set: only the lower side of -log Z errs downwards
             side = "lower" if situation == "exact_sampled" else None
-            mi = bounds.infinite_infonce(coupling, recognised, side=side)
+            mi = bounds.infinite_infonce(critic, recognised, side=side)
         return bounds.decompose(elbo, self._looked_at(mi, recognised))
 
     def infonce(self, *observations: Tensor, constant: float | Literal["tight", "paper"] = "tight") -> Bound:

@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from recparam.banks import Bank, Queries
 from recparam.closed_forms import Moments, expected_log_f, expected_score
-from recparam.couplings import Coupling
+from recparam.couplings import ChainStep, Coupling, chain_steps, latent_names
 from recparam.joint import RecognitionJoint, Situation
 from recparam.marginals import Recognised
 from recparam.ops.checks import check_count, check_finite, check_tensor, explain_dtype, is_finite_number
@@ -64,8 +64,16 @@ class Prior(nn.Module, ABC):
         """
 
     def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
-        """Whether the value cannot exceed (J - 1) times the entropy of the bank's weights."""
+        """Whether the value cannot exceed the entropy of the bank's weights times the steps that are scored."""
         return False
+
+    def scored_steps(self, length: int) -> int:
+        """How many steps of a chain of J latents have a term of their own, each of which the bank limits."""
+        return length - 1
+
+    def formula(self) -> str:
+        """What the prior is, in one line of the paper's notation."""
+        return type(self).__name__
 
     def log_conditional(
         self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"], log_base: Float[Tensor, " G"]
@@ -160,10 +168,13 @@ class InfoNCEPrior(Prior):
         l(z, z') = log f(z, z') - log Z(z)
 
     R(z) R(z') cancels, so no density is ever asked for. For J > 2 the latents form a chain and l is the sum
-    of its steps.
+    of its steps, P(z_1..z_J) = R(z_1) prod_t P(z_{t+1}|z_{t-p+1}..z_t) with a coupling of order p. In the first steps
+    there are fewer than p earlier latents: there the factors of f count that read no more than there are, else
+    `first`, and where neither is, z_{t+1} keeps its R(z_{t+1}) and the step is zero.
 
     Args:
         coupling: log f_theta.
+        first: A coupling of order 1 for the first steps, where `coupling` has no factor that reads so little.
 
     Example:
         >>> import torch
@@ -175,31 +186,59 @@ class InfoNCEPrior(Prior):
 
     needs_density: ClassVar[bool] = False
 
-    def __init__(self, coupling: Coupling) -> None:
+    def __init__(self, coupling: Coupling, *, first: Coupling | None = None) -> None:
         super().__init__()
         if not isinstance(coupling, Coupling):
             raise ValueError(f"Expected coupling to be a recparam Coupling, as rp.GaussianRBF(); got {coupling!r}.")
+        if first is not None and (not isinstance(first, Coupling) or first.order != 1):
+            raise ValueError(
+                f"Expected first as a recparam Coupling of order 1, which the second latent is scored with; got "
+                f"{first!r}."
+            )
         self.coupling = coupling
+        self.first = first
+
+    def formula(self) -> str:
+        """P(z'|z) and log f with the values learned so far."""
+        context, z_prime = latent_names(self.coupling.order)
+        given = ", ".join(context)
+        return (
+            f"P({z_prime}|{given}) = R({z_prime}) f({given}, {z_prime}) / Z({given}), {self.coupling.formula()}"
+        )
+
+    def scored_steps(self, length: int) -> int:
+        """The steps with a coupling."""
+        return len(self._steps(length))
+
+    def _steps(self, length: int) -> list[ChainStep]:
+        return chain_steps(self.coupling, self.first, length)
 
     def initialise(self, *latents: Float[Tensor, "B _D"]) -> None:
         """Set the coupling's data-driven starting values from consecutive latents, once.
 
         Several processes use the latents of all, so that their copies of the model start alike.
         """
-        if not self.coupling.initialised:
-            self.check_widths([z.shape[-1] for z in latents])
-            latents = tuple(gather_rows(z.detach()) for z in latents)
-            self.coupling.initialise(torch.cat(latents[:-1]), torch.cat(latents[1:]))
+        couplings = [part for part in (self.coupling, self.first) if part is not None]
+        if all(part.initialised for part in couplings):
+            return
+        widths = [z.shape[-1] for z in latents]
+        self.check_widths(widths)
+        latents = tuple(gather_rows(z.detach()) for z in latents)
+        for part in couplings:
+            whole = part.at_most(len(latents) - 1)
+            if whole is not None and not whole.initialised:  # from every step that has latents enough before it
+                steps = [ChainStep(t, whole) for t in range(whole.order, len(latents))]
+                whole.initialise(torch.cat([s.context(latents) for s in steps]), torch.cat(latents[whole.order :]))
 
     def check_widths(self, widths: Sequence[int]) -> None:
-        """Raise ValueError if consecutive latents do not fit the coupling."""
-        for width, width_prime in zip(widths[:-1], widths[1:], strict=True):
-            self.coupling.check_widths(width, width_prime)
+        """Raise ValueError if the latents do not fit the coupling, or are too few for its order."""
+        for step in self._steps(len(widths)):
+            step.check_widths(widths)
 
     def check_closed_form(self, distributions: Sequence[Distribution]) -> None:
         """Raise ValueError unless the coupling and the latents have Gaussian integrals."""
-        for distribution in distributions[1:]:
-            expected_score(self.coupling, distribution.event_shape[0])
+        for step in self._steps(len(distributions)):
+            expected_score(step.coupling, distributions[step.index].event_shape[0])
         for distribution in distributions:
             gaussian_parameters(distribution)
 
@@ -221,30 +260,35 @@ class InfoNCEPrior(Prior):
         return situation == "exact" or (situation in ("batch", "queue") and side is None)
 
     def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
-        steps = range(1, len(latents))
-        log_f = [self._log_f(t, latents[t - 1], latents[t], recognised) for t in steps]
-        ratios = [self._log_ratio(t, latents[t - 1], latents[t], log_f[t - 1], recognised, side) for t in steps]
+        steps = self._steps(len(latents))
+        log_f = [self._log_f(step, latents, recognised) for step in steps]
+        ratios = [
+            self._log_ratio(step, latents, value, recognised, side) for step, value in zip(steps, log_f, strict=True)
+        ]
         log_ratio, total = torch.stack(ratios).sum(0), torch.stack(log_f).sum(0)
         return Terms(log_ratio, {"log_f": total, "minus_log_Z": log_ratio - total})
 
-    def _log_f(self, index: int, z: Tensor, z_prime: Tensor, recognised: Recognised) -> Tensor:
+    def _log_f(self, step: ChainStep, latents: Sequence[Tensor], recognised: Recognised) -> Tensor:
         """log f(z, z') of one step of the chain, or its expectation over z'.
 
         Not over z, which is drawn all the same: log f and log Z at one z have much of their noise in common, and the
         difference loses it. With the integral over z' alone the value also stays under its ceiling at each draw.
         """
+        z = step.context(latents)
         if recognised.integrated is None:
-            return self.coupling(z, z_prime)
-        return expected_log_f(self.coupling, Moments(z, torch.zeros_like(z)), Moments.of(recognised.integrated[index]))
+            return step.coupling(z, latents[step.index])
+        z_prime = Moments.of(recognised.integrated[step.index])
+        return expected_log_f(step.coupling, Moments(z, torch.zeros_like(z)), z_prime)
 
     def _log_ratio(
-        self, index: int, z: Tensor, z_prime: Tensor, log_f: Tensor, recognised: Recognised, side: Side
+        self, step: ChainStep, latents: Sequence[Tensor], log_f: Tensor, recognised: Recognised, side: Side
     ) -> Tensor:
         """log f(z, z') - log Z(z) of one step of the chain."""
-        joint, queries, score = recognised.joint, recognised.queries, self.coupling.score()
+        joint, queries, score = recognised.joint, recognised.queries, step.coupling.score()
+        index, z, z_prime = step.index, step.context(latents), latents[step.index]
         log_mean = joint.log_expectation
         if recognised.integrated is not None:
-            score, log_mean = expected_score(self.coupling, z_prime.shape[-1]), joint.log_integral
+            score, log_mean = expected_score(step.coupling, z_prime.shape[-1]), joint.log_integral
         if joint.situation == "exact_sampled" and side is not None:
             queries = Queries()  # fresh draws of every row, the row's own included, are unbiased
         keep_own = joint.situation == "exact" or side is None

@@ -17,7 +17,22 @@ from torch import Tensor, nn
 
 from recparam.bases import EstimatedMarginal
 from recparam.bounds import Bound
-from recparam.couplings import Bilinear, Cosine, Coupling, CouplingSum, GaussianRBF, OnDimensions
+from recparam.couplings import (
+    After,
+    AtLag,
+    Bilinear,
+    ConstantVelocity,
+    Cosine,
+    Coupling,
+    CouplingSum,
+    Damped,
+    GaussianRBF,
+    Groups,
+    LinearAR,
+    NeuralTransition,
+    OnDimensions,
+    StepLength,
+)
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, QueueMarginal, Scored
 from recparam.model import RPM
 from recparam.networks import MLP
@@ -50,7 +65,7 @@ from recparam.recognition import (
 INPUT_WIDTH = 4
 """Width of the observations that recognition models in `RECOGNITION_MODELS` take."""
 
-COUPLINGS: Mapping[str, Callable[[int], Coupling]] = {
+_OF_PAIRS: Mapping[str, Callable[[int], Coupling]] = {
     "bilinear": lambda dim: Bilinear(dim),
     "gaussian rbf": lambda dim: GaussianRBF(),
     "gaussian rbf, given": lambda dim: GaussianRBF(lengthscale=0.8),
@@ -58,11 +73,28 @@ COUPLINGS: Mapping[str, Callable[[int], Coupling]] = {
     "cosine": lambda dim: Cosine(temperature=0.5),
     "on dimensions": lambda dim: OnDimensions(GaussianRBF(), [dim - 1]),
     "sum": lambda dim: CouplingSum([OnDimensions(Bilinear(1), [0]), GaussianRBF()]),
+    "step length": lambda dim: StepLength(),
+    "groups": lambda dim: Groups(StepLength(), [[0], list(range(1, dim))]),
+    "groups, each its own": lambda dim: Groups(GaussianRBF(), [[0], [dim - 1]], shared=False, rest="free"),
 }
-"""Constructors of couplings for latents of a given width."""
+
+_OF_WINDOWS: Mapping[str, Callable[[int], Coupling]] = {
+    "at a lag": lambda dim: AtLag(GaussianRBF(), 2),
+    "constant velocity": lambda dim: After(ConstantVelocity(), GaussianRBF()),
+    "damped": lambda dim: After(Damped(), StepLength()),
+    "linear AR(3)": lambda dim: After(LinearAR(3, dim), GaussianRBF()),
+    "neural transition": lambda dim: After(NeuralTransition(2, dim, hidden=8), GaussianRBF()),
+    "two lags": lambda dim: CouplingSum([GaussianRBF(), AtLag(OnDimensions(Bilinear(1), [0]), 3)]),
+    "groups of velocities": lambda dim: OnDimensions(
+        Groups(CouplingSum([After(ConstantVelocity(), GaussianRBF()), StepLength()]), [[0]]), [dim - 1]
+    ),
+}
+
+COUPLINGS: Mapping[str, Callable[[int], Coupling]] = {**_OF_PAIRS, **_OF_WINDOWS}
+"""Constructors of couplings for latents of a given width; some read several earlier latents."""
 
 PRIORS: Mapping[str, Callable[[int], Prior]] = {
-    **{f"infonce, {name}": lambda dim, make=make: InfoNCEPrior(make(dim)) for name, make in COUPLINGS.items()},
+    **{f"infonce, {name}": lambda dim, make=make: InfoNCEPrior(make(dim)) for name, make in _OF_PAIRS.items()},
     "optimal": lambda dim: OptimalPrior(),
     "joint gaussian": lambda dim: JointGaussianPrior(dim),
     "joint categorical": lambda dim: JointCategoricalPrior(dim, dim),
@@ -113,7 +145,7 @@ class ConformanceError(AssertionError):
 
 
 def check_coupling(make: Callable[[int], Coupling], *, dim: int = 3) -> None:
-    """Check a coupling: shapes, agreement with its score, gradients, state, scale, dtype and widths.
+    """Check a coupling of any order: shapes, agreement with its score, gradients, state, scale, dtype and widths.
 
     Args:
         make: Builds a fresh coupling for latents of the width it is given.
@@ -123,8 +155,10 @@ def check_coupling(make: Callable[[int], Coupling], *, dim: int = 3) -> None:
         ConformanceError: Names the property that does not hold.
     """
     generator = torch.Generator().manual_seed(0)
-    z, z_prime = (torch.randn(7, dim, generator=generator).requires_grad_() for _ in range(2))
     coupling = make(dim)
+    order = coupling.order
+    z = torch.randn(7, order * dim, generator=generator).requires_grad_()
+    z_prime = torch.randn(7, dim, generator=generator).requires_grad_()
     coupling.initialise(z, z_prime)
     _require(coupling.initialised, "initialise(z, z_prime) leaves `initialised` true")
     before = _state(coupling)
@@ -133,10 +167,10 @@ def check_coupling(make: Callable[[int], Coupling], *, dim: int = 3) -> None:
 
     log_f = coupling(z, z_prime)
     pairs = coupling(z[:, None], z_prime[None])
-    _require(log_f.shape == (7,), f"forward of (7, {dim}) latents has shape (7,), not {tuple(log_f.shape)}")
+    _require(log_f.shape == (7,), f"forward of 7 latents has shape (7,), not {tuple(log_f.shape)}")
     _require(pairs.shape == (7, 7), f"forward broadcasts to shape (7, 7), not {tuple(pairs.shape)}")
     _close(pairs.diagonal(), log_f, "broadcast and row-wise forward agree")
-    _close(coupling(z.expand(2, 7, dim), z_prime), log_f.expand(2, 7), "forward takes several leading axes")
+    _close(coupling(z.expand(2, 7, order * dim), z_prime), log_f.expand(2, 7), "forward takes several leading axes")
 
     tensors = [z, z_prime, *_parameters(coupling).values()]
     scored = coupling.score()(z, z_prime)
@@ -164,7 +198,7 @@ def check_coupling(make: Callable[[int], Coupling], *, dim: int = 3) -> None:
     _require(double(z.double(), z_prime.double()).dtype == torch.float64, "after .double() the value is float64")
 
     for widths in ((dim, dim + 1), (dim + 1, dim), (1, 1)):
-        _check_widths(make(dim), torch.randn(5, widths[0]), torch.randn(5, widths[1]))
+        _check_widths(make(dim), torch.randn(5, order * widths[0]), torch.randn(5, widths[1]))
     _close((coupling + coupling)(z, z_prime), 2 * log_f, "a coupling can be added to another")
 
 
@@ -439,7 +473,8 @@ def _check_widths(coupling: Coupling, z: Tensor, z_prime: Tensor) -> None:
     try:
         value = coupling(z, z_prime)
     except ValueError as error:
-        said = str(widths[0]) in str(error) and str(widths[1]) in str(error)
+        of_z = (str(widths[0]), str(widths[0] // coupling.order))
+        said = any(width in str(error) for width in of_z) and str(widths[1]) in str(error)
         _require(said, f"an error about widths says that {widths} came, not {error}")
     else:
         _require(value.shape == (5,), f"latents of widths {widths} are an error or give one value per row")

@@ -124,8 +124,9 @@ def describe_prior(prior: object, made: Prior) -> str:
     """What a prior means, in one line."""
     if isinstance(prior, str):
         return f"{prior}: {MEANINGS[prior]}"
-    inside = f"({type(made.coupling).__name__})" if isinstance(made, InfoNCEPrior) else ""
-    return f"{type(made).__name__}{inside} (given)"
+    if isinstance(made, InfoNCEPrior):
+        return f"{type(made).__name__}({type(made.coupling).__name__}) (given): {made.formula()}"
+    return f"{type(made).__name__} (given)"
 
 
 def choose_encoder(

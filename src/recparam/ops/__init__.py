@@ -2,19 +2,20 @@
 
 from recparam.ops.checks import NonFiniteError
 from recparam.ops.collectives import gather_rows
+from recparam.ops.distances import AbsoluteDistance, DistanceProfile
 from recparam.ops.engines import use
 from recparam.ops.groups import GroupScore, group
 from recparam.ops.logsumexp import pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
 from recparam.ops.pairs import LeaveOut
 from recparam.ops.ring import pairwise_infonce_ring, pairwise_logsumexp_ring
 from recparam.ops.scores import (
-    AbsoluteDistance,
     BlockScore,
     DotProduct,
     Features,
     GaussianDensity,
     IntegratedDistance,
     IntegratedDotProduct,
+    MappedSides,
     OnColumns,
     ProductScore,
     Score,
@@ -39,6 +40,7 @@ from recparam.ops.summaries import (
 __all__ = [
     "AbsoluteDistance",
     "BlockScore",
+    "DistanceProfile",
     "DotProduct",
     "Features",
     "GaussianDensity",
@@ -47,6 +49,7 @@ __all__ = [
     "IntegratedDistance",
     "IntegratedDotProduct",
     "LeaveOut",
+    "MappedSides",
     "Moments",
     "NonFiniteError",
     "OnColumns",

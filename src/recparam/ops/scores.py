@@ -100,7 +100,7 @@ class DotProduct:
 
     def _sides(self, z: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
         wanted = bank.shape[1:] * 2 if self.weight is None else self.weight.shape
-        _check_widths(z, bank, wanted)
+        check_sides(z, bank, wanted)
         if self.normalise:
             z, bank = torch.nn.functional.normalize(z, dim=-1), torch.nn.functional.normalize(bank, dim=-1)
         if self.weight is not None:
@@ -150,7 +150,7 @@ class SquaredDistance:
 
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """Score every row against every column."""
-        _check_widths(z, bank, (bank.shape[1], bank.shape[1]))
+        check_sides(z, bank, (bank.shape[1], bank.shape[1]))
         difference_AMD = (z[:, None, :] - bank[None, :, :]) / self.lengthscale
         return -0.5 * difference_AMD.square().sum(-1)
 
@@ -158,31 +158,10 @@ class SquaredDistance:
         self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
     ) -> Features:
         """The scaled latents around the bank's centre, and minus half their squared norms."""
-        _check_widths(z, bank, (bank.shape[1], bank.shape[1]))
+        check_sides(z, bank, (bank.shape[1], bank.shape[1]))
         centre, per_scale = bank.detach().mean(0) if centre is None else centre, 1 / self.lengthscale.to(z.dtype)
         rows, columns = (z - centre) * per_scale, (bank - centre) * per_scale
         return Features(rows, columns, -0.5 * rows.square().sum(-1), -0.5 * columns.square().sum(-1))
-
-
-@dataclass(frozen=True)
-class AbsoluteDistance:
-    """Scores `-sum_d |z_d - z'_d| / scale_d`.
-
-    Args:
-        scale: Scalar or (D,), in units of z.
-    """
-
-    scale: Tensor
-
-    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
-        """Score every row against every column."""
-        _check_widths(z, bank, (bank.shape[1], bank.shape[1]))
-        scale = self.scale.to(z.dtype)
-        if not scale.ndim:
-            return -torch.cdist(z, bank, p=1.0) / scale
-        # Around the bank's centre, or dividing by the scale would round away what an offset leaves.
-        centre = bank.detach().mean(0)
-        return -torch.cdist((z - centre) / scale, (bank - centre) / scale, p=1.0)
 
 
 @dataclass(frozen=True)
@@ -193,7 +172,7 @@ class GaussianDensity:
 
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """Log-density of every row under every component."""
-        _check_widths(z, bank, (bank.shape[1] // 2, 2 * z.shape[1]))
+        check_sides(z, bank, (bank.shape[1] // 2, 2 * z.shape[1]))
         mean_MD, scale_MD = bank.chunk(2, dim=-1)
         standard_AMD = (z[:, None, :] - mean_MD[None]) / scale_MD[None]
         return -0.5 * standard_AMD.square().sum(-1) - _log_normaliser(scale_MD)
@@ -202,7 +181,7 @@ class GaussianDensity:
         self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
     ) -> Features:
         """z and its square against mean and -1/2, both over the variance, around the centre of the means."""
-        _check_widths(z, bank, (bank.shape[1] // 2, 2 * z.shape[1]))
+        check_sides(z, bank, (bank.shape[1] // 2, 2 * z.shape[1]))
         mean_MD, scale_MD = bank.chunk(2, dim=-1)
         centre = mean_MD.detach().mean(0) if centre is None else centre.chunk(2)[0]
         z, mean_MD, precision_MD = z - centre, mean_MD - centre, scale_MD.square().reciprocal()
@@ -236,7 +215,7 @@ class IntegratedDotProduct:
         return DotProduct().features(rows, columns, centre=None if centre is None else _with_half_variance(centre))
 
     def _sides(self, z: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
-        _check_widths(z, bank, (self.weight.shape[0], 2 * self.weight.shape[1]))
+        check_sides(z, bank, (self.weight.shape[0], 2 * self.weight.shape[1]))
         z = z @ self.weight.to(z.dtype)
         return torch.cat([z, z.square()], -1), _with_half_variance(bank)
 
@@ -327,6 +306,54 @@ class OnColumns:
 
 
 @dataclass(frozen=True)
+class MappedSides:
+    """Applies a score to functions of either side, plus a constant.
+
+    Args:
+        score: The score of what the functions return.
+        rows: Maps z (A, D) to (A, D2), row by row; None leaves it.
+        columns: Maps the bank (M, E) to (M, E2), row by row; None leaves it.
+        constant: A scalar in nats, or None for zero.
+    """
+
+    score: Score
+    rows: Callable[[Tensor], Tensor] | None = None
+    columns: Callable[[Tensor], Tensor] | None = None
+    constant: Tensor | None = None
+
+    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
+        """Score every row against every column."""
+        z, bank = self._of_rows(z), self._of_columns(bank)
+        block = self.score(z, bank)
+        return block if self.constant is None else block + self.constant.to(block.dtype)
+
+    @property
+    def tolerated(self) -> float:
+        """That of the inner score."""
+        return tolerated_in(self.score, torch.float32)
+
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features | None:
+        """The inner score's features of what the functions return."""
+        if not isinstance(self.score, ProductScore):
+            return None
+        centre = None if centre is None else self._of_columns(centre[None])[0].detach()
+        found = self.score.features(self._of_rows(z), self._of_columns(bank), centre=centre)
+        if found is None or self.constant is None:
+            return found
+        constant = self.constant.to(found.rows.dtype)
+        bias = constant.expand(len(z)) if found.row_bias is None else found.row_bias + constant
+        return found._replace(row_bias=bias)
+
+    def _of_rows(self, z: Tensor) -> Tensor:
+        return z if self.rows is None else self.rows(z)
+
+    def _of_columns(self, bank: Tensor) -> Tensor:
+        return bank if self.columns is None else self.columns(bank)
+
+
+@dataclass(frozen=True)
 class SumOfScores:
     """Adds scores of the same rows and columns."""
 
@@ -365,7 +392,8 @@ def largest_norm(values: Float[Tensor, "N D"]) -> Tensor:
     return torch.linalg.vector_norm(values, dim=-1).max()
 
 
-def _check_widths(z: Tensor, bank: Tensor, wanted: Sequence[int]) -> None:
+def check_sides(z: Tensor, bank: Tensor, wanted: Sequence[int]) -> None:
+    """Raise ValueError unless z and bank have these widths."""
     if [z.shape[1], bank.shape[1]] != list(wanted):
         raise ValueError(
             f"Expected z and bank of widths {wanted[0]} and {wanted[1]} for this score; got {z.shape[1]} and "

@@ -1,0 +1,42 @@
+"""Couplings f_theta: how strongly the prior ties one latent to the next, as log f in nats.
+
+A coupling needs no normaliser (Z takes care of that) and no density; `score` describes it to the kernel.
+"""
+
+from recparam.couplings.base import Coupling, latent_names
+from recparam.couplings.bilinear import Bilinear
+from recparam.couplings.chains import ChainStep, chain_steps
+from recparam.couplings.composed import CouplingSum, Groups, OnDimensions
+from recparam.couplings.directions import Cosine
+from recparam.couplings.distances import GaussianRBF
+from recparam.couplings.steps import StepLength
+from recparam.couplings.transitions import (
+    After,
+    AtLag,
+    ConstantVelocity,
+    Damped,
+    LinearAR,
+    NeuralTransition,
+    Transition,
+)
+
+__all__ = [
+    "After",
+    "AtLag",
+    "Bilinear",
+    "ChainStep",
+    "ConstantVelocity",
+    "Cosine",
+    "Coupling",
+    "CouplingSum",
+    "Damped",
+    "GaussianRBF",
+    "Groups",
+    "LinearAR",
+    "NeuralTransition",
+    "OnDimensions",
+    "StepLength",
+    "Transition",
+    "chain_steps",
+    "latent_names",
+]

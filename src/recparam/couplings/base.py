@@ -1,0 +1,282 @@
+"""What every coupling log f_theta(context, z') has in common; it is in nats and needs no normaliser (Z is one)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from recparam.ops import Score
+from recparam.ops.checks import check_count, check_tensor, explain_dtype
+
+if TYPE_CHECKING:
+    from recparam.couplings.composed import CouplingSum
+
+_MEDIAN_ROWS = 1024  # rows used for the median heuristic: enough for two digits, never a large matrix
+
+
+class Coupling(nn.Module, ABC):
+    """log f_theta(z, z') for latents of shape (..., D) and (..., D'), broadcast over the leading axes.
+
+    A coupling of `order` p > 1 reads p earlier latents: its first argument is the context, z_{t-p+1} to z_t side by
+    side, oldest first, of shape (..., p D).
+    """
+
+    @property
+    def order(self) -> int:
+        """How many earlier latents it reads."""
+        return 1
+
+    @abstractmethod
+    def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        """log f of broadcast latents, shape (...)."""
+
+    @abstractmethod
+    def score(self) -> Score:
+        """The same log f as a pairwise score for the kernel."""
+
+    @abstractmethod
+    def _check_widths(self, width: int, width_prime: int) -> None:
+        """Raise ValueError if latents of these widths cannot be coupled."""
+
+    def at_most(self, order: int) -> Coupling | None:
+        """The factors of f that read at most so many earlier latents; None where there are none."""
+        return self if self.order <= order else None
+
+    def expression(self, context: Sequence[str], z_prime: str) -> str:
+        """log f in the paper's notation, with its numbers.
+
+        Args:
+            context: Names of the earlier latents, oldest first, `order` of them or more.
+            z_prime: Name of z'.
+        """
+        return f"log {type(self).__name__}({', '.join([*context[-self.order :], z_prime])})"
+
+    def formula(self) -> str:
+        """One line: log f(z, z') = ... with the values learned so far.
+
+        Example:
+            >>> import recparam as rp
+            >>> (rp.OnDimensions(rp.GaussianRBF(lengthscale=0.5), [0]) + rp.Cosine(0.1)).formula()
+            "log f(z, z') = -1/2 |z[0] - z'[0]|^2 / 0.5^2 + cos(z, z') / 0.1"
+        """
+        context, z_prime = latent_names(self.order)
+        return f"log f({', '.join(context)}, {z_prime}) = {self.expression(context, z_prime)}"
+
+    def initialise(self, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D2"]) -> None:
+        """Set what is to be learned from the data, once; a no-op where nothing is (or it is set already)."""
+
+    @property
+    def initialised(self) -> bool:
+        """Whether every data-driven starting value is set."""
+        return True
+
+    def check_initialised(self) -> None:
+        """Raise ValueError if a data-driven starting value is not set, where there are no pairs to set it from."""
+        if not self.initialised:
+            raise ValueError(
+                "Expected a coupling whose lengthscale is set; got one that waits for data. Call "
+                "model.initialise(x, x_prime) first, or give lengthscale=."
+            )
+
+    def check_widths(self, width: int, width_prime: int) -> None:
+        """Raise ValueError if latents of these widths cannot be coupled; names both widths."""
+        if self.order > 1 and width != self.order * width_prime:
+            raise ValueError(
+                f"Expected z as {self.order} earlier latents side by side, oldest first, {self.order} times as wide as "
+                f"z_prime, for this coupling of order {self.order}; got widths {width} and {width_prime}."
+            )
+        self._check_widths(width, width_prime)
+
+    def forward(self, z: Float[Tensor, "*batch D"], z_prime: Float[Tensor, "*batch2 D2"]) -> Tensor:
+        """log f(z, z').
+
+        Args:
+            z: Shape (..., D), or (..., p D) for a coupling of order p.
+            z_prime: Shape (..., D'), broadcastable with z.
+
+        Returns:
+            Shape (...), in nats.
+
+        Raises:
+            ValueError: The widths or dtypes do not fit, or a data-driven lengthscale cannot be set from one row.
+        """
+        check_tensor("z", z)
+        check_tensor("z_prime", z_prime)
+        self.check_widths(z.shape[-1], z_prime.shape[-1])
+        if not self.initialised:
+            self.initialise(z.reshape(-1, z.shape[-1]), z_prime.reshape(-1, z_prime.shape[-1]))
+        try:
+            return self._log_f(z, z_prime)
+        except RuntimeError as error:
+            explain_dtype(error, "z", z, self)
+            explain_dtype(error, "z_prime", z_prime, self)
+            raise
+
+    def on_pairs(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
+        """log f of every row with every column, for couplings whose score is taken in blocks."""
+        return self._log_f(z[:, None], bank[None])
+
+    def __add__(self, other: Coupling) -> CouplingSum:
+        """log f of a product of couplings."""
+        from recparam.couplings.composed import CouplingSum  # which is a coupling itself
+
+        if not isinstance(other, Coupling):
+            return NotImplemented
+        return CouplingSum([self, other])
+
+
+class ScaledCoupling(Coupling, ABC):
+    """A coupling of differences over a lengthscale, which is learned through its logarithm.
+
+    Without a value it starts at the median distance between latents of different observations, so that the scale of z
+    does not matter.
+
+    Args:
+        lengthscale: Starting value in units of z, positive: a float, or (D,) for one per dimension. None:
+            set from the data by `initialise`, or by the first batch seen.
+        dim: With `lengthscale=None`, the width D for one lengthscale per dimension; None means one for all.
+
+    Raises:
+        ValueError: A lengthscale that is not positive and finite, or latents of different widths.
+    """
+
+    initialised_flag: Tensor
+
+    def __init__(self, lengthscale: float | Float[Tensor, " D"] | None = None, *, dim: int | None = None) -> None:
+        super().__init__()
+        if dim is not None:
+            check_count("dim", dim)
+        given = lengthscale is not None
+        value = positive_values("lengthscale", lengthscale if given else 1.0)
+        if dim is not None:
+            if value.ndim == 1 and value.shape[0] != dim:
+                raise ValueError(f"Expected lengthscale of shape ({dim},) for dim={dim}; got {tuple(value.shape)}.")
+            value = value.expand(dim)
+        self.log_lengthscale = nn.Parameter(value.log().clone())
+        self.register_buffer("initialised_flag", torch.tensor(given))
+
+    @property
+    def lengthscale(self) -> Tensor:
+        """theta, in units of z; scalar or (D,)."""
+        return self.log_lengthscale.exp()
+
+    @property
+    def initialised(self) -> bool:
+        """Whether the lengthscale was given or set from data."""
+        return bool(self.initialised_flag)
+
+    def _norm(self) -> float:
+        """p of the distance (sum_d |z_d - z'_d|^p)^(1/p) that this coupling looks at."""
+        return 2.0
+
+    @torch.no_grad()
+    def initialise(self, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D2"]) -> None:
+        """Median heuristic: theta = median distance between z_i and z'_j, i != j; once.
+
+        Per dimension it is the median absolute difference times sqrt(D) (D^(1/p) where log f is of |z - z'|^p), so
+        that both versions give scores of the same size.
+
+        Args:
+            z: Shape (B, D), B >= 2.
+            z_prime: Shape (B, D).
+
+        Raises:
+            ValueError: Fewer than two rows, or the median distance is zero.
+        """
+        if self.initialised:
+            return
+        self.check_widths(z.shape[-1], z_prime.shape[-1])
+        per_dimension = self.log_lengthscale.ndim > 0
+        self.log_lengthscale.copy_(median_distance(z, z_prime, per_dimension=per_dimension, norm=self._norm()).log())
+        self.initialised_flag.fill_(True)
+
+    def _check_widths(self, width: int, width_prime: int) -> None:
+        check_same_width(width, width_prime)
+        if self.log_lengthscale.ndim and self.log_lengthscale.shape[0] != width:
+            raise ValueError(
+                f"Expected latents of width {self.log_lengthscale.shape[0]}, one per lengthscale; got {width} and "
+                f"{width_prime}."
+            )
+
+    def _over_scale(self, difference: str, norm: str) -> str:
+        """|difference| over the lengthscale, for formulas."""
+        if self.log_lengthscale.ndim:
+            return f"|({difference}) / {number(self.lengthscale)}|{norm}"
+        return f"|{difference}|{norm} / {number(self.lengthscale) if self.initialised else 'theta'}"
+
+
+def median_distance(
+    z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D2"], *, per_dimension: bool, norm: float = 2.0
+) -> Tensor:
+    """The median distance between latents of different observations, a scalar or one per dimension.
+
+    Args:
+        z: Shape (B, D), B >= 2.
+        z_prime: Shape (B, D).
+        per_dimension: Whether each dimension has its own, times D^(1 / norm).
+        norm: p of the distance.
+
+    Raises:
+        ValueError: Fewer than two rows, or a median that is zero.
+    """
+    rows = min(z.shape[0], z_prime.shape[0])
+    if rows < 2:
+        raise ValueError(f"Expected at least 2 rows to set the lengthscale from data; got {rows}. Give lengthscale=.")
+    step = max(1, rows // _MEDIAN_ROWS)
+    z, z_prime = z[:rows:step][:_MEDIAN_ROWS], z_prime[:rows:step][:_MEDIAN_ROWS]
+    other = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+    if per_dimension:
+        columns = [(z[:, None, d] - z_prime[None, :, d])[other].abs().median() for d in range(z.shape[1])]
+        value = torch.stack(columns) * z.shape[1] ** (1 / norm)
+    else:
+        # by columns: no (B, B, D) block, no loss at large offsets
+        powers = sum((z[:, None, d] - z_prime[None, :, d]).abs().pow(norm) for d in range(z.shape[1]))
+        value = torch.as_tensor(powers)[other].pow(1 / norm).median()
+    if not bool((torch.isfinite(value) & (value > 0)).all()):
+        raise ValueError(
+            f"Expected latents that differ between observations, to set the lengthscale; got a median distance of "
+            f"{value.tolist()}. Check the encoder, or give lengthscale=."
+        )
+    return value
+
+
+def check_same_width(width: int, width_prime: int) -> None:
+    """Raise ValueError unless both sides have one width."""
+    if width != width_prime:
+        raise ValueError(f"Expected z and z_prime of the same width; got {width} and {width_prime}.")
+
+
+def check_part(name: str, value: object) -> None:
+    """Raise ValueError unless a value is a coupling."""
+    if not isinstance(value, Coupling):
+        raise ValueError(f"Expected {name} as a recparam Coupling, such as rp.Cosine(); got {value!r}.")
+
+
+def positive_values(name: str, value: object) -> Tensor:
+    """A positive number or vector as a tensor; ValueError otherwise."""
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"Expected {name} > 0 and finite, a float or a vector (D,); got {value!r}.") from error
+    if tensor.ndim > 1 or not bool((torch.isfinite(tensor) & (tensor > 0)).all()):
+        raise ValueError(f"Expected {name} > 0 and finite, a float or a vector (D,); got {value}.")
+    return tensor
+
+
+def latent_names(order: int) -> tuple[list[str], str]:
+    """What formulas call the earlier latents, oldest first, and z'."""
+    if order == 1:
+        return ["z"], "z'"
+    return [*(f"z_{{t-{k}}}" for k in range(order - 1, 0, -1)), "z_t"], "z_{t+1}"
+
+
+def number(value: Tensor) -> str:
+    """A number or short vector for a formula."""
+    if value.ndim:
+        return f"[{', '.join(f'{v:.3g}' for v in value.detach().tolist())}]"
+    return f"{float(value.detach()):.3g}"

@@ -1,0 +1,56 @@
+"""Scores of distances that are no matrix product: taken in blocks of rows, each formed again in backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recparam.ops.scores import check_sides
+
+
+@dataclass(frozen=True)
+class AbsoluteDistance:
+    """Scores `-sum_d |z_d - z'_d| / scale_d`.
+
+    Args:
+        scale: Scalar or (D,), in units of z.
+    """
+
+    scale: Tensor
+
+    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
+        """Score every row against every column."""
+        check_sides(z, bank, (bank.shape[1], bank.shape[1]))
+        scale = self.scale.to(z.dtype)
+        if not scale.ndim:
+            return -torch.cdist(z, bank, p=1.0) / scale
+        # Around the bank's centre, or dividing by the scale would round away what an offset leaves.
+        centre = bank.detach().mean(0)
+        return -torch.cdist((z - centre) / scale, (bank - centre) / scale, p=1.0)
+
+
+@dataclass(frozen=True)
+class DistanceProfile:
+    """Scores a function of the Euclidean distance, |z - z'| or |(z - z') / scale|.
+
+    The distance is formed from differences, and its derivative at zero is taken as zero.
+
+    Args:
+        profile: Maps distances of any shape to nats, one by one.
+        scale: Scalar or (D,), in units of z; None means one.
+    """
+
+    profile: Callable[[Tensor], Tensor]
+    scale: Tensor | None = None
+
+    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
+        """Score every row against every column."""
+        check_sides(z, bank, (bank.shape[1], bank.shape[1]))
+        if self.scale is not None:
+            centre, scale = bank.detach().mean(0), self.scale.to(z.dtype)
+            z, bank = (z - centre) / scale, (bank - centre) / scale
+        return self.profile(torch.cdist(z, bank, compute_mode="donot_use_mm_for_euclid_dist"))
