@@ -172,6 +172,7 @@ BAD: dict[str, tuple[Callable[[rp.RPMEstimator], object], str]] = {
     "another session": (lambda est: est.transform(A, session=1), r"shapes \(8,\), \(5,\); got rows of shape \(8,\)"),
     "session 2": (lambda est: est.transform(B, session=2), "session=2"),
     "prediction": (lambda est: est.predict_next(RECORDING), "share their columns for predict_next"),
+    "candidates": (lambda est: est.next_over_bank(np.zeros((1, 2))), "share their columns for next_over_bank"),
     "draws": (lambda est: est.sample(3), "share their columns for sample"),
     "two modalities": (lambda est: aligned(RECORDING, RECORDING), "own channels. Align one session"),
     "joined": (lambda est: Recording.join([RECORDING, RECORDING]), "own channels"),

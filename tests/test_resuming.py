@@ -282,15 +282,38 @@ def test_a_full_disk_leaves_the_former_run_and_the_fit_is_kept(
     assert rp.RPMEstimator.load(tmp_path / "run").lag == 2
 
 
-@pytest.mark.parametrize("wrong", [["--prior", "gausian"], ["--dropout", "2"], ["--restarts", "0"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--prior", "gausian"],
+        ["--dropout", "2"],
+        ["--restarts", "0"],
+        ["--encoder", "temporal"],
+        ["--encoder", "mpl"],
+        ["--latent-dim", "99"],
+        ["--lag", "9999"],
+        ["--validation-fraction", "0.999"],
+    ],
+)
 def test_settings_that_cannot_be_fitted_leave_an_interrupted_fit(
     wrong: list[str], folder: Path, tmp_path: Path
 ) -> None:
-    state = tmp_path / "run.partial" / "state"
+    state = tmp_path / "run.partial" / "fit.safetensors"
     state.parent.mkdir()
     state.write_text("of a fit")
-    assert main(["fit", str(folder / "data.npy"), "--out", str(tmp_path / "run"), "--overwrite", *wrong]) == 2
+    words = ["fit", str(folder / "data.npy"), "--out", str(tmp_path / "run"), "--overwrite", *QUICK, *wrong]
+    assert main(words) == 2
     assert state.read_text() == "of a fit"
+
+
+def test_overwrite_replaces_an_interrupted_fit_even_a_damaged_one(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.partial").mkdir()
+    (tmp_path / "run.partial" / "fit.safetensors").write_text("damaged")
+    words = ["fit", str(folder / "data.npy"), "--out", str(tmp_path / "run"), *QUICK]
+    assert main([*words, "--resume"]) == 2
+    assert main([*words, "--overwrite"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert_same(rp.RPMEstimator.load(tmp_path / "run"), rp.RPMEstimator.load(folder / "whole"))
 
 
 def test_ctrl_c_says_how_to_go_on(

@@ -107,6 +107,7 @@ ROWS = Recording.of(numbers(5))
         (lambda: windowed(ROWS, before=1, after=-1), "after >= 0"),
         (lambda: windowed(windowed(ROWS, before=1), before=1), r"vectors, \(N, D\).*got shape \(5, 2, 2\)"),
         (lambda: windowed(Recording.of(numbers(3), mask=numbers(3) < 20), before=1), "single values missing"),
+        (lambda: Recording.join([windowed(ROWS, before=1)] * 2), "got windows of rows. Join what they are windows of"),
         (lambda: windowed(own_channels([numbers(5), numbers(4)]), before=1), "got own channels"),
         (lambda: TemporalConv(2, window=0, out_features=1), "window"),
         (lambda: TemporalConv(2, window=3, out_features=1)(torch.zeros(4, 2, 3)), r"\(B, 3, 2\); got \(4, 2, 3\)"),

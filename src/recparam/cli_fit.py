@@ -91,17 +91,14 @@ def fit(
     chosen = base.under(data, reading, settings)
     out = out or Path("runs") / (chosen.data[0].stem if chosen.data else "run")
     partial = check_out(out, overwrite=overwrite, resume=resume)
-    from recparam.runs.fits import Fit, lag_in_rows, removed
+    from recparam.runs.fits import Fit, lag_in_rows
 
     recording = chosen.reading.read(chosen.data)
     if seconds is not None or rate is not None:
         rows = lag_in_rows(recording, lag=lag, seconds=seconds, rate=rate)
         chosen = chosen.under((), AS_IT_IS, {"lag": rows if len(rows) > 1 else rows[0]})
     say: Callable[[str], None] = (lambda line: None) if json else print
-    fitting = Fit(chosen, recording, say=say)
-    if not resume:
-        removed(partial)
-    fitted = fitting.run(partial)
+    fitted = Fit(chosen, recording, say=say).run(partial, resume=resume)
     if not json:
         print_scored(fitted.scored, what="held out")
     fitted.save(out, partial=partial, overwrite=overwrite)

@@ -131,8 +131,13 @@ class Recording:
             recordings: At least one, with rows of the same shape and names; times of all or of none are kept.
 
         Raises:
-            ValueError: Rows of different shapes or names, or of sessions with channels of their own.
+            ValueError: Rows of different shapes or names, of sessions with channels of their own, or windows.
         """
+        if any(type(recording) is not Recording for recording in recordings):
+            raise ValueError(
+                "Expected recordings of rows; got windows of rows. Join what they are windows of, and make windows of "
+                "that: windowed(Recording.join(...), before=...)."
+            )
         if any(recording.row_shapes for recording in recordings):
             raise ValueError("Expected recordings that share their columns; got own channels. Use own_channels of all.")
         return cls._joined(recordings)

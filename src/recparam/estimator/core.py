@@ -46,7 +46,8 @@ class RPMEstimator(Fitted):
         learning_rate: Of Adam, for the first half of the steps; it falls to nought over the second.
         dropout: Share of the entries of a row that short-named encoders (but the centre of mass) are not shown in
             training, between 0 and 1; or several, which the starts take in turn, so that the held-out bound chooses:
-            little data need more.
+            little data need more. Of more shares than `restarts` the last have no part: with one start, the first is
+            used.
         restarts: Starts from other weights. Each takes a tenth of the steps, and the one with the best held-out bound
             goes on; labels have no part in it.
         validation_fraction: Part of the rows of each session, at its end, that is held out to choose among starts and
@@ -122,7 +123,7 @@ class RPMEstimator(Fitted):
         sessions: Any = None,
         times: Any = None,
         pairs: Pairs | None = None,
-        resume: str | os.PathLike[str] | None = None,
+        resume: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> RPMEstimator:
         """Fit encoder and prior.
 
@@ -148,7 +149,7 @@ class RPMEstimator(Fitted):
                 what helps.
         """
         check_settings(self)
-        checkpoint = None if resume is None else Checkpoint(resume)
+        checkpoint = resume if resume is None or isinstance(resume, Checkpoint) else Checkpoint(resume)
         recording, given = self._declared(X, X_prime, sessions, times, pairs, reset=True)
         warn_of_labels(y)
         check_varies(recording)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -49,6 +49,16 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     validation_nats_: float
     _seed: int
     _paired: str  # how, for people
+
+    @overload
+    def transform(
+        self, X: Any, *, return_std: Literal[False] = False, side: str = "x", session: int | None = None
+    ) -> Float[np.ndarray, "N D"]: ...
+
+    @overload
+    def transform(
+        self, X: Any, *, return_std: bool, side: str = "x", session: int | None = None
+    ) -> Float[np.ndarray, "N D"] | tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]: ...
 
     def transform(
         self, X: Any, *, return_std: bool = False, side: str = "x", session: int | None = None
@@ -144,9 +154,11 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             The candidates z', shape (K, latent_dim), and the probability of each, rows summing to one, shape (A, K).
 
         Raises:
-            ValueError: The prior has a density of its own, which needs no candidates.
+            ValueError: The prior has a density of its own, which needs no candidates, or sessions have channels of
+                their own.
         """
         check_is_fitted(self)
+        self._check_one_base("next_over_bank")
         if not isinstance(self.prior_, InfoNCEPrior):
             raise ValueError(
                 f"Expected a prior that is spread over R(z'); got {type(self.prior_).__name__}, a density of its own."

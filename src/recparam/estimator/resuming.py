@@ -35,6 +35,7 @@ class Checkpoint:
 
     Args:
         folder: Is created when the fit begins.
+        anew: Whether a state that is there is replaced when the fit begins, whatever it is, and not before.
 
     Attributes:
         facts: Data and settings of the fit whose state is there; None where there is none.
@@ -44,14 +45,15 @@ class Checkpoint:
         StorageError: The state is damaged, or of a newer version.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, anew: bool = False) -> None:
         self.folder = Path(folder)
         self._path = self.folder / _FILE
         self._state: Any = None
         self._next, self._failed = 0.0, False
         self.facts: dict[str, Any] | None = None
         if self._path.is_file():
-            self._read()
+            if not anew:
+                self._read()
         elif self.folder.is_file() or (self.folder.is_dir() and any(not _left(p) for p in self.folder.iterdir())):
             raise ValueError(
                 f"Expected resume= as a new folder, or as that of an unfinished fit; got {self.folder}, which is "
@@ -81,6 +83,8 @@ class Checkpoint:
                     f"Expected the data and settings of the fit in {self.folder}; got others: {'; '.join(changes)}. "
                     "Give the same ones, or choose another folder."
                 )
+        else:
+            self._path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         self.facts, self._next = facts, time.monotonic() + _SECONDS

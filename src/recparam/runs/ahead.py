@@ -19,9 +19,10 @@ def look_ahead(estimator: RPMEstimator, latents: Latents) -> Ahead | None:
         latents: Of its data.
 
     Returns:
-        None where the prior has a density of its own, which candidates are not needed for.
+        None where the prior has a density of its own, which candidates are not needed for, or where each session has
+        its own R(z').
     """
-    if not isinstance(estimator.prior_, InfoNCEPrior):
+    if not isinstance(estimator.prior_, InfoNCEPrior) or estimator.session_shapes_ is not None:
         return None
     rows = np.flatnonzero(latents.held_out)
     spread = latents.z[rows] - latents.z[rows].mean(0)

@@ -12,9 +12,8 @@ import numpy as np
 from recparam.data.pairs import consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
-from recparam.estimator.choices import make_prior
 from recparam.estimator.fitting import split_off
-from recparam.estimator.inputs import check_settings
+from recparam.estimator.resuming import Checkpoint
 from recparam.runs.config import Config
 from recparam.runs.folder import save_run
 from recparam.runs.scores import Scored, score_pairs
@@ -40,16 +39,15 @@ class Fit:
         self.config, self.recording, self.say = config, recording, say
         settings = {"random_state": 0} | config.estimator
         self.estimator = RPMEstimator(**settings, progress=True)
-        check_settings(self.estimator)  # here, and again in fit: the state of a former fit is not yet removed
-        make_prior(self.estimator.prior, self.estimator.latent_dim)
         pairs = consecutive(recording, lag=self.estimator.lag)
         self.fitted, self.held_out = split_off(pairs, self.estimator.validation_fraction)
 
-    def run(self, partial: Path) -> Fit:
+    def run(self, partial: Path, *, resume: bool) -> Fit:
         """Fit and score.
 
         Args:
-            partial: Where the state of the fit is kept, and gone on from.
+            partial: Where the state of the fit is kept.
+            resume: Whether to go on from a state there, rather than to replace it once data and settings can be fitted.
 
         Raises:
             ValueError: Data or settings that cannot be fitted.
@@ -63,7 +61,7 @@ class Fit:
             f"Pairs: {len(self.fitted)} to fit, {len(self.held_out)} held out at the end of each session; lag {lags}"
         )
         try:
-            self.estimator.fit(self.recording, resume=partial)
+            self.estimator.fit(self.recording, resume=Checkpoint(partial, anew=not resume))
         except TrainingDiverged as error:
             removed(partial)
             raise ValueError(

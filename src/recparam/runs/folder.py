@@ -143,8 +143,7 @@ def save_run(
         write_json(folder / _FACTS, facts)
         settings = estimator.get_params(deep=False)
         Config(config.data, config.reading, {name: settings[name] for name in SETTINGS}).write(folder / _CONFIG)
-        z, _ = estimator.transform(recording, return_std=True)
-        write_latents(folder / _LATENTS, z, recording=recording)
+        write_latents(folder / _LATENTS, estimator.transform(recording), recording=recording)
         write_page_of(Run(folder, estimator, facts), title=out.absolute().name)
     return Run(out, estimator, facts)
 

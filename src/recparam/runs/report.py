@@ -184,7 +184,10 @@ def _planes(latents: Latents, labels: Mapping[str, np.ndarray]) -> str:
 
 def _prior(ahead: Ahead | None) -> str:
     if ahead is None:
-        note = "This prior has a density of its own, whose equation stands under Model: nothing is drawn."
+        note = (
+            "Nothing is drawn: this prior has a density of its own, whose equation stands under Model, or the sessions "
+            "have channels, and so R(z′), of their own."
+        )
         return section("The prior", f'<p class="note">{note}</p>')
     figure = draw_prior(ahead.candidates, ahead.probability, z=ahead.z, following=ahead.following)
     width = ahead.z.shape[1]
