@@ -103,6 +103,22 @@ class GaussianWorld:
         log_z = 0.5 * torch.trace(theta @ self.marginal @ theta.T @ self.marginal)
         return float(log_f - log_z)
 
+    def dynamics(self) -> tuple[Tensor, Tensor]:
+        """A and Sigma of the latents' own R(z'|z) = N(A z, Sigma)."""
+        matrix = torch.linalg.solve(self.marginal, self.cross).T
+        return matrix, self.marginal - matrix @ self.cross
+
+    def linear_dynamics(self) -> float:
+        """ELBO under the InfoNCE prior with f = R(z'|z).
+
+        E log f is minus the entropy of N(0, Sigma), and Z(z) = int N(z'; 0, S) N(z'; A z, Sigma) dz' is the density of
+        A z under N(0, S + Sigma). Since P(z'|z) is f times R(z') it counts R(z') twice, and falls short of the MI.
+        """
+        matrix, noise = self.dynamics()
+        total = self.marginal + noise
+        log_z = torch.logdet(total) + torch.trace(torch.linalg.solve(total, matrix @ self.marginal @ matrix.T))
+        return float(0.5 * (log_z - torch.logdet(noise) - self.dim))
+
     def covariance(self, steps: int) -> Tensor:
         """Covariance of the latents (z_1, ..., z_steps) of a stationary chain."""
         signal, eye = self.weight @ self.weight.T, torch.eye(steps, dtype=torch.float64)

@@ -100,15 +100,18 @@ def test_normalisers_agree_with_brute_force() -> None:
 
 def library(world: GaussianWorld) -> list[tuple[str, Prior, float]]:
     eye = torch.eye(world.dim, dtype=torch.float64)
+    matrix, noise = world.dynamics()
+    dynamics = rp.LinearDynamics(world.dim, matrix=matrix, covariance=noise)
     return [
         ("rbf", rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.2)), world.rbf(1.2)),
         ("bilinear", rp.InfoNCEPrior(rp.Bilinear(world.dim, theta=0.4 * eye)), world.bilinear(0.4 * eye)),
         ("joint Gaussian", rp.JointGaussianPrior(world.dim, correlation=0.7), world.joint_gaussian(0.7)),
         ("optimal", rp.OptimalPrior(), world.mi()),
+        ("linear dynamics", rp.InfoNCEPrior(dynamics), world.linear_dynamics()),
     ]
 
 
-@pytest.mark.parametrize("case", range(4), ids=["rbf", "bilinear", "joint Gaussian", "optimal"])
+@pytest.mark.parametrize("case", range(5), ids=["rbf", "bilinear", "joint Gaussian", "optimal", "linear dynamics"])
 def test_big_banks_enclose_the_truth(case: int) -> None:
     """With many rows in one dimension the two sides close on the closed form, which pins its value."""
     world = GaussianWorld(mixed(1), 0.3)

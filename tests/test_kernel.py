@@ -452,6 +452,8 @@ ALLOWED = {
     ("scoring.py", "elbo"): "a row's own component beside the bank's mixture, two terms",
     ("critics.py", "forward"): "the weights of a mixture, of one row",
     ("critics.py", "_log_f"): "over the components of a mixture, for one pair",
+    ("dynamics.py", "_log_f"): "over the regimes of a mixture, for one pair",
+    ("dynamics.py", "_log_weights"): "the weights of a mixture",
     ("prediction.py", "grid_probabilities"): "over a grid that the caller asks for whole",
 }
 

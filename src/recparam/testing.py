@@ -27,11 +27,19 @@ from recparam.couplings import (
     CouplingSum,
     Damped,
     GaussianRBF,
+    GeneralisedNormal,
     Groups,
+    JointCritic,
+    Laplace,
     LinearAR,
+    LinearDynamics,
     NeuralTransition,
     OnDimensions,
+    SeparableCritic,
     StepLength,
+    StudentT,
+    Switching,
+    VonMisesFisher,
 )
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, QueueMarginal, Scored
 from recparam.model import RPM
@@ -74,6 +82,15 @@ _OF_PAIRS: Mapping[str, Callable[[int], Coupling]] = {
     "on dimensions": lambda dim: OnDimensions(GaussianRBF(), [dim - 1]),
     "sum": lambda dim: CouplingSum([OnDimensions(Bilinear(1), [0]), GaussianRBF()]),
     "step length": lambda dim: StepLength(),
+    "laplace": lambda dim: Laplace(),
+    "laplace per dimension": lambda dim: Laplace(dim=dim),
+    "generalised normal": lambda dim: GeneralisedNormal(1.3),
+    "student t": lambda dim: StudentT(2.5, dim=dim),
+    "von mises-fisher": lambda dim: VonMisesFisher(dim, concentration=2.0),
+    "linear dynamics": lambda dim: LinearDynamics(dim),
+    "switching": lambda dim: Switching([LinearDynamics(dim), VonMisesFisher(dim)], weights=[0.7, 0.3]),
+    "separable critic": lambda dim: SeparableCritic(dim, features=5, hidden=8),
+    "joint critic": lambda dim: JointCritic(dim, hidden=8),
     "groups": lambda dim: Groups(StepLength(), [[0], list(range(1, dim))]),
     "groups, each its own": lambda dim: Groups(GaussianRBF(), [[0], [dim - 1]], shared=False, rest="free"),
 }
@@ -84,6 +101,7 @@ _OF_WINDOWS: Mapping[str, Callable[[int], Coupling]] = {
     "damped": lambda dim: After(Damped(), StepLength()),
     "linear AR(3)": lambda dim: After(LinearAR(3, dim), GaussianRBF()),
     "neural transition": lambda dim: After(NeuralTransition(2, dim, hidden=8), GaussianRBF()),
+    "switching orders": lambda dim: Switching([After(ConstantVelocity(), LinearDynamics(dim)), LinearDynamics(dim)]),
     "two lags": lambda dim: CouplingSum([GaussianRBF(), AtLag(OnDimensions(Bilinear(1), [0]), 3)]),
     "groups of velocities": lambda dim: OnDimensions(
         Groups(CouplingSum([After(ConstantVelocity(), GaussianRBF()), StepLength()]), [[0]]), [dim - 1]

@@ -7,8 +7,10 @@ from recparam.couplings.base import Coupling, latent_names
 from recparam.couplings.bilinear import Bilinear
 from recparam.couplings.chains import ChainStep, chain_steps
 from recparam.couplings.composed import CouplingSum, Groups, OnDimensions
-from recparam.couplings.directions import Cosine
-from recparam.couplings.distances import GaussianRBF
+from recparam.couplings.directions import Cosine, VonMisesFisher
+from recparam.couplings.distances import GaussianRBF, GeneralisedNormal, Laplace, StudentT
+from recparam.couplings.dynamics import LinearDynamics, Switching
+from recparam.couplings.neural import JointCritic, SeparableCritic
 from recparam.couplings.steps import StepLength
 from recparam.couplings.transitions import (
     After,
@@ -31,12 +33,20 @@ __all__ = [
     "CouplingSum",
     "Damped",
     "GaussianRBF",
+    "GeneralisedNormal",
     "Groups",
+    "JointCritic",
+    "Laplace",
     "LinearAR",
+    "LinearDynamics",
     "NeuralTransition",
     "OnDimensions",
+    "SeparableCritic",
     "StepLength",
+    "StudentT",
+    "Switching",
     "Transition",
+    "VonMisesFisher",
     "chain_steps",
     "latent_names",
 ]

@@ -123,7 +123,7 @@ class _Product(Coupling):
     def _with_contexts(self, z: Tensor) -> Iterator[tuple[Coupling, Tensor]]:
         order = self.order
         for part in self.parts:
-            yield part, z if part.order == order else z[..., (order - part.order) * (z.shape[-1] // order) :]
+            yield part, latest_latents(z, part.order, order)
 
     def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
         return torch.stack([part(context, z_prime) for part, context in self._with_contexts(z)]).sum(0)
@@ -251,6 +251,11 @@ def latest(part: Coupling, order: int) -> Score:
     """A part's score for contexts of a longer order, of which it reads the latest latents."""
     score = part.score()
     return score if part.order == order else MappedSides(score, rows=Latents(order, order - part.order, order))
+
+
+def latest_latents(context: Tensor, count: int, order: int) -> Tensor:
+    """The latest latents of a context of `order` of them."""
+    return context if count == order else context[..., (order - count) * (context.shape[-1] // order) :]
 
 
 class Latents:

@@ -92,9 +92,9 @@ class StepLength(Coupling):
         check_same_width(width, width_prime)
 
     def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        return self._of_distance(torch.linalg.vector_norm(z - z_prime, dim=-1))
+        return self._of_distance(torch.linalg.vector_norm(z - z_prime, dim=-1), z.shape[-1])
 
-    def _of_distance(self, distance: Tensor) -> Tensor:
+    def _of_distance(self, distance: Tensor, _width: int) -> Tensor:
         radius, width = self.radius.to(distance.dtype), self.width.to(distance.dtype)
         return -0.5 * ((distance - radius) / width).square()
 

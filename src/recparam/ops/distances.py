@@ -40,11 +40,11 @@ class DistanceProfile:
     The distance is formed from differences, and its derivative at zero is taken as zero.
 
     Args:
-        profile: Maps distances of any shape to nats, one by one.
+        profile: Maps distances of any shape, one by one, and the width D to nats.
         scale: Scalar or (D,), in units of z; None means one.
     """
 
-    profile: Callable[[Tensor], Tensor]
+    profile: Callable[[Tensor, int], Tensor]
     scale: Tensor | None = None
 
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
@@ -53,4 +53,5 @@ class DistanceProfile:
         if self.scale is not None:
             centre, scale = bank.detach().mean(0), self.scale.to(z.dtype)
             z, bank = (z - centre) / scale, (bank - centre) / scale
-        return self.profile(torch.cdist(z, bank, compute_mode="donot_use_mm_for_euclid_dist"))
+        distance = torch.cdist(z, bank, compute_mode="donot_use_mm_for_euclid_dist")
+        return self.profile(distance, z.shape[1])
