@@ -6,7 +6,7 @@ import torch
 
 import recparam as rp
 from recparam.plots.prior import draw_prior
-from recparam.runs.ahead import look_ahead
+from recparam.runs.ahead import followed, look_ahead
 from recparam.runs.report import Latents
 
 pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
@@ -33,14 +33,17 @@ def test_probabilities_over_the_bank_are_the_coupling_s(fitted: rp.RPMEstimator)
     with pytest.raises(ValueError, match="density of its own"):
         own.next_over_bank(z)
     held_out = np.arange(200) >= 160
-    assert look_ahead(own, Latents(own.transform(X), sessions=np.zeros(200, int), held_out=held_out)) is None
+    latents = Latents(own.transform(X), sessions=np.zeros(200, int), held_out=held_out)
+    assert look_ahead(own, latents, following=followed(latents, 1)) is None
 
 
 def test_what_followed_is_of_the_same_session(fitted: rp.RPMEstimator) -> None:
     z = fitted.transform(X).astype(float)
     held_out = np.zeros(200, dtype=bool)
     held_out[[50, 99, 199]] = True  # within a session, at its end, at the end of all
-    ahead = look_ahead(fitted, Latents(z, sessions=(np.arange(200) >= 100).astype(int), held_out=held_out))
+    latents = Latents(z, sessions=(np.arange(200) >= 100).astype(int), held_out=held_out)
+    ahead = look_ahead(fitted, latents, following=followed(latents, 1))
+    assert np.isnan(followed(latents, None)).all()
     assert ahead is not None
     assert {tuple(row) for row in ahead.z} == {tuple(z[row]) for row in (50, 99, 199)}
     known = np.isfinite(ahead.following).all(1)

@@ -1,9 +1,10 @@
 """The Python and the commands of the README, and the pages with examples, run as printed."""
 
 import doctest
+import inspect
 import re
 import shlex
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import recparam as rp
+from recparam import cli
 from recparam.cli import main
 from recparam.training.surroundings import undisturbed
 
@@ -74,3 +76,58 @@ def test_the_python_of_the_page_on_mutual_information_runs() -> None:
     names: dict[str, object] = {}
     exec(compile(block, "mutual-information.md", "exec"), names)
     assert abs(float(names["mi"].estimate) - 0.511) < 0.15  # type: ignore[attr-defined]
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The words of each command, in lines of code, indented or fenced, and in lines of a list of examples."""
+    lines = re.findall(rf"^(?: *|- )recparam ((?:{'|'.join(COMMANDS)}) .+)$", text, flags=re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+COMMANDS = ("fit", "transform", "score", "compare", "report", "balls")
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
+
+
+def test_every_command_of_the_pages_and_of_the_help_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    helped = [inspect.getdoc(getattr(cli, name)) or "" for name in COMMANDS]
+    for name in COMMANDS:
+
+        def stub(*_: Any, _name: str = name, **__: Any) -> int:
+            parsed.append(_name)
+            return 0
+
+        monkeypatch.setattr(cli, name, wraps(getattr(cli, name))(stub))
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    inline = [words.split() for text in texts for words in re.findall(r"`\S*recparam ((?:fit|balls) [^`]+)`", text)]
+    found = [words for text in [*texts, *helped] for words in commands_of(text)]
+    found += [words for words in inline if not any(word.isupper() or "..." in word for word in words)]
+    assert len(found) > 25
+    for words in found:
+        assert main(words) == 0
+    assert parsed == [words[0] for words in found]
+
+
+def test_the_commands_of_the_page_on_the_command_line_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    place = np.sin(np.cumsum(0.2 * rng.normal(size=(300, 2)), axis=0))
+    seen = np.tanh(place @ rng.normal(size=(2, 8))) + 0.05 * rng.normal(size=(300, 8))
+    monkeypatch.chdir(tmp_path)
+    for name, rows in (("recording", seen), ("another", seen[::-1]), ("neurons", seen), ("pose", place)):
+        np.save(f"{name}.npy", rows)
+    np.savez("monday.npz", counts=seen[:150], position=place[:150])
+    np.savez("tuesday.npz", counts=seen[150:, :6], position=place[150:])
+    header = ",".join([*"abcdefgh", "trial"])
+    np.savetxt("trials.csv", np.c_[seen, np.arange(300) // 100], delimiter=",", header=header, comments="")
+    np.savetxt("behaviour.csv", place, delimiter=",", header="x,y", comments="")
+    found = commands_of((DOCS / "command-line.md").read_text(encoding="utf-8"))
+    run = [words for words in found if "--resume" not in words]  # of which tests of their own interrupt a fit
+    assert len(run) >= 8
+    for words in run:
+        with monkeypatch.context() as patch:
+            if words[0] == "fit":  # pages are written by the report command, once
+                patch.setattr("recparam.runs.folder.write_run_report", lambda path, **_: path)
+            assert main([*words, "--max-steps", "10", "--restarts", "1"] if words[0] == "fit" else words) == 0
+    assert Path("run/report.html").is_file()
+    with np.load("latents.npz") as file:
+        assert file["z"].shape == file["z_prime"].shape == (300, 2)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from recparam.runs.reading import Reading
+from recparam.runs.reading import ALONE, Beside, Reading
 
 if TYPE_CHECKING:
     from recparam.runs.scores import Compared, Scored
@@ -15,7 +15,8 @@ _RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 _RunFolders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
 DataFiles = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA...")]
 _OutFile = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-ReadingOptions = Annotated[Reading, tyro.conf.arg(name="")]
+ReadingOptions = Annotated[tyro.conf.FlagCreatePairsOff[Reading], tyro.conf.arg(name="")]
+BesideFiles = Annotated[Beside, tyro.conf.arg(name="")]
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 AS_IT_IS = Reading()
 
@@ -28,6 +29,7 @@ def transform(
     out: _OutFile,
     std: Switch = False,
     json: Switch = False,
+    beside: BesideFiles = ALONE,
     reading: ReadingOptions = AS_IT_IS,
 ) -> int:
     """Write the latents of data: one row per row of the data.
@@ -42,6 +44,7 @@ def transform(
         out: File to write: npz (arrays z, sessions, times), csv or parquet (columns z1, z2, ...).
         std: Write standard deviations too.
         json: Print JSON.
+        beside: Files that go with DATA; latents of a second modality are written as z_prime.
         reading: How files become rows.
     """
     from recparam.runs.files import check_latents_path, write_latents
@@ -50,9 +53,15 @@ def transform(
 
     check_latents_path(out)
     loaded = load_run(run)
-    recording = loaded.reading(reading).read(data)
+    read = loaded.reading(reading)
+    recording = read.rows(data, beside)
     z, deviation = loaded.estimator.transform(recording, return_std=True)
-    write_latents(out, z, recording=recording, std=deviation if std else None)
+    blocks = {"z": z} | ({"std": deviation} if std else {})
+    if beside.data_prime:
+        prime = loaded.pairs(recording, data, beside, given=reading).recording_prime
+        z_prime, deviation = loaded.estimator.transform(prime, return_std=True, side="x_prime")
+        blocks |= {"z_prime": z_prime} | ({"std_prime": deviation} if std else {})
+    write_latents(out, blocks, recording=recording)
     if json:
         print(json_text({"run": run, "data": data, "out": out, "rows": z.shape[0], "latents": z.shape[1], "std": std}))
     else:
@@ -66,6 +75,7 @@ def score(
     /,
     *,
     json: Switch = False,
+    beside: BesideFiles = ALONE,
     reading: ReadingOptions = AS_IT_IS,
 ) -> int:
     """Print the ELBO on data, with its kind, its ceiling and a block-bootstrap interval.
@@ -80,6 +90,7 @@ def score(
         run: Folder that recparam fit wrote.
         data: Files, read as those of the fit were.
         json: Print JSON.
+        beside: Files that go with DATA.
         reading: How files become rows.
     """
     from recparam.runs.folder import load_run
@@ -87,8 +98,7 @@ def score(
     from recparam.storage import json_text
 
     loaded = load_run(run)
-    recording = loaded.reading(reading).read(data)
-    pairs, left_out = pairs_to_score([loaded], recording)
+    (pairs,), left_out = pairs_to_score([loaded], data, beside, given=reading)
     scored = score_pairs(loaded.estimator, pairs)
     if json:
         print(json_text({"run": run, "data": data, "only_held_out": left_out, **scored.facts()}))
@@ -103,6 +113,7 @@ def compare(
     *,
     data: tuple[Path, ...],
     json: Switch = False,
+    beside: BesideFiles = ALONE,
     reading: ReadingOptions = AS_IT_IS,
 ) -> int:
     """Score runs side by side on the same pairs, and their differences from the first.
@@ -116,8 +127,9 @@ def compare(
 
     Args:
         runs: Folders that recparam fit wrote, at least two, of one lag.
-        data: Files, read as those of the first run's fit were.
+        data: Files, read by each run as those of its fit were.
         json: Print JSON.
+        beside: Files that go with them.
         reading: How files become rows.
     """
     from recparam.runs.folder import load_run
@@ -127,8 +139,7 @@ def compare(
     if len(runs) < 2:
         raise ValueError(f"Expected at least two runs to compare; got {len(runs)}. For one, use recparam score.")
     loaded = [load_run(folder) for folder in runs]
-    recording = loaded[0].reading(reading).read(data)
-    pairs, left_out = pairs_to_score(loaded, recording)
+    pairs, left_out = pairs_to_score(loaded, data, beside, given=reading)
     compared = compare_runs(loaded, pairs)
     if json:
         entries = [entry.facts() for entry in compared]

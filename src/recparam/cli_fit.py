@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from recparam.cli_data import AS_IT_IS, DataFiles, ReadingOptions, Switch, print_scored
+from recparam.cli_data import ALONE, AS_IT_IS, BesideFiles, DataFiles, ReadingOptions, Switch, print_scored
 
 
 def fit(
@@ -15,6 +15,7 @@ def fit(
     config: Path | None = None,
     prior: str | None = None,
     encoder: str | None = None,
+    encoder_prime: str | None = None,
     latent_dim: int | None = None,
     lag: tuple[int, ...] | None = None,
     seconds: tuple[float, ...] | None = None,
@@ -28,6 +29,7 @@ def fit(
     bank_size: int | None = None,
     seed: int | None = None,
     accelerator: str | None = None,
+    beside: BesideFiles = ALONE,
     reading: ReadingOptions = AS_IT_IS,
     resume: Switch = False,
     overwrite: Switch = False,
@@ -42,6 +44,8 @@ def fit(
     - recparam fit recording.npy --lag 1 --latent-dim 2 --out run
     - recparam fit monday.csv tuesday.csv --lag 1 2 3 --restarts 4
     - recparam fit video.mp4 --prior gaussian --seconds 0.1
+    - recparam fit trials.csv --sessions-key trial --window 10
+    - recparam fit neurons.npy --data-prime pose.npy
     - recparam fit recording.npy --out run --resume
     - recparam fit --config run/run.yaml --seed 1 --out another
 
@@ -50,7 +54,8 @@ def fit(
         out: Folder to write; runs/NAME, of the first file, if not given.
         config: run.yaml of another run: its data and settings, but for those given here.
         prior: How x' follows x: gaussian, linear, cosine, joint-gaussian; gaussian if not given.
-        encoder: auto (by the shape of a row), mlp, conv, centre-of-mass; auto if not given.
+        encoder: auto (by the shape of a row), mlp, temporal, conv, centre-of-mass; auto if not given.
+        encoder_prime: Likewise of the second modality; auto if not given.
         latent_dim: Number of latents; 2 if not given.
         lag: Rows from x to x', several are pooled; 1 if not given.
         seconds: Time from x to x' instead, by --rate or by the times in the file.
@@ -64,6 +69,7 @@ def fit(
         bank_size: Fitted pairs to score against, whose logarithm a score can reach; 2048 if not given.
         seed: The same seed gives the same model; 0 unless given.
         accelerator: auto, cpu, gpu; auto if not given.
+        beside: Files that go with DATA, row by row.
         reading: How files become rows.
         resume: Go on with a fit that was interrupted; give the same command.
         overwrite: Replace a run that is there, or an interrupted fit.
@@ -75,6 +81,7 @@ def fit(
     settings = {
         "prior": prior,
         "encoder": encoder,
+        "encoder_prime": encoder_prime,
         "latent_dim": latent_dim,
         "lag": lag[0] if lag and len(lag) == 1 else lag,
         "max_steps": max_steps,
@@ -88,12 +95,15 @@ def fit(
         "accelerator": accelerator,
     }
     base = Config.read(config) if config else Config((), AS_IT_IS, {})
-    chosen = base.under(data, reading, settings)
+    chosen = base.under(data, reading, settings, beside)
     out = out or Path("runs") / (chosen.data[0].stem if chosen.data else "run")
     partial = check_out(out, overwrite=overwrite, resume=resume)
     from recparam.runs.fits import Fit, lag_in_rows
 
-    recording = chosen.reading.read(chosen.data)
+    for name, given in (("--data-prime", chosen.beside.data_prime), ("--nearest-key", chosen.reading.nearest_key)):
+        if given and (lag or seconds):
+            raise ValueError(f"Expected {name}, --lag or --seconds, each of which says what a pair is; got several.")
+    recording = chosen.reading.rows(chosen.data, chosen.beside)
     if seconds is not None or rate is not None:
         rows = lag_in_rows(recording, lag=lag, seconds=seconds, rate=rate)
         chosen = chosen.under((), AS_IT_IS, {"lag": rows if len(rows) > 1 else rows[0]})
@@ -108,5 +118,6 @@ def fit(
         print(json_text({"run": out, "report": out / "report.html", **fitted.facts()}))
         return 0
     print(f"Wrote {out}. Look at {out / 'report.html'}, or go on with:")
-    print(f"recparam transform {shlex.join([str(out), *map(str, chosen.data)])} -o latents.npz")
+    words = [str(out), *map(str, chosen.data), *chosen.beside.words()]
+    print(f"recparam transform {shlex.join(words)} -o latents.npz")
     return 0

@@ -64,7 +64,8 @@ def nearest(recording: Recording, variable: Any, *, neighbours: int = 10, apart:
     sessions = recording.sessions
     allowed = (np.abs(found - rows[:, None]) >= apart) | (sessions[found] != sessions[rows, None])
     allowed &= allowed.cumsum(1) <= neighbours
-    return Pairs(recording, np.repeat(rows, allowed.sum(1)), found[allowed], gap=apart)
+    how = "rows at which a variable is alike"
+    return Pairs(recording, np.repeat(rows, allowed.sum(1)), found[allowed], gap=apart, how=how)
 
 
 def same_label(recording: Recording, labels: Any, *, neighbours: int = 10, seed: int) -> Pairs:

@@ -103,7 +103,8 @@ def check_shapes(blocks: Sequence[np.ndarray], columns: Sequence[tuple[str, ...]
             raise ValueError(
                 f"Expected sessions with rows of one shape; got {blocks[0].shape[1:]} in session 0 and "
                 f"{block.shape[1:]} in session {number}. Keep the columns that all of them have, or declare that "
-                "sessions have channels of their own, and so an encoder each: recparam.data.channels.own_channels."
+                "sessions have channels of their own, and so an encoder each: recparam.data.channels.own_channels, or "
+                "--own-channels."
             )
         if names != columns[0]:
             raise ValueError(

@@ -30,7 +30,9 @@ class Pairs:
         first: Row of x, (P,).
         second: Row of x', (P,).
         recording_prime: Where x' is read, with as many rows and the same sessions; None: `recording`, too.
-        gap: Rows left unused before a held-out block, unless `split` says otherwise; None: the largest lag.
+        gap: Rows left unused before a held-out block, unless `split` says otherwise; None: the largest lag. Of windows
+            at least those that a window has beside its own.
+        how: What makes two rows a pair, for people.
     """
 
     recording: Recording
@@ -38,6 +40,7 @@ class Pairs:
     second: Int[np.ndarray, " P"]
     recording_prime: Recording | None = None
     gap: int | None = None
+    how: str = "as declared"
 
     def __len__(self) -> int:
         return len(self.first)
@@ -50,7 +53,8 @@ class Pairs:
     @property
     def reach(self) -> int:
         """Rows to leave unused before a held-out block."""
-        return int(np.abs(self.lag).max(initial=0)) if self.gap is None else self.gap
+        gap = int(np.abs(self.lag).max(initial=0)) if self.gap is None else self.gap
+        return max(gap, *(recording.overlap for recording, _ in self.sides))
 
     @property
     def sides(self) -> tuple[tuple[Recording, Int[np.ndarray, " P"]], tuple[Recording, Int[np.ndarray, " P"]]]:
@@ -276,8 +280,10 @@ def consecutive(
         for value in lags:
             check_count("lag", value)
         found = [shifted(stretch, int(value)) for value in lags]
+        how = f"lag {', '.join(map(str, lags))}"
     else:
         spans = _several("seconds", seconds)
+        how = f"{', '.join(f'{span:g}' for span in spans)} s apart"
         for value in spans:
             check_positive("seconds", value, what="number of seconds")
         if rate is not None:
@@ -290,7 +296,7 @@ def consecutive(
                 "Expected rate= (rows per second) or a recording with times, as seconds= is given; got neither."
             )
     first, second = (np.concatenate(side) for side in zip(*found, strict=True))
-    pairs = Pairs(recording, first, second)
+    pairs = Pairs(recording, first, second, how=how)
     pairs = pairs.where(recording.usable[first] & recording.usable[second])
     if not len(pairs):
         count = len(recording)
@@ -348,7 +354,8 @@ def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -
             f"Expected rows that were observed on both sides, {lag} apart; got none of {len(recording)}. Give more "
             "data, or a smaller lag."
         )
-    return Pairs(recording, first[keep], second[keep], recording_prime)
+    how = "row i of X with row i of X_prime" if lag == 0 else f"row i of X with row i + {lag} of X_prime"
+    return Pairs(recording, first[keep], second[keep], recording_prime, how=how)
 
 
 def views(recording: Recording, transform: Transform, *, both: bool = True) -> Views:

@@ -28,6 +28,7 @@ def read(
     key: str | None = None,
     size: int | None = None,
     grey: bool | None = None,
+    without: Sequence[str] = (),
 ) -> Recording:
     """Read a recording; several paths are its sessions.
 
@@ -40,6 +41,7 @@ def read(
             commas; None: the only array of two or more dimensions, or all columns.
         size: Pixels of the longer side of frames; None: as they are, at most 128.
         grey: Whether frames have one channel; None: as they are.
+        without: Columns of a table that are no data, where key is None.
 
     Returns:
         The recording; videos have times in seconds, tables names, and `notes` say what was done to the data.
@@ -64,7 +66,7 @@ def read(
     recordings = []
     for one in paths:
         try:
-            recordings.append(_read_one(one, key=key, size=size, grey=grey))
+            recordings.append(_read_one(one, key=key, size=size, grey=grey, without=without))
         except ValueError as error:
             raise ValueError(f"{one}: {error}") from error
     try:
@@ -73,7 +75,9 @@ def read(
         raise ValueError(f"{', '.join(map(str, paths))}: {error}") from error
 
 
-def _read_one(path: Path, *, key: str | None, size: int | None, grey: bool | None) -> Recording:
+def _read_one(
+    path: Path, *, key: str | None, size: int | None, grey: bool | None, without: Sequence[str]
+) -> Recording:
     if not path.exists():
         raise ValueError("Expected a file or a folder of images; got a path at which there is nothing.")
     suffix = path.suffix.lower()
@@ -89,6 +93,8 @@ def _read_one(path: Path, *, key: str | None, size: int | None, grey: bool | Non
         known = ", ".join([*_READERS, *VIDEOS])
         raise ValueError(f"Expected one of {known}, or a folder of images ({', '.join(IMAGES)}); got {suffix!r}.")
     try:
+        if suffix in _TABLES:
+            return _TABLES[suffix](path, key, without)
         return reader(path, key)
     except OSError as error:
         raise ValueError(f"Expected a file that can be read; got {error}. {_AGAIN}") from error
@@ -216,21 +222,21 @@ def _mat(path: Path, key: str | None) -> Recording:
 # Tables
 
 
-def _parquet(path: Path, key: str | None) -> Recording:
+def _parquet(path: Path, key: str | None, without: Sequence[str] = ()) -> Recording:
     pandas = optional("pandas", "tables")
     optional("pyarrow", "tables")
     table = pandas.read_parquet(path)
-    return Recording.of(table if key is None else table[_columns([str(c) for c in table.columns], key)])
+    return Recording.of(table[_columns([str(c) for c in table.columns], key, without)])
 
 
-def _csv(path: Path, key: str | None) -> Recording:
+def _csv(path: Path, key: str | None, without: Sequence[str] = ()) -> Recording:
     with path.open(newline="", encoding="utf-8-sig") as file:
         first = next(csv.reader(file), [])
     named = not all(map(_is_number, first))
     names = [name.strip() for name in first] if named else [str(number) for number in range(len(first))]
     if not names:
         raise ValueError("Expected a table with columns of numbers; got an empty file.")
-    chosen = names if key is None else _columns(names, key)
+    chosen = _columns(names, key, without)
     places = [names.index(name) for name in chosen]
     try:
         values = np.loadtxt(
@@ -271,7 +277,9 @@ class _Table:
         return self.values
 
 
-def _columns(names: list[str], key: str) -> list[str]:
+def _columns(names: list[str], key: str | None, without: Sequence[str]) -> list[str]:
+    if key is None:
+        return [name for name in names if name not in without]
     chosen = [name.strip() for name in key.split(",")]
     unknown = [name for name in chosen if name not in names]
     if unknown:
@@ -287,6 +295,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
+_TABLES: dict[str, Callable[[Path, str | None, Sequence[str]], Recording]] = {".csv": _csv, ".parquet": _parquet}
 _READERS: dict[str, Callable[[Path, str | None], Recording]] = {
     ".npy": _npy,
     ".npz": _npz,

@@ -42,7 +42,10 @@ class Recording:
         row_shapes: The shape of a row of each session, where sessions have channels of their own and a row says which
             session it is of (`recparam.data.channels`); None: all are alike.
         notes: What a reader did to the data, a sentence each.
+        overlap: Rows beside its own that a row holds, where it is a window.
     """
+
+    overlap: int = 0
 
     def __init__(
         self,

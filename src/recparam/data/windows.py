@@ -16,7 +16,7 @@ class Windowed(Recording):
     def __init__(self, recording: Recording, *, before: int, after: int) -> None:
         stretch = stretches(recording, None)[0]
         starts, ends = edges(stretch)
-        self._rows, self._steps = recording, np.arange(-before, after + 1)
+        self._rows, self._steps, self.overlap = recording, np.arange(-before, after + 1), before + after
         self._first, self._last = starts[stretch], ends[stretch] - 1
         observed = recording.observed
         if observed is not None:
@@ -49,7 +49,7 @@ class Windowed(Recording):
 
 
 def windowed(recording: Recording, *, before: int, after: int = 0) -> Windowed:
-    """The same rows, each with those shortly before and after it, for an encoder with `encoder="temporal"`.
+    """The same rows, with those shortly before and after it, which the estimator encodes by convolutions over time.
 
     Windows are formed where they are read, and never reach across the end of a session or a gap in time: there the
     session's first or last row is repeated. A window that holds a row which was not observed is in no pair.

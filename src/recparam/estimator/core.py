@@ -34,8 +34,8 @@ class RPMEstimator(Fitted):
     Args:
         prior: What is assumed of the latents: "gaussian" (z' is near z), "linear", "cosine", "joint-gaussian", or a
             recparam prior. `describe()` gives its equation.
-        encoder: "auto" ("mlp" for rows that are vectors, "conv" for frames), "temporal" for windows of
-            rows (`recparam.data.windows.windowed`), "centre-of-mass", or a torch module that
+        encoder: "auto" ("mlp" for rows that are vectors, "conv" for frames, "temporal" for windows of
+            rows, `recparam.data.windows.windowed`), one of these names, "centre-of-mass", or a torch module that
             maps (B, ...) to (B, latent_dim), or (B, 2 latent_dim) for a prior that needs densities. A module is copied.
         encoder_prime: Likewise for x', where pairs have x and x' of different recordings; of no use elsewhere.
         latent_dim: Number of latents.
@@ -187,7 +187,7 @@ class RPMEstimator(Fitted):
         fitted, held_out = known(models[0], fitted), known(models[0], held_out)
         self._check_outputs(models[0], fitted)
         self._set_encoders(specs[0], [part.shape for part in parts], per_session=recording.row_shapes is not None)
-        self._seed, self._paired = seed, self._how_paired(X_prime, pairs)
+        self._seed, self._paired = seed, given.how
         self._climbed(models, fitted, held_out, checkpoint)
         self._specs = specs[next(number for number, start in enumerate(self.restarts_) if start["chosen"]) % len(specs)]
         return self
@@ -211,7 +211,7 @@ class RPMEstimator(Fitted):
         check_settings(self)
         _, given = self._declared(X, X_prime, sessions, times, pairs, reset=False)
         warn_of_labels(y)
-        self._seed, self._paired = _mixed(self._seed, 1), self._how_paired(X_prime, pairs)
+        self._seed, self._paired = _mixed(self._seed, 1), given.how
         return self._climbed([self.model_], *split_off(given, self.validation_fraction))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -287,11 +287,6 @@ class RPMEstimator(Fitted):
                     f"{' (means and log-variances)' if model.prior.needs_density else ''}; got outputs of shape "
                     f"{tuple(parameters.shape)} for 2 rows."
                 )
-
-    def _how_paired(self, X_prime: Any, pairs: Pairs | None) -> str:
-        if pairs is not None:
-            return "as declared"
-        return f"lag {self.lag}" if X_prime is None else "row i of X with row i of X_prime"
 
 
 def _mixed(seed: int, number: int) -> int:

@@ -16,6 +16,7 @@ from recparam.data.channels import in_session
 from recparam.data.given import listed
 from recparam.data.pairs import Pairs, aligned, consecutive
 from recparam.data.recording import Recording
+from recparam.data.windows import Windowed
 from recparam.estimator.alarms import warn
 from recparam.estimator.choices import some
 from recparam.estimator.fitting import device_of
@@ -107,7 +108,10 @@ def sources(settings: Any, fitted: Pairs) -> list[Source]:
     recording = fitted.recording
     if recording.row_shapes is None:
         given = zip(fitted.sides, ("X", "X_prime"), (settings.encoder, settings.encoder_prime), strict=True)
-        found = [Source(name, r.shape[1:], encoder, partial(some, r, rows)) for (r, rows), name, encoder in given]
+        found = [
+            Source(name, r.shape[1:], _of_windows(encoder, r), partial(some, r, rows))
+            for (r, rows), name, encoder in given
+        ]
         return found if fitted.recording_prime is not None else found[:1]
     if settings.encoder not in ("auto", "mlp", "conv"):
         raise ValueError(
@@ -125,6 +129,11 @@ def sources(settings: Any, fitted: Pairs) -> list[Source]:
         )
         for session, shape in enumerate(recording.row_shapes)
     ]
+
+
+def _of_windows(encoder: Any, recording: Recording) -> Any:
+    """The encoder of a recording, whose windows would look like grey frames to "auto"."""
+    return "temporal" if isinstance(recording, Windowed) and isinstance(encoder, str) and encoder == "auto" else encoder
 
 
 def _some_of_session(recording: Recording, rows: np.ndarray, shape: tuple[int, ...]) -> Tensor:

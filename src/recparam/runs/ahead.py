@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float
 
 from recparam.estimator import RPMEstimator
 from recparam.priors import InfoNCEPrior
@@ -11,12 +12,15 @@ from recparam.runs.report import Ahead, Latents
 _PLACES = (0.1, 0.5, 0.9)  # of the held-out rows, along the direction in which latents differ most
 
 
-def look_ahead(estimator: RPMEstimator, latents: Latents) -> Ahead | None:
+def look_ahead(
+    estimator: RPMEstimator, latents: Latents, *, following: Float[np.ndarray, "N D"]
+) -> Ahead | None:
     """What follows three held-out latents, from one end of the latents to the other.
 
     Args:
-        estimator: Fitted with a lag.
+        estimator: Fitted.
         latents: Of its data.
+        following: The latents z' that followed each row; NaN where they are not known.
 
     Returns:
         None where the prior has a density of its own, which candidates are not needed for, or where each session has
@@ -28,9 +32,14 @@ def look_ahead(estimator: RPMEstimator, latents: Latents) -> Ahead | None:
     spread = latents.z[rows] - latents.z[rows].mean(0)
     order = rows[np.argsort(spread @ np.linalg.svd(spread, full_matrices=False)[2][0])]
     chosen = order[[round(place * (len(order) - 1)) for place in _PLACES]]
-    lag = int(np.min(estimator.lag))
-    after = np.minimum(chosen + lag, len(latents.z) - 1)
-    known = (after == chosen + lag) & (latents.sessions[after] == latents.sessions[chosen])
     candidates, probability = estimator.next_over_bank(latents.z[chosen])
-    following = np.where(known[:, None], latents.z[after], np.nan)
-    return Ahead(candidates, probability, latents.z[chosen], following)
+    return Ahead(candidates, probability, latents.z[chosen], following[chosen])
+
+
+def followed(latents: Latents, lag: int | None) -> Float[np.ndarray, "N D"]:
+    """The latents so many rows after each row of a session, NaN where there are none; None: pairs are of no lag."""
+    following = np.full_like(latents.z, np.nan)
+    if lag is not None:
+        rows = np.flatnonzero(latents.sessions[lag:] == latents.sessions[:-lag])
+        following[rows] = latents.z[rows + lag]
+    return following

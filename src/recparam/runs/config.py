@@ -12,12 +12,11 @@ import yaml
 
 from recparam.estimator import RPMEstimator
 from recparam.estimator.choices import nearest
-from recparam.runs.reading import Reading
+from recparam.runs.reading import ALONE, Beside, Reading
 from recparam.storage import replacing
 
-_OF_NO_PART = ("encoder_prime", "progress")  # in what a command line can say, and in what is fitted
-SETTINGS = tuple(name for name in inspect.signature(RPMEstimator).parameters if name not in _OF_NO_PART)
-_TEXT = ("prior", "encoder", "accelerator")
+SETTINGS = tuple(name for name in inspect.signature(RPMEstimator).parameters if name != "progress")
+_TEXT = ("prior", "encoder", "encoder_prime", "accelerator")
 _ABOVE = "# What recparam fit was given; recparam fit --config FILE does it again.\n"
 
 
@@ -27,13 +26,21 @@ class Config:
 
     Args:
         data: Files, each one a session.
-        reading: How they become rows.
+        reading: How they become rows, and rows pairs.
         estimator: Settings of `rp.RPMEstimator` by name; its own defaults stand for the others.
+        beside: Files that go with the data, row by row.
     """
 
     data: tuple[Path, ...]
     reading: Reading
     estimator: dict[str, Any]
+    beside: Beside = ALONE
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the estimator, with what differs from its defaults: a seed, and a lag of whole windows."""
+        window = self.reading.window
+        return {"random_state": 0} | ({} if window is None else {"lag": window}) | self.estimator
 
     @classmethod
     def read(cls, path: Path) -> Config:
@@ -48,17 +55,20 @@ class Config:
             raise ValueError(f"Expected --config as a file that can be read; got {path} ({error.strerror}).") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: expected YAML, such as RUN/run.yaml; got something else ({error}).") from None
-        content = _mapping(path, "the file", {} if content is None else content, ("data", "reading", "estimator"))
-        data = content.get("data") or []
-        if not isinstance(data, str | list) or not all(isinstance(one, str) for one in data):
-            raise ValueError(f"{path}: expected data as a list of files; got {data!r}.")
+        parts = ("data", "data_prime", "sessions", "reading", "estimator")
+        content = _mapping(path, "the file", {} if content is None else content, parts)
+        data, prime = (_files(path, name, content.get(name) or []) for name in ("data", "data_prime"))
+        sessions = content.get("sessions")
+        if not isinstance(sessions, str | None):
+            raise ValueError(f"{path}: expected sessions as a file; got {sessions!r}.")
         known = tuple(field.name for field in fields(Reading))
         reading = _mapping(path, "reading", content.get("reading") or {}, known)
         settings = _mapping(path, "estimator", content.get("estimator") or {}, SETTINGS)
         return cls(
-            tuple(Path(one) for one in ([data] if isinstance(data, str) else data)),
+            data,
             Reading(**reading),
             {name: value if name in _TEXT else _number(value) for name, value in settings.items()},
+            Beside(prime, None if sessions is None else Path(sessions)),
         )
 
     def write(self, path: Path) -> None:
@@ -69,19 +79,23 @@ class Config:
         """
         content = {
             "data": [str(one.absolute()) for one in self.data],
+            "data_prime": [str(one.absolute()) for one in self.beside.data_prime],
+            "sessions": self.beside.sessions and str(self.beside.sessions.absolute()),
             "reading": asdict(self.reading),
             "estimator": {name: list(v) if isinstance(v, tuple) else v for name, v in self.estimator.items()},
         }
         with replacing(path) as file:
             file.write_text(_ABOVE + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
-    def under(self, data: tuple[Path, ...], reading: Reading, settings: Mapping[str, Any]) -> Config:
-        """The same but for what is given here: files, if any, and what is not None."""
-        given = {name: value for name, value in asdict(reading).items() if value is not None}
+    def under(
+        self, data: tuple[Path, ...], reading: Reading, settings: Mapping[str, Any], beside: Beside = ALONE
+    ) -> Config:
+        """The same but for what is given here: files, if any, with those beside them, and what is not None."""
         return Config(
             data or self.data,
-            Reading(**asdict(self.reading) | given),
+            reading.over(asdict(self.reading)),
             self.estimator | {name: value for name, value in settings.items() if value is not None},
+            Beside(beside.data_prime or self.beside.data_prime, beside.sessions or self.beside.sessions),
         )
 
 
@@ -92,6 +106,12 @@ def _mapping(path: Path, what: str, content: Any, known: tuple[str, ...]) -> dic
         if name not in known:
             raise ValueError(f"{path}: {nearest(f'the names in {what}', name, known)}")
     return content
+
+
+def _files(path: Path, name: str, content: Any) -> tuple[Path, ...]:
+    if not isinstance(content, str | list) or not all(isinstance(one, str) for one in content):
+        raise ValueError(f"{path}: expected {name} as a list of files; got {content!r}.")
+    return tuple(Path(one) for one in ([content] if isinstance(content, str) else content))
 
 
 def _number(value: Any) -> Any:

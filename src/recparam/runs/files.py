@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +22,20 @@ _MOST_LABELS = 6  # one picture each
 
 
 def write_latents(
-    path: Path, z: Float[np.ndarray, "N D"], *, recording: Recording, std: Float[np.ndarray, "N D"] | None = None
+    path: Path, blocks: Mapping[str, Float[np.ndarray, "N D"]], *, recording: Recording
 ) -> None:
-    """Write latents as npz (arrays z, std, sessions, times), csv or parquet (columns z1, ..., std1, ...).
+    """Write latents as npz (arrays z, std, ..., sessions, times), csv or parquet (columns z1, ..., std1, ...).
 
     Args:
         path: The file; its ending says which. Replaced as a whole, or not at all.
-        z: Mean latents.
+        blocks: Latents, standard deviations and so on, by name.
         recording: Gives the sessions and times of the rows.
-        std: Standard deviations of the latents.
 
     Raises:
         ValueError: An unknown ending, or a missing package.
         OSError: The file cannot be written.
     """
     check_latents_path(path)
-    blocks = {"z": z} if std is None else {"z": z, "std": std}
     rows: dict[str, np.ndarray] = {"sessions": recording.sessions}
     if recording.times is not None:
         rows["times"] = recording.times
@@ -110,6 +110,67 @@ def read_labels(path: Path, *, rows: int, key: str | None = None) -> dict[str, F
             f"column with --key."
         )
     return columns
+
+
+def read_values(path: Path, *, key: str | None = None) -> np.ndarray:
+    """Read what goes with each row, such as its session or a behaviour: numbers, or text.
+
+    Args:
+        path: .npy, .npz, .csv or .parquet.
+        key: Arrays or columns, separated by commas; None: the only one.
+
+    Returns:
+        Shape (N, K).
+
+    Raises:
+        ValueError: No such file, array or column, or columns of different lengths.
+    """
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file with values of the rows; there is none. Check the path.")
+    if suffix in (".npy", ".npz"):
+        found: Mapping[str, np.ndarray] = read_arrays(path)
+    elif suffix == ".csv":
+        found = _text_columns(path)
+    elif suffix == ".parquet":
+        table = optional("pandas", "tables").read_parquet(path)
+        found = {str(name): table[name].to_numpy() for name in table.columns}
+    else:
+        raise ValueError(
+            f"{path}: expected sessions and variables in .npy, .npz, .csv or .parquet; got {suffix}. Save them as one "
+            "of these, and give sessions with --sessions."
+        )
+    names = list(found) if key is None else [name.strip() for name in key.split(",")]
+    if key is None and len(names) != 1:
+        raise ValueError(f"{path}: expected one column, or the key of one; got {', '.join(names)}. Give its name.")
+    for name in names:
+        if name not in found:
+            raise ValueError(f"{path}: expected one of {', '.join(found)}; got {name!r}, which is not in it.")
+    columns = [np.atleast_1d(found[name]) for name in names]
+    if len({len(column) for column in columns}) > 1:
+        raise ValueError(f"{path}: expected {', '.join(names)} with as many rows each; got others.")
+    return np.concatenate([c.astype(str) if c.dtype == object else c.reshape(len(c), -1) for c in columns], axis=1)
+
+
+def _text_columns(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a table by name, or number where they have none; text where they are not all numbers."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if not rows or any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError(f"{path}: expected a table with as many columns in each row; got another.")
+    columns = [_typed(column) for column in zip(*rows, strict=True)]
+    if any(column.dtype.kind == "f" for column in columns):
+        return {str(number): column for number, column in enumerate(columns)}
+    return {
+        name.strip(): _typed(column[1:]) for name, column in zip(rows[0], zip(*rows, strict=True), strict=True)
+    }
+
+
+def _typed(column: tuple[str, ...]) -> np.ndarray:
+    try:
+        return np.array(column, dtype=float)
+    except ValueError:
+        return np.array(column)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ class Fit:
 
     Args:
         config: Data and settings; `random_state` is 0 if it is not among them.
-        recording: Its data, read.
+        recording: Its data, read: `config.reading.rows`.
         say: Takes what is told on the way, a line each.
 
     Attributes:
@@ -37,10 +37,9 @@ class Fit:
 
     def __init__(self, config: Config, recording: Recording, *, say: Callable[[str], None]) -> None:
         self.config, self.recording, self.say = config, recording, say
-        settings = {"random_state": 0} | config.estimator
-        self.estimator = RPMEstimator(**settings, progress=True)
-        pairs = consecutive(recording, lag=self.estimator.lag)
-        self.fitted, self.held_out = split_off(pairs, self.estimator.validation_fraction)
+        self.estimator = RPMEstimator(**config.settings, progress=True)
+        self.pairs = config.reading.pairs(recording, config.data, config.beside, lag=self.estimator.lag)
+        self.fitted, self.held_out = split_off(self.pairs, self.estimator.validation_fraction)
 
     def run(self, partial: Path, *, resume: bool) -> Fit:
         """Fit and score.
@@ -56,12 +55,14 @@ class Fit:
         for line in self.recording.notes:
             self.say(line)
         self.say(f"Data: {self.recording!r}")
-        lags = ", ".join(map(str, np.atleast_1d(self.estimator.lag)))
+        if self.pairs.recording_prime is not None:
+            self.say(f"Second modality: {self.pairs.recording_prime!r}")
         self.say(
-            f"Pairs: {len(self.fitted)} to fit, {len(self.held_out)} held out at the end of each session; lag {lags}"
+            f"Pairs: {len(self.fitted)} to fit, {len(self.held_out)} held out at the end of each session; "
+            f"{self.pairs.how}"
         )
         try:
-            self.estimator.fit(self.recording, resume=Checkpoint(partial, anew=not resume))
+            self.estimator.fit(self.recording, pairs=self.pairs, resume=Checkpoint(partial, anew=not resume))
         except TrainingDiverged as error:
             removed(partial)
             raise ValueError(
@@ -87,7 +88,6 @@ class Fit:
             save_run(
                 out,
                 self.estimator,
-                self.recording,
                 held_out=self.held_out,
                 bound=self.scored.facts(),
                 config=self.config,

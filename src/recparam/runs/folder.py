@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from recparam.data.fingerprint import fingerprint
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
-from recparam.runs.ahead import look_ahead
+from recparam.runs.ahead import followed, look_ahead
 from recparam.runs.config import SETTINGS, Config
 from recparam.runs.files import read_arrays, read_labels, write_latents
-from recparam.runs.reading import Reading
+from recparam.runs.reading import Beside, Reading
 from recparam.runs.report import Latents, write_run_report
 from recparam.storage import replacing_folder, write_json
 from recparam.versions import versions
@@ -49,8 +49,17 @@ class Run:
 
     def reading(self, given: Reading) -> Reading:
         """How the data of the fit were read, save for what is given anew."""
-        stored, new = self.facts["reading"], asdict(given)
-        return Reading(**{name: stored[name] if value is None else value for name, value in new.items()})
+        return given.over(self.facts["reading"])
+
+    def pairs(self, recording: Recording, data: Sequence[Path], beside: Beside, *, given: Reading) -> Pairs:
+        """Pairs of data, read as `reading` says, as those of the fit were made.
+
+        Raises:
+            ValueError: See `Reading.pairs`, or the second modality is missing.
+        """
+        if not self.estimator.model_.shared and not beside.data_prime:
+            raise ValueError(f"Expected --data-prime, a second modality as {self.folder} was fitted to; got none.")
+        return self.reading(given).pairs(recording, data, beside, lag=self.estimator.lag)
 
     def trained_rows(self, recording: Recording) -> Bool[np.ndarray, " N"] | None:
         """Which rows were trained on, None where the recording is not the one of the fit."""
@@ -99,7 +108,6 @@ def check_out(out: Path, *, overwrite: bool, resume: bool = True) -> Path:
 def save_run(
     out: Path,
     estimator: RPMEstimator,
-    recording: Recording,
     *,
     held_out: Pairs,
     bound: Mapping[str, Any],
@@ -111,8 +119,7 @@ def save_run(
     Args:
         out: The folder; see `check_out`.
         estimator: Fitted.
-        recording: What it was fitted to.
-        held_out: Pairs of the recording that it was not fitted to.
+        held_out: Pairs of what it was fitted to, on which it was not.
         bound: Its bound on them, see `Scored.facts`.
         config: Where the recording came from, and how it was read.
         overwrite: Whether a run at `out` is replaced.
@@ -125,6 +132,7 @@ def save_run(
         OSError: The folder cannot be written; what was at `out` is still there.
     """
     check_out(out, overwrite=overwrite)
+    recording, prime = held_out.recording, held_out.recording_prime
     rows = np.zeros(len(recording), dtype=bool)
     rows[held_out.first] = rows[held_out.second] = True
     edges = np.flatnonzero(np.diff(np.concatenate([[0], rows.astype(int), [0]]))).reshape(-1, 2)
@@ -132,7 +140,7 @@ def save_run(
         "format": FORMAT,
         "files": [str(path) for path in config.data],
         "reading": asdict(config.reading),
-        "data": _describe(recording, files=config.data, held_out=held_out),
+        "data": _describe(held_out, config),
         "fingerprint": fingerprint(recording),
         "held_out_rows": [[int(first), int(end) - 1] for first, end in edges],
         "bound": dict(bound),
@@ -142,8 +150,11 @@ def save_run(
         estimator.save(folder)
         write_json(folder / _FACTS, facts)
         settings = estimator.get_params(deep=False)
-        Config(config.data, config.reading, {name: settings[name] for name in SETTINGS}).write(folder / _CONFIG)
-        write_latents(folder / _LATENTS, estimator.transform(recording), recording=recording)
+        replace(config, estimator={name: settings[name] for name in SETTINGS}).write(folder / _CONFIG)
+        latents = {"z": estimator.transform(recording)}
+        if prime is not None:
+            latents["z_prime"] = estimator.transform(prime, side="x_prime")
+        write_latents(folder / _LATENTS, latents, recording=recording)
         write_page_of(Run(folder, estimator, facts), title=out.absolute().name)
     return Run(out, estimator, facts)
 
@@ -190,6 +201,8 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
         held_out=_held_out(run.facts, rows),
         times=stored.get("times"),
     )
+    lag = None if run.facts["reading"].get("nearest_key") else int(np.min(run.estimator.lag))
+    following = stored["z_prime"] if "z_prime" in stored else followed(latents, lag)
     return write_run_report(
         run.folder / _REPORT,
         title=title or run.folder.absolute().name,
@@ -197,7 +210,7 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
         bound=run.facts["bound"],
         history=run.estimator.history_,
         latents=latents,
-        ahead=look_ahead(run.estimator, latents),
+        ahead=look_ahead(run.estimator, latents, following=following),
         labels=read_labels(labels, rows=rows, key=key) if labels else None,
         data=run.facts["data"],
         settings=run.estimator.get_params(deep=False),
@@ -205,15 +218,20 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
     )
 
 
-def _describe(recording: Recording, *, files: Sequence[Path], held_out: Pairs) -> dict[str, Any]:
+def _describe(held_out: Pairs, config: Config) -> dict[str, Any]:
     """What was fitted to, by name."""
-    names = recording.names
+    recording, prime = held_out.recording, held_out.recording_prime
+    names, beside = recording.names, config.beside
     return {
-        "files": [path.name for path in files],
+        "files": [path.name for path in config.data],
+        **({"files of x'": [path.name for path in beside.data_prime]} if prime is not None else {}),
+        **({"file of sessions": beside.sessions.name} if beside.sessions else {}),
         "rows": len(recording),
         "shape of a row": list(recording.shape[1:]),
+        **({"shape of a row of x'": list(prime.shape[1:])} if prime is not None else {}),
         "type": str(recording.dtype),
         "sessions": int(recording.sessions[-1]) + 1,
+        "pairs": held_out.how,
         "held-out pairs": len(held_out),
         **({"columns": list(names)} if names else {}),
         **({"notes": list(recording.notes)} if recording.notes else {}),

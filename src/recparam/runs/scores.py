@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from jaxtyping import Float
 
 from recparam.bootstrap import FEWEST, BlockInterval, block_interval
 from recparam.bounds import Bound
-from recparam.data.pairs import Pairs, consecutive
+from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
 from recparam.runs.folder import Run
+from recparam.runs.reading import Beside, Reading
 
 
 @dataclass(frozen=True)
@@ -46,33 +48,43 @@ class Scored:
         }
 
 
-def pairs_to_score(runs: Sequence[Run], recording: Recording) -> tuple[Pairs, bool]:
-    """The pairs on which runs can be scored: those of the lag they were fitted with, and of rows not trained on.
+def pairs_to_score(
+    runs: Sequence[Run], data: Sequence[Path], beside: Beside, *, given: Reading
+) -> tuple[list[Pairs], bool]:
+    """The pairs on which runs can be scored: those they were fitted to the like of, and of rows not trained on.
 
     Args:
         runs: At least one.
-        recording: The data to score on.
+        data: The files to score on; each run reads them as it read those of its fit.
+        beside: Files that go with them.
+        given: How they are read, where that is given anew.
 
     Returns:
-        The pairs, and whether rows were left out because a run was trained on them.
+        The pairs of each run, and whether rows were left out because a run was trained on them.
 
     Raises:
-        ValueError: The runs have different lags, or no pair is left.
+        ValueError: The runs pair other rows, or no pair is left.
     """
-    lags = {tuple(np.atleast_1d(run.estimator.lag).tolist()): run.folder for run in runs}
-    if len(lags) > 1:
-        listed = ", ".join(f"{' '.join(map(str, lag))} in {folder}" for lag, folder in lags.items())
-        raise ValueError(f"Expected runs of one lag, so that they score the same pairs; got {listed}. Fit them alike.")
-    fresh = np.ones(len(recording), dtype=bool)
-    for run in runs:
-        trained = run.trained_rows(recording)
+    readings = [run.reading(given) for run in runs]
+    read: dict[Reading, Recording] = {reading: reading.rows(data, beside) for reading in dict.fromkeys(readings)}
+    found = [
+        run.pairs(read[reading], data, beside, given=given) for run, reading in zip(runs, readings, strict=True)
+    ]
+    for run, pairs in zip(runs, found, strict=True):
+        if not (np.array_equal(pairs.first, found[0].first) and np.array_equal(pairs.second, found[0].second)):
+            raise ValueError(
+                f"Expected runs of one lag, or that pair rows alike, so that they score the same pairs; got "
+                f"{found[0].how} in {runs[0].folder} and {pairs.how} in {run.folder}. Fit them alike."
+            )
+    fresh = np.ones(len(found[0].recording), dtype=bool)
+    for run, pairs in zip(runs, found, strict=True):
+        trained = run.trained_rows(pairs.recording)
         if trained is not None:
             fresh &= ~trained
-    pairs = consecutive(recording, lag=next(iter(lags)))
-    kept = pairs.where(fresh[pairs.first] & fresh[pairs.second])
-    if len(kept) < 2:
+    kept = [pairs.where(fresh[pairs.first] & fresh[pairs.second]) for pairs in found]
+    if len(kept[0]) < 2:
         raise ValueError(
-            f"Expected at least 2 pairs of rows that no run was trained on; got {len(kept)}. Give other data."
+            f"Expected at least 2 pairs of rows that no run was trained on; got {len(kept[0])}. Give other data."
         )
     return kept, not fresh.all()
 
@@ -110,9 +122,9 @@ class Compared:
         }
 
 
-def compare_runs(runs: Sequence[Run], pairs: Pairs) -> list[Compared]:
-    """Score runs on the same pairs."""
-    scored = [score_pairs(run.estimator, pairs) for run in runs]
+def compare_runs(runs: Sequence[Run], pairs: Sequence[Pairs]) -> list[Compared]:
+    """Score runs on the same pairs, as each of them reads them."""
+    scored = [score_pairs(run.estimator, own) for run, own in zip(runs, pairs, strict=True)]
     first = _values(scored[0].bound)
     differences = [None, *(_interval(_values(other.bound) - first) for other in scored[1:])]
     return [Compared(*row) for row in zip(runs, scored, differences, strict=True)]
