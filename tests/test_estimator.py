@@ -407,6 +407,10 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "batch of one": (lambda: estimator(batch_size=1).fit(X), "batch_size >= 2"),
     "fraction": (lambda: estimator(validation_fraction=1.5).fit(X), "validation_fraction"),
     "accelerator": (lambda: estimator(accelerator="gpus").fit(X), "'gpus'.*'gpu'"),
+    "two devices": (lambda: estimator(devices=2).fit(X), "devices=1.*RPMModule"),
+    "no such device": (lambda: estimator(accelerator="cpu", devices=[7]).fit(X), "devices that this machine has"),
+    "precision": (lambda: estimator(precision="bf16").fit(X), "'bf16-mixed'"),
+    "half precision on a CPU": (lambda: estimator(accelerator="cpu", precision="16-mixed").fit(X), "'bf16-mixed'"),
 }
 
 
@@ -429,3 +433,18 @@ def test_an_estimator_that_is_not_fitted_says_so() -> None:
     for call in (estimator().transform, estimator().score, estimator().predict_next):
         with pytest.raises(NotFittedError):
             call(X)
+
+
+def test_steps_in_half_precision_fit_as_well_and_scores_stay_in_single() -> None:
+    scores = [estimator(max_steps=60, precision=kind).fit(X).score(X) for kind in ("32-true", "bf16-mixed")]
+    assert scores[0] > 1 and abs(scores[0] - scores[1]) < 0.3 and scores[0] != scores[1]
+
+
+def test_frames_and_windows_are_paired_with_the_next_three_and_vectors_with_the_next() -> None:
+    frames = np.random.default_rng(0).integers(0, 255, size=(40, 6, 6), dtype=np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)  # noise
+        of_frames = rp.RPMEstimator(max_steps=2, restarts=2, random_state=0).fit(frames)
+    assert of_frames.lag_ == (1, 2, 3) and {spec.dropout for spec in of_frames._specs} == {0.3}
+    assert len(of_frames.elbo(frames).per_observation) == 39 + 38 + 37
+    assert estimator(lag=2).fit(X).lag_ == (2,)

@@ -29,6 +29,8 @@ def fit(
     bank_size: int | None = None,
     seed: int | None = None,
     accelerator: str | None = None,
+    devices: int | None = None,
+    precision: str | None = None,
     beside: BesideFiles = ALONE,
     reading: ReadingOptions = AS_IT_IS,
     resume: Switch = False,
@@ -57,18 +59,20 @@ def fit(
         encoder: auto (by the shape of a row), mlp, temporal, conv, centre-of-mass; auto if not given.
         encoder_prime: Likewise of the second modality; auto if not given.
         latent_dim: Number of latents; 2 if not given.
-        lag: Rows from x to x', several are pooled; 1 if not given.
+        lag: Rows from x to x', several are pooled; 1, of frames 1 2 3, of windows their rows, unless given.
         seconds: Time from x to x' instead, by --rate or by the times in the file.
         rate: Rows per second.
         max_steps: Steps of training at most; 1500, for frames 500, unless given.
         batch_size: Pairs per step; 512, for frames 128, unless given.
         learning_rate: Of the optimiser; 0.003 if not given.
-        dropout: Share of the entries of a row hidden in training, several in turn; 0.0 and 0.3 unless given.
+        dropout: Share of a row's entries hidden in training, several in turn; 0.0 0.3, of frames 0.3, if not given.
         restarts: Starts, of which the one with the best held-out bound goes on; 6 if not given.
         validation_fraction: Part of each session, at its end, that is held out; 0.2 if not given.
         bank_size: Fitted pairs to score against, whose logarithm a score can reach; 2048 if not given.
         seed: The same seed gives the same model; 0 unless given.
         accelerator: auto, cpu, gpu; auto if not given.
+        devices: One device; 1 if not given.
+        precision: Of the steps, 32-true, bf16-mixed or 16-mixed; 32-true if not given.
         beside: Files that go with DATA, row by row.
         reading: How files become rows.
         resume: Go on with a fit that was interrupted; give the same command.
@@ -93,6 +97,8 @@ def fit(
         "bank_size": bank_size,
         "random_state": seed,
         "accelerator": accelerator,
+        "devices": devices,
+        "precision": precision,
     }
     base = Config.read(config) if config else Config((), AS_IT_IS, {})
     chosen = base.under(data, reading, settings, beside)

@@ -48,6 +48,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 """The library's own networks, which a saved model may name."""
 
+_DROPOUTS, _DROPOUTS_OF_IMAGES = (0.0, 0.3), (0.3,)
+_LAGS, _LAGS_OF_IMAGES = (1,), (1, 2, 3)
 _STATISTICS_ROWS = 10_000  # rows from which columns are standardised
 
 
@@ -185,6 +187,20 @@ def choose_encoder(
             f"Use {of}[..., None] for grey frames, and prior='gaussian'."
         )
     return EncoderSpec("CentreOfMassCNN", {"in_channels": channels, "maps": latent_dim // 2})
+
+
+def dropouts(dropout: Any, shape: tuple[int, ...]) -> tuple[float, ...]:
+    """The shares of the entries of a row of a shape that starts take in turn; None: those of the documentation."""
+    if dropout is None:
+        return _DROPOUTS if len(shape) == 1 else _DROPOUTS_OF_IMAGES
+    return tuple(float(share) for share in np.atleast_1d(dropout))
+
+
+def lags(lag: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The lags of a setting, for rows of a shape; None: those of the documentation."""
+    if lag is None:
+        return _LAGS if len(shape) == 1 else _LAGS_OF_IMAGES
+    return tuple(lag) if isinstance(lag, Sequence | np.ndarray) else (lag,)
 
 
 def make_network(

@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from recparam.data.pairs import Pairs
 from recparam.estimator import saved
 from recparam.estimator.alarms import alarms, warn
-from recparam.estimator.choices import choose_encoder, make_model, make_network, make_prior
+from recparam.estimator.choices import choose_encoder, dropouts, make_model, make_network, make_prior
 from recparam.estimator.fitted import Fitted
-from recparam.estimator.fitting import Plan, climb, device_of, split_off
+from recparam.estimator.fitting import Plan, climb, fabric_of, split_off
 from recparam.estimator.inputs import check_settings, check_varies, known, sources, warn_of_labels
 from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.scoring import encoded_pairs, groups_of, parameters_of, spread_pairs
@@ -39,7 +39,8 @@ class RPMEstimator(Fitted):
             maps (B, ...) to (B, latent_dim), or (B, 2 latent_dim) for a prior that needs densities. A module is copied.
         encoder_prime: Likewise for x', where pairs have x and x' of different recordings; of no use elsewhere.
         latent_dim: Number of latents.
-        lag: Rows from x to x', or several. Other pairs are declared with `fit(pairs=...)`.
+        lag: Rows from x to x', or several, which are pooled; None: 1, and 1, 2 and 3 for frames and windows. Pairs of
+            another kind are declared with `fit(pairs=...)`.
         max_steps: Steps of training; None: 1500, and 500 for frames. It stops where the held-out bound has stopped
             rising.
         batch_size: Pairs in a batch, whose other rows are the negatives; None: 512, and 128 for frames.
@@ -47,7 +48,8 @@ class RPMEstimator(Fitted):
         dropout: Share of the entries of a row that short-named encoders (but the centre of mass) are not shown in
             training, between 0 and 1; or several, which the starts take in turn, so that the held-out bound chooses:
             little data need more. Of more shares than `restarts` the last have no part: with one start, the first is
-            used.
+            used. None: 0 and .3 for vectors, .3 for frames and windows, whose neighbours share noise (of compression,
+            or whole rows), which a held-out bound cannot tell from what is seen.
         restarts: Starts from other weights. Each takes a tenth of the steps, and the one with the best held-out bound
             goes on; labels have no part in it.
         validation_fraction: Part of the rows of each session, at its end, that is held out to choose among starts and
@@ -56,6 +58,9 @@ class RPMEstimator(Fitted):
             rows are scored. Its logarithm is what a score can reach. Sessions with channels of their own share it.
         random_state: A seed, for the same weights every time, a numpy RandomState, or None.
         accelerator: "auto", "cpu" or "gpu", as Lightning's.
+        devices: 1, "auto", or the index of one device in a list, as Lightning's; for several there is `rp.RPMModule`.
+        precision: "32-true", "bf16-mixed" or, on a GPU, "16-mixed", as Lightning's: of the steps; whatever is scored is
+            in 32 bits.
         progress: Whether to print a line for each look at the held-out rows, to standard error.
 
     Attributes:
@@ -66,6 +71,7 @@ class RPMEstimator(Fitted):
         restarts_: One dictionary per start, when one was chosen: seed, steps, validation_nats, chosen.
         validation_nats_: The held-out bound of the state that was kept.
         n_features_in_: As scikit-learn's.
+        lag_: The lags, also where they were not given.
         shape_in_: Shape of a row of x, and `shape_in_prime_` of x' where that has an encoder of its own.
         session_shapes_: Shapes of the rows of sessions with channels of their own; None: there are none.
 
@@ -86,16 +92,18 @@ class RPMEstimator(Fitted):
         encoder: Any = "auto",
         encoder_prime: Any = "auto",
         latent_dim: Any = 2,
-        lag: Any = 1,
+        lag: Any = None,
         max_steps: Any = None,
         batch_size: Any = None,
         learning_rate: Any = 3e-3,
-        dropout: Any = (0.0, 0.3),
+        dropout: Any = None,
         restarts: Any = 6,
         validation_fraction: Any = 0.2,
         bank_size: Any = 2048,
         random_state: Any = None,
         accelerator: Any = "auto",
+        devices: Any = 1,
+        precision: Any = "32-true",
         progress: Any = False,
     ) -> None:
         self.prior = prior
@@ -112,6 +120,8 @@ class RPMEstimator(Fitted):
         self.bank_size = bank_size
         self.random_state = random_state
         self.accelerator = accelerator
+        self.devices = devices
+        self.precision = precision
         self.progress = progress
 
     def fit(
@@ -158,6 +168,7 @@ class RPMEstimator(Fitted):
         dim, prior = self.latent_dim, make_prior(self.prior, self.latent_dim)
         fitted, held_out = split_off(given, self.validation_fraction)
         parts = sources(self, fitted)
+        shares = [dropouts(self.dropout, part.shape) for part in parts]
         specs = [
             [
                 choose_encoder(
@@ -165,12 +176,12 @@ class RPMEstimator(Fitted):
                     shape=part.shape,
                     latent_dim=dim,
                     density=prior.needs_density,
-                    dropout=float(share),
+                    dropout=each[number % len(each)],
                     of=part.name,
                 )
-                for part in parts
+                for part, each in zip(parts, shares, strict=True)
             ]
-            for share in np.atleast_1d(self.dropout)
+            for number in range(max(map(len, shares)))
         ]
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if checkpoint is not None and checkpoint.facts is not None and self.random_state is None:
@@ -267,7 +278,7 @@ class RPMEstimator(Fitted):
             held_out,
             plan=plan,
             bank_rows=bank,
-            device=device_of(self.accelerator),
+            fabric=fabric_of(self.accelerator, self.devices, self.precision),
             checkpoint=checkpoint,
             facts=checkpoint
             and facts_of(settings, specs=self._specs, prior=models[0].prior, pairs=(fitted, held_out)),

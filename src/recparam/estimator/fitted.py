@@ -19,7 +19,7 @@ from recparam.bounds import Bound
 from recparam.data.channels import of_session
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
-from recparam.estimator.choices import EncoderSpec, describe_prior
+from recparam.estimator.choices import EncoderSpec, describe_prior, lags
 from recparam.estimator.inputs import declared, filled, known
 from recparam.estimator.scoring import Head, encoded_pairs, groups_of, network, parameters_of
 from recparam.matching import Matching
@@ -49,6 +49,12 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     validation_nats_: float
     _seed: int
     _paired: str  # how, for people
+
+    @property
+    def lag_(self) -> tuple[int, ...]:
+        """Rows from x to x', where pairs were not declared otherwise."""
+        check_is_fitted(self)
+        return lags(self.lag, self.shape_in_)
 
     @overload
     def transform(
@@ -131,8 +137,8 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def predict_next(self, X: Any) -> Float[np.ndarray, "N D"]:
         """E[z'|z], the mean of the latents that the model expects of the x' of each row; shape (N, latent_dim).
 
-        That is the row `lag` rows later; with X_prime, what the same row of the other modality will show; with other
-        pairs, what those declare.
+        That is the row `lag_` rows later, one of several at random; with X_prime, what the same row of the other
+        modality will show; with other pairs, what those declare.
         """
         check_is_fitted(self)
         self._check_one_base("predict_next")

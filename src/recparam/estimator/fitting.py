@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from recparam.data.pairs import Pairs
 from recparam.estimator.choices import nearest
@@ -22,7 +24,8 @@ _LOOKS = 20  # looks at the held-out pairs in a whole fit
 _PATIENT = 1 / 3  # of the steps, without a better look
 _FIRST = 1 / 10  # of the steps, after which one of several starts is chosen
 Starts = list[dict[str, int | float | bool]]
-_DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def climb(
     *,
     plan: Plan,
     bank_rows: np.ndarray,
-    device: torch.device,
+    fabric: Fabric,
     checkpoint: Checkpoint | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[Ascent, Starts]:
@@ -63,7 +66,7 @@ def climb(
         held_out: Pairs to look at.
         plan: Numbers.
         bank_rows: Which of the fitted pairs are the bank.
-        device: Where to train.
+        fabric: Where to train, and with which precision.
         checkpoint: Where the state is kept, and gone on from if there is one.
         facts: What has to be equal for that.
 
@@ -85,11 +88,12 @@ def climb(
 
     ascents = [
         Ascent(
-            model.to(device),
+            model.to(fabric.device),
             fitted.batches(plan.batch_size, seed=plan.seed + number),
             steps=plan.steps,
             lr=plan.lr,
             seed=plan.seed + number,
+            fabric=fabric,
             validate=validation(model, fitted, held_out, bank_rows=bank_rows),
             every=every,
             patience=max(every, int(plan.steps * _PATIENT)),
@@ -125,21 +129,35 @@ def split_off(pairs: Pairs, fraction: float) -> tuple[Pairs, Pairs]:
     return pairs.split(max(fraction, min(needed, 0.5)))
 
 
-def device_of(accelerator: object) -> torch.device:
-    """The device of Lightning's name of it.
+def fabric_of(accelerator: object, devices: object, precision: object) -> Fabric:
+    """Lightning's Fabric for its names of a device and of a precision.
 
     Raises:
-        ValueError: An unknown name, or a device that is not there.
+        ValueError: An unknown name, a device that is not there, more than one, or a precision that it has not.
     """
-    if accelerator not in _DEVICES:
-        raise ValueError(nearest("accelerator", accelerator, _DEVICES))
+    if accelerator not in _ACCELERATORS:
+        raise ValueError(nearest("accelerator", accelerator, _ACCELERATORS))
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind = {"gpu": "mps" if there["mps"] else "cuda", "auto": "cuda" if there["cuda"] else "cpu"}.get(
         str(accelerator), str(accelerator)
     )
     if not there.get(kind, True):
         raise ValueError(f"Expected accelerator='cpu' or 'auto'; got {accelerator!r}, which this machine has not.")
-    return torch.device(kind)
+    if precision not in _PRECISIONS:
+        raise ValueError(nearest("precision", precision, _PRECISIONS))
+    if precision == "16-mixed" and kind == "cpu":
+        raise ValueError("Expected precision='32-true' or 'bf16-mixed' on a CPU; got '16-mixed'.")
+    one = devices in (1, "auto") or (isinstance(devices, list | tuple) and len(devices) == 1)
+    if isinstance(devices, bool) or not one:
+        raise ValueError(
+            f"Expected devices=1, 'auto' or a list of one index, as one process fits; got {devices!r}. For several, "
+            "give an rp.RPMModule to Lightning's Trainer."
+        )
+    try:
+        chosen = list(devices) if isinstance(devices, list | tuple) else 1
+        return Fabric(accelerator=kind, devices=chosen, precision=cast(Any, precision))
+    except (RuntimeError, TypeError, ValueError, MisconfigurationException) as error:
+        raise ValueError(f"Expected devices that this machine has; got {devices!r} ({error}).") from error
 
 
 def _print(line: Step, number: int, starts: int) -> None:

@@ -18,8 +18,8 @@ from recparam.data.pairs import Pairs, aligned, consecutive
 from recparam.data.recording import Recording
 from recparam.data.windows import Windowed
 from recparam.estimator.alarms import warn
-from recparam.estimator.choices import some
-from recparam.estimator.fitting import device_of
+from recparam.estimator.choices import lags, some
+from recparam.estimator.fitting import fabric_of
 from recparam.estimator.scoring import network
 from recparam.model import RPM
 from recparam.networks import Standardised
@@ -39,15 +39,18 @@ def check_settings(settings: Any) -> None:
         if getattr(settings, name) is not None:
             check_count(name, getattr(settings, name), least=least)
     check_positive("learning_rate", settings.learning_rate)
-    shares = settings.dropout if isinstance(settings.dropout, tuple | list | np.ndarray) else [settings.dropout]
+    given = 0.0 if settings.dropout is None else settings.dropout
+    shares = given if isinstance(given, tuple | list | np.ndarray) else [given]
     for name, value in (("validation_fraction", settings.validation_fraction), *(("dropout", v) for v in shares)):
         if not is_finite_number(value) or not 0 <= value < 1:
             raise ValueError(f"Expected {name} between 0 and 1; got {value!r}.")
     if not len(shares):
         raise ValueError("Expected dropout between 0 and 1, or several such shares; got none.")
-    if isinstance(settings.lag, str) or not isinstance(settings.lag, Integral | Sequence | np.ndarray):
+    if isinstance(settings.lag, str) or not isinstance(
+        settings.lag, Integral | Sequence | np.ndarray | None
+    ):
         raise ValueError(f"Expected lag as a whole number of rows, or several; got {settings.lag!r}.")
-    device_of(settings.accelerator)
+    fabric_of(settings.accelerator, settings.devices, settings.precision)
 
 
 def check_varies(recording: Recording, name: str = "X") -> None:
@@ -77,7 +80,7 @@ def declared(
             )
         return recording, pairs
     if X_prime is None:
-        return recording, consecutive(recording, lag=lag)
+        return recording, consecutive(recording, lag=lags(lag, recording.shape[1:]))
     labelled = isinstance(X_prime, Recording) or sessions is None or len(X_prime) != len(recording)
     return recording, aligned(recording, Recording.of(X_prime, sessions=None if labelled else sessions))
 

@@ -13,7 +13,7 @@ import numpy as np
 from recparam.data.fingerprint import fingerprint_of_pairs
 from recparam.data.pairs import Pairs
 from recparam.estimator.alarms import warn
-from recparam.estimator.choices import EncoderSpec, describe_prior
+from recparam.estimator.choices import EncoderSpec, describe_prior, lags
 from recparam.priors import Prior
 from recparam.storage import check_format, load_tree, remove_leftovers, save_tree
 
@@ -22,6 +22,7 @@ _FILE = "fit.safetensors"
 _SECONDS = 10.0  # between two writes
 _OF_NO_MATTER = (  # to what is fitted, or there under another name
     "accelerator",
+    "devices",
     "encoder",
     "encoder_prime",
     "progress",
@@ -133,7 +134,7 @@ def facts_of(
     facts = {name: value for name, value in settings.items() if name not in _OF_NO_MATTER}
     facts["encoders"], facts["dropout"] = [spec.text for spec in specs], np.atleast_1d(settings["dropout"]).tolist()
     facts["prior"] = settings["prior"] if isinstance(settings["prior"], str) else describe_prior(prior, prior)
-    facts["lag"] = np.atleast_1d(settings["lag"]).tolist()
+    facts["lag"] = np.atleast_1d(lags(settings["lag"], pairs[0].recording.shape[1:])).tolist()
     rows = " x ".join(map(str, pairs[0].recording.shape))
     for name, part in zip(("data", "held_out"), pairs, strict=True):
         facts[name] = f"{rows}, {len(part)} pairs, checksum {fingerprint_of_pairs(part)[:12]}"

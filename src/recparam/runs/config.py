@@ -16,7 +16,7 @@ from recparam.runs.reading import ALONE, Beside, Reading
 from recparam.storage import replacing
 
 SETTINGS = tuple(name for name in inspect.signature(RPMEstimator).parameters if name != "progress")
-_TEXT = ("prior", "encoder", "encoder_prime", "accelerator")
+_TEXT = ("prior", "encoder", "encoder_prime", "accelerator", "precision")
 _ABOVE = "# What recparam fit was given; recparam fit --config FILE does it again.\n"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from recparam.data.pairs import consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
+from recparam.estimator.choices import lags
 from recparam.estimator.fitting import split_off
 from recparam.estimator.resuming import Checkpoint
 from recparam.runs.config import Config
@@ -38,6 +39,9 @@ class Fit:
     def __init__(self, config: Config, recording: Recording, *, say: Callable[[str], None]) -> None:
         self.config, self.recording, self.say = config, recording, say
         self.estimator = RPMEstimator(**config.settings, progress=True)
+        if self.estimator.lag is None:  # said, so that runs of frames and of vectors know whether they pair alike
+            found = lags(None, recording.shape[1:])
+            self.estimator.set_params(lag=found if len(found) > 1 else found[0])
         self.pairs = config.reading.pairs(recording, config.data, config.beside, lag=self.estimator.lag)
         self.fitted, self.held_out = split_off(self.pairs, self.estimator.validation_fraction)
 

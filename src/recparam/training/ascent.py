@@ -1,21 +1,23 @@
-"""A model's bound climbed for a number of steps, and the best state by held-out pairs kept: a plain loop."""
+"""A model's bound climbed in a plain loop, and the average of its states kept that is best by held-out pairs."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor
+from torch.optim import Optimizer
 
 from recparam.bounds import Bound
 from recparam.data.batches import Batches
 from recparam.model import RPM
 from recparam.ops import NonFiniteError
+from recparam.training.average import Average
 from recparam.training.module import TrainingDiverged
 
 Step = dict[str, int | float | None]
@@ -24,7 +26,8 @@ Step = dict[str, int | float | None]
 class Ascent:
     """Adam on a model's bound, in steps rather than epochs, that can be interrupted and continued.
 
-    The learning rate is constant for the first half of the steps and falls to nought over the second. Everything random
+    The learning rate is constant for the first half of the steps and falls to nought over the second. What is validated
+    and kept is the average of the states of about the last fifth of the steps (`Average`). Everything random
     depends on the seed and the step alone, so that several ascents may take turns; one that goes on from the `state`
     of another ends, on a CPU, with the same weights to the last bit.
 
@@ -34,7 +37,8 @@ class Ascent:
         steps: Steps of the whole ascent.
         lr: The learning rate of the first half.
         seed: Decides draws of latents and dropout; the order of the data is the batches' own.
-        validate: The held-out bound of the model as it is; larger is better.
+        fabric: Lightning's, of the device where the model is; the steps have its precision.
+        validate: The held-out bound of the model as it is at the call, with the averaged state; larger is better.
         every: Steps between validations; at first they are five times as frequent.
         patience: Stop when so many steps brought no better validation; None: never.
         report: Called with each line of history, when `state` may be taken.
@@ -54,6 +58,7 @@ class Ascent:
         steps: int,
         lr: float,
         seed: int,
+        fabric: Fabric,
         validate: Callable[[], Bound],
         every: int,
         patience: int | None = None,
@@ -62,14 +67,15 @@ class Ascent:
     ) -> None:
         self.model, self.batches, self.steps, self.lr, self.seed = model, batches, steps, lr, seed
         self.validate, self.every, self.patience, self.report = validate, every, patience, report
-        self.objective = model.elbo if objective is None else objective
+        self.objective, self.fabric = model.elbo if objective is None else objective, fabric
         self.history: list[Step] = []
         self.step, self.best_step, self.finished = 0, 0, False
         self.device = next(model.parameters()).device
         self._stream = self._endless()
         self.best: Bound
         self._best: dict[str, Tensor] = {}
-        self._optimiser: torch.optim.Optimizer | None = None
+        self._optimiser: Optimizer | None = None
+        self._average: Average
 
     def run(self, until: int) -> None:
         """Take steps until so many are taken in all, or the ascent has finished.
@@ -104,6 +110,7 @@ class Ascent:
             "finished": self.finished,
             "history": self.history,
             "model": self.model.state_dict(),
+            "average": self._average.state,
             "optimiser": self._optimiser.state_dict(),
             "best_step": self.best_step,
             "best": vars(self.best),
@@ -117,7 +124,8 @@ class Ascent:
         self.step, self.finished, self.history = state["step"], state["finished"], state["history"]
         self.best_step, self.best, self._best = state["best_step"], Bound(**state["best"]), state["best_model"]
         self.model.load_state_dict(state["model"])
-        self._optimiser = self._adam()
+        self._optimiser, self._average = self._adam(), Average(self.model)
+        self._average.load(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
 
     def _due(self) -> bool:
@@ -129,40 +137,44 @@ class Ascent:
         for group in optimiser.param_groups:
             group["lr"] = self.lr * min(1.0, 2 * (1 - self.step / self.steps))
         try:
-            bound = self.objective(*batch)
+            with self.fabric.autocast():
+                bound = self.objective(*batch)
         except NonFiniteError as error:
             raise self._diverged("an observation or a network's output") from error
         if not math.isfinite(float(bound)):
             raise self._diverged("the bound")
         optimiser.zero_grad()
-        (-bound.value).backward()
+        self.fabric.backward(-bound.value)
         optimiser.step()
         self.step += 1
+        self._average.update(self.step)
         return bound
 
     def _look(self, bound: float, ceiling: float | None) -> None:
         self.model.eval()
-        held_out = self.validate()
+        with self._average.in_place():
+            held_out = self.validate()
         nats = float(held_out)
         self.model.train()
         line: Step = {"step": self.step, "bound_nats": bound, "ceiling_nats": ceiling, "validation_nats": nats}
         self.history.append(line)
         if not self._best or nats > float(self.best):
             self.best, self.best_step = held_out, self.step
-            self._best = copy.deepcopy(self.model.state_dict())
+            self._best = self._average.state
         late = self.patience is not None and self.step - self.best_step >= self.patience
         self.finished = late or self.step >= self.steps
         if self.report is not None:
             self.report(line)
 
-    def _prepared(self, batch: tuple[Tensor, ...]) -> torch.optim.Optimizer:
+    def _prepared(self, batch: tuple[Tensor, ...]) -> Optimizer:
         if self._optimiser is None:
             self.model.initialise(*batch)
-            self._optimiser = self._adam()
+            self._optimiser, self._average = self._adam(), Average(self.model)
         return self._optimiser
 
-    def _adam(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], lr=self.lr)
+    def _adam(self) -> Optimizer:
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        return cast(Optimizer, self.fabric.setup_optimizers(torch.optim.Adam(trained, lr=self.lr, fused=True)))
 
     def _endless(self) -> Iterator[tuple[Tensor, ...]]:
         """The batches from the present step on, one for each step."""
