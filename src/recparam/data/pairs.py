@@ -283,7 +283,6 @@ def consecutive(
         how = f"lag {', '.join(map(str, lags))}"
     else:
         spans = _several("seconds", seconds)
-        how = f"{', '.join(f'{span:g}' for span in spans)} s apart"
         for value in spans:
             check_positive("seconds", value, what="number of seconds")
         if rate is not None:
@@ -295,6 +294,7 @@ def consecutive(
             raise ValueError(
                 "Expected rate= (rows per second) or a recording with times, as seconds= is given; got neither."
             )
+        how = f"{', '.join(f'{span:g}' for span in spans)} s apart"
     first, second = (np.concatenate(side) for side in zip(*found, strict=True))
     pairs = Pairs(recording, first, second, how=how)
     pairs = pairs.where(recording.usable[first] & recording.usable[second])

@@ -39,10 +39,10 @@ class Fit:
     def __init__(self, config: Config, recording: Recording, *, say: Callable[[str], None]) -> None:
         self.config, self.recording, self.say = config, recording, say
         self.estimator = RPMEstimator(**config.settings, progress=True)
-        if self.estimator.lag is None:  # said, so that runs of frames and of vectors know whether they pair alike
-            found = lags(None, recording.shape[1:])
-            self.estimator.set_params(lag=found if len(found) > 1 else found[0])
-        self.pairs = config.reading.pairs(recording, config.data, config.beside, lag=self.estimator.lag)
+        lag = lags(self.estimator.lag, recording.shape[1:])
+        if self.estimator.lag is None:  # said, so that runs can be compared that were given it and that were not
+            self.estimator.set_params(lag=lag)
+        self.pairs = config.reading.pairs(recording, config.data, config.beside, lag=lag)
         self.fitted, self.held_out = split_off(self.pairs, self.estimator.validation_fraction)
 
     def run(self, partial: Path, *, resume: bool) -> Fit:
