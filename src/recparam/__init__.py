@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from recparam.banks import Bank, Labels
     from recparam.bases import BaseDensity, EstimatedMarginal
     from recparam.bounds import Bound, CeilingWarning, Decomposition, MutualInformation, infonce
+    from recparam.comparing import compare
+    from recparam.comparison import Comparison
     from recparam.couplings import (
         After,
         AtLag,
@@ -108,6 +110,8 @@ _HOMES = {
     "infonce": "recparam.bounds",
     "estimate_mutual_information": "recparam.evidence",
     "MutualInformationEstimate": "recparam.evidence",
+    "compare": "recparam.comparing",
+    "Comparison": "recparam.comparison",
     "Prediction": "recparam.prediction",
     "Matching": "recparam.matching",
     "CentreOfMassCNN": "recparam.networks",
@@ -131,6 +135,7 @@ __all__ = [
     "Categorical",
     "CeilingWarning",
     "CentreOfMassCNN",
+    "Comparison",
     "ConstantVelocity",
     "ConvEncoder",
     "Cosine",
@@ -174,6 +179,7 @@ __all__ = [
     "Switching",
     "VonMisesFisher",
     "__version__",
+    "compare",
     "estimate_mutual_information",
     "infonce",
     "ops",

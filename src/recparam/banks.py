@@ -278,6 +278,18 @@ def bank_of_all_processes(
     return bank, own, bank.weights[own] * world
 
 
+def halves_in_turn(count: int) -> Tensor:
+    """An order of rows, (count,), whose even places are the first half and whose odd places are the second.
+
+    Two halves of a bank are its even and its odd places (`RecognitionJoint.log_expectation`). Those of a series in
+    order of time are neighbours, and no two samples.
+    """
+    order = torch.empty(count, dtype=torch.long)
+    half = (count + 1) // 2
+    order[0::2], order[1::2] = torch.arange(half), torch.arange(half, count)
+    return order
+
+
 def joined(parts: Sequence[Sequence[Distribution]]) -> list[Distribution]:
     """One distribution over all rows for each observation, of those of consecutive chunks of rows.
 

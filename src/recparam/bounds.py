@@ -347,6 +347,11 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
     return Decomposition(elbo_bound, mi_bound, kl)
 
 
+def at_ceiling(bound: Bound, *, steps: int = 1) -> bool:
+    """Whether a value is within 0.1 nats of its ceiling, for a chain within 0.1 per step that is scored."""
+    return bound.ceiling is not None and float(bound) > bound.ceiling - _AT_CEILING * steps
+
+
 def warn_at_ceiling(
     bound: Bound, *, rows: int, source: str = "batch", steps: int = 1, stacklevel: int = 2
 ) -> None:
@@ -361,7 +366,7 @@ def warn_at_ceiling(
         steps: How many steps of the chain have a term, J - 1 for a pair's priors.
         stacklevel: As in `warnings.warn`, of the line to blame.
     """
-    if bound.ceiling is None or not float(bound) > bound.ceiling - _AT_CEILING * steps:
+    if bound.ceiling is None or not at_ceiling(bound, steps=steps):
         return
     warnings.warn(
         f"The {_NAMES[bound.of]} is at its ceiling of {bound.ceiling:.3f} nats, which is all that {rows} rows can "

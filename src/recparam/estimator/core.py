@@ -72,6 +72,7 @@ class RPMEstimator(Fitted):
         validation_nats_: The held-out bound of the state that was kept.
         n_features_in_: As scikit-learn's.
         lag_: The lags, also where they were not given.
+        bank_size_: Pairs in the bank, which few data may leave smaller than `bank_size`.
         shape_in_: Shape of a row of x, and `shape_in_prime_` of x' where that has an encoder of its own.
         session_shapes_: Shapes of the rows of sessions with channels of their own; None: there are none.
 
@@ -284,6 +285,7 @@ class RPMEstimator(Fitted):
             and facts_of(settings, specs=self._specs, prior=models[0].prior, pairs=(fitted, held_out)),
         )
         self.history_, self.validation_nats_ = best.history, float(best.best)
+        bank = bank[np.argsort(fitted.first[bank], kind="stable")]  # in order of time, lags side by side
         self._set_model(best.model, encoded_pairs(best.model, fitted, bank), groups_of(fitted, bank))
         z = self._head.recognition(parameters_of(best.model, held_out.recording, np.unique(held_out.first))).mean
         warn(alarms(z, held_out=best.best, step=best.best_step, history=best.history), stacklevel=3)

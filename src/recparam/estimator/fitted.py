@@ -56,6 +56,12 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return lags(self.lag, self.shape_in_)
 
+    @property
+    def bank_size_(self) -> int:
+        """Pairs in the bank that others are scored against."""
+        check_is_fitted(self)
+        return len(self._head.bank[0])
+
     @overload
     def transform(
         self, X: Any, *, return_std: Literal[False] = False, side: str = "x", session: int | None = None

@@ -1,0 +1,171 @@
+"""The estimate, the lower and the upper side of a model's evidence, step by step of a chain, against one bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recparam import bounds
+from recparam.banks import Labels, halves_in_turn
+from recparam.bounds import Bound
+from recparam.couplings import ChainStep, Coupling, chain_steps
+from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal
+from recparam.model import RPM
+from recparam.ops import Score
+from recparam.priors import InfoNCEPrior, Prior, Side
+from recparam.recognition import Deterministic
+
+SIDES: tuple[Side, ...] = (None, "lower", "upper")  # the estimate first
+
+
+@dataclass(frozen=True)
+class Against:
+    """A bank: the scored rows themselves, or other ones.
+
+    Args:
+        observations: Of the other rows, one (K, ...) per observation; None: the scored rows are the bank.
+        labels: Who they are.
+        exclude_within: As of `rp.BatchMarginal`, where the scored rows are the bank.
+    """
+
+    observations: Sequence[Tensor] | None = None
+    labels: Labels | None = None
+    exclude_within: float | None = None
+
+
+class _OfContext(Coupling):
+    """A coupling of several earlier latents as one of order one, whose z is all of them."""
+
+    def __init__(self, coupling: Coupling) -> None:
+        super().__init__()
+        self.coupling = coupling
+
+    def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        return self.coupling(z, z_prime)
+
+    def score(self) -> Score:
+        return self.coupling.score()
+
+    def _check_widths(self, width: int, width_prime: int) -> None:
+        self.coupling.check_widths(width, width_prime)
+
+
+def steps_from(prior: Prior, *, length: int, context: int) -> list[ChainStep]:
+    """The steps of a chain of J latents that come after `context` of them, and that the prior has a coupling for.
+
+    Raises:
+        ValueError: A coupling that waits for data, windows of more than two under a prior that is no chain, or no step.
+    """
+    if type(prior) is not InfoNCEPrior:
+        raise ValueError(
+            f"Expected rp.InfoNCEPrior for windows of {length}, whose steps can be told apart; got "
+            f"{type(prior).__name__}. Compare pairs."
+        )
+    steps = [step for step in chain_steps(prior.coupling, prior.first, length) if step.index >= context]
+    if not steps:
+        raise ValueError(f"Expected a prior that scores a step after {context} latents of {length}; got none.")
+    for step in steps:
+        step.coupling.check_initialised()
+    return steps
+
+
+def sides_of_latents(
+    prior: Prior, latents: Sequence[Tensor], against: Against, *, labels: Labels | None, context: int
+) -> list[Bound]:
+    """Estimate, lower and upper side of the steps of windows of latents that are points, summed over steps.
+
+    Args:
+        prior: One without densities.
+        latents: z_1 to z_J, each (B, D).
+        against: Its observations are latents too.
+        labels: Who the rows are.
+        context: Latents before the first step that is scored.
+    """
+    if len(latents) == 2 and not (type(prior) is InfoNCEPrior and prior.coupling.order > 1):
+        if isinstance(prior, InfoNCEPrior):
+            prior.coupling.check_initialised()
+        return [_side(prior, latents, against, labels, side) for side in SIDES]
+    steps = steps_from(prior, length=len(latents), context=context)
+    totals: list[Bound] = []
+    for side in SIDES:
+        parts: list[Bound] = []
+        for step in steps:
+            at_step, other = against, against.observations
+            if other is not None:
+                at_step = replace(against, observations=(step.context(other), other[step.index]))
+            pair = (step.context(latents), latents[step.index])
+            parts.append(_side(InfoNCEPrior(_OfContext(step.coupling)), pair, at_step, labels, side))
+        totals.append(_total(parts))
+    return totals
+
+
+def sides_of_draws(
+    model: RPM,
+    observations: Sequence[Tensor],
+    against: Against,
+    *,
+    labels: Labels | None,
+    num_samples: int,
+    seed: int,
+) -> list[Bound | None]:
+    """The same of pairs whose latents are drawn from a model's Q; a side is None where there is no such."""
+    found: list[Bound | None] = []
+    recognition: Any = model.recognition[0] if model.shared else list(model.recognition)
+    among = RPM(recognition, model.prior, posterior=model.posterior, marginal=_marginal(against))
+    for side in SIDES:
+        if side == "lower" and against.observations is not None and not isinstance(
+            model.prior, InfoNCEPrior
+        ):
+            found.append(None)  # self-included mixtures need the scored rows in the bank
+            continue
+        generator = torch.Generator(observations[0].device).manual_seed(seed)
+        found.append(
+            among.elbo(*observations, side=side, labels=labels, num_samples=num_samples, generator=generator)
+        )
+    return found
+
+
+def _side(prior: Prior, pair: Sequence[Tensor], against: Against, labels: Labels | None, side: Side) -> Bound:
+    other = against.observations
+    if other is not None and side is None and isinstance(prior, InfoNCEPrior) and len(pair) == 2:
+        # The own latents beside the bank's K, as in a batch, limit the value to log(K + 1).
+        found = bounds.infonce(prior.coupling, *pair, negatives=other[1])
+        return replace(found, of="elbo", kind="estimate")
+    if side != "lower":
+        return _of_points(prior, against).elbo(*pair, side=side, labels=labels)
+    if other is not None:
+        order = halves_in_turn(len(other[0])).to(other[0].device)
+        moved = None if against.labels is None else against.labels.map(lambda part: part[order.to(part.device)])
+        mixed = replace(against, observations=[z[order] for z in other], labels=moved)
+        return _of_points(prior, mixed).elbo(*pair, side=side, labels=labels)
+    order = halves_in_turn(len(pair[0])).to(pair[0].device)
+    moved = None if labels is None else labels.map(lambda part: part[order.to(part.device)])
+    found = _of_points(prior, against).elbo(*(z[order] for z in pair), side=side, labels=moved)
+    return replace(found, per_observation=found.per_observation[order.argsort()])
+
+
+def _of_points(prior: Prior, against: Against) -> RPM:
+    points = [Deterministic(nn.Identity()), Deterministic(nn.Identity())]
+    return RPM(points, prior, marginal=_marginal(against)).eval()
+
+
+def _marginal(against: Against) -> Marginal:
+    if against.observations is None:
+        return BatchMarginal(exclude_within=against.exclude_within, across_processes=False)
+    return DatasetMarginal(*against.observations, labels=against.labels)
+
+
+def _total(parts: Sequence[Bound]) -> Bound:
+    """The sum over steps of bounds of one kind."""
+    ceilings = [part.ceiling for part in parts]
+    return Bound(
+        torch.stack([part.value for part in parts]).sum(),
+        torch.stack([part.per_observation for part in parts]).sum(0),
+        parts[0].of,
+        parts[0].kind,
+        None if any(c is None for c in ceilings) else sum(c or 0.0 for c in ceilings),
+    )
