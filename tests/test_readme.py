@@ -64,7 +64,10 @@ def test_the_examples_of_the_page_on_training_give_what_they_print() -> None:
     assert tried and not failed
 
 
-@pytest.mark.parametrize("page", ["theory.md", "priors.md", "matching.md", "data.md", "estimator.md", "coming-from.md"])
+EXAMPLES = ["theory.md", "priors.md", "matching.md", "data.md", "estimator.md", "coming-from.md", "comparing.md"]
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
 def test_the_examples_of_a_page_give_what_they_print(page: str) -> None:
     failed, tried = doctest.testfile(str(DOCS / page), module_relative=False)
     assert tried and not failed

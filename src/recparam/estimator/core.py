@@ -285,7 +285,6 @@ class RPMEstimator(Fitted):
             and facts_of(settings, specs=self._specs, prior=models[0].prior, pairs=(fitted, held_out)),
         )
         self.history_, self.validation_nats_ = best.history, float(best.best)
-        bank = bank[np.argsort(fitted.first[bank], kind="stable")]  # in order of time, lags side by side
         self._set_model(best.model, encoded_pairs(best.model, fitted, bank), groups_of(fitted, bank))
         z = self._head.recognition(parameters_of(best.model, held_out.recording, np.unique(held_out.first))).mean
         warn(alarms(z, held_out=best.best, step=best.best_step, history=best.history), stacklevel=3)

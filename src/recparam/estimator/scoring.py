@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recparam import bounds
-from recparam.banks import Bank, halves_in_turn
+from recparam.banks import Bank
 from recparam.bounds import Bound
 from recparam.data.pairs import Pairs, Views, as_tensor
 from recparam.data.recording import Recording
@@ -131,11 +131,7 @@ class Head:
             return self._by_group(x, x_prime, groups, side=side, seed=seed)
         generator = torch.Generator(x.device).manual_seed(seed)
         if side is not None:
-            # The lower side compares two halves of the bank, its even and its odd places. The bank is a series, and
-            # neighbours are alike: in an order in which the halves are its first and its second, they are not.
-            order = halves_in_turn(len(self.bank[0])) if side == "lower" else slice(None)
-            bank = [part[order] for part in self.bank]
-            among = RPM(self.recognition, self.prior, marginal=DatasetMarginal(*bank)).eval()
+            among = RPM(self.recognition, self.prior, marginal=DatasetMarginal(*self.bank)).eval()
             return among.elbo(x, x_prime, side=side, num_samples=_DRAWS, generator=generator)
         size = len(self.bank[0])
         if isinstance(self.prior, InfoNCEPrior):
