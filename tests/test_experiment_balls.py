@@ -15,8 +15,9 @@ from scipy.stats import gaussian_kde
 import recparam.experiments.balls.arms as arms
 from recparam.cli import main
 from recparam.evaluation import LinearDecoder
-from recparam.experiments.balls.run import OutputFolderError, prepare_folder, run_experiment
+from recparam.experiments.balls.run import run_experiment
 from recparam.experiments.balls.settings import ARMS, Run, Settings, Training, make_settings
+from recparam.experiments.folder import OutputFolderError, prepare_folder
 
 TINY = Settings(size=20, diameter=3.0, frames=41, epochs=2, batch_size=8, videos=("black",))
 
@@ -145,14 +146,14 @@ def test_a_folder_of_something_else_is_refused_untouched(content: str, tmp_path:
         (tmp_path / "settings.json").write_text(text)
     before = {path: path.read_text() for path in tmp_path.iterdir()}
     with pytest.raises(OutputFolderError, match="Choose another --out"):
-        prepare_folder(TINY, tmp_path)
+        prepare_folder(TINY.identity(), tmp_path)
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputFolderError, match="must be writable"):
-        prepare_folder(TINY, tmp_path / "file" / "out")
+        prepare_folder(TINY.identity(), tmp_path / "file" / "out")
 
 
 def test_all_arms_of_a_seed_start_from_the_same_encoder() -> None:

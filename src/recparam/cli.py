@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from recparam.cli_data import compare, report, score, transform
+from recparam.cli_experiments import EXPERIMENTS
 from recparam.cli_fit import fit
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ def balls(
     return INCOMPLETE if outcome.failed else 0
 
 
+def experiments() -> int:
+    """Run an experiment on data with a known truth, by its name; `recparam experiments --help` lists them."""
+    return main(["experiments", "--help"])
+
+
 def version() -> int:
     """Print the version."""
     import recparam
@@ -102,21 +108,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         "compare": compare,
         "report": report,
         "balls": balls,
+        "experiments": experiments,
         "version": version,
     }
-    words = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    program, words = "recparam", given
+    if given[:1] == ["experiments"]:
+        program, words, commands = "recparam experiments", given[1:], {"balls": balls, **EXPERIMENTS}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)  # each once, as a line of its own
             warnings.showwarning = _show_warning
             return tyro.extras.subcommand_cli_from_dict(
-                commands, prog="recparam", description="Recognition-parameterised models.", args=words
+                commands, prog=program, description="Recognition-parameterised models.", args=words
             )
     except (ValueError, OSError) as error:
         print(f"recparam: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as stopped:
-        resume = "Run the same command to resume." if words[:1] == ["balls"] else str(stopped) or "Nothing was written."
+        resumes = given[:1] in (["balls"], ["experiments"])
+        resume = "Run the same command to resume." if resumes else str(stopped) or "Nothing was written."
         print(f"\nInterrupted. {resume}", file=sys.stderr)
         return INTERRUPTED
 

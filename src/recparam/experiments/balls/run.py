@@ -1,14 +1,9 @@
 """The whole experiment: checks, processes, progress, results, figures and report."""
 
-import json
-import multiprocessing
 import os
-import queue
-import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +17,10 @@ from recparam.experiments.balls.figure import draw_all
 from recparam.experiments.balls.progress import Progress, duration
 from recparam.experiments.balls.results import collect
 from recparam.experiments.balls.settings import TEST_SEED_OFFSET, TRAINED_ARMS, Run, Settings
-from recparam.experiments.balls.work import Message, attempt, best_device, finished, work
+from recparam.experiments.balls.work import attempt, best_device, finished
+from recparam.experiments.folder import prepare_folder
+from recparam.experiments.processes import Message, in_processes, threads_of
 from recparam.storage import write_json
-
-
-class OutputFolderError(ValueError):
-    """The output folder cannot be used as asked; nothing in it was touched."""
 
 
 @dataclass
@@ -72,7 +65,7 @@ def run_experiment(
     for run in {(run.video, run.seed): run for run in settings.runs()}.values():
         for seed in (run.seed, run.seed + TEST_SEED_OFFSET):
             moving_balls(2, size=settings.size, diameter=settings.diameter, background=run.video, seed=seed)
-    prepare_folder(settings, out)
+    prepare_folder(settings.identity(), out)
 
     begin = time.perf_counter()
     runs = settings.runs()
@@ -109,59 +102,15 @@ def run_experiment(
 
         if jobs == 0:
             for index in waiting:
-                attempt(settings, index, runs[index], out, handle)
+                attempt(settings, out, index, runs[index], handle)
         elif waiting:
-            _in_processes(settings, runs, waiting, out, jobs, handle)
+            each = partial(attempt, settings, out)
+            in_processes(each, {index: runs[index] for index in waiting}, jobs=jobs, handle=handle)
 
     results = collect(settings, out, failed, seconds=time.perf_counter() - begin)
     write_json(out / "results.json", results)
     files = [out / "results.json", *draw_all(settings, results, out)]
     return Outcome(results, files, failed)
-
-
-def prepare_folder(settings: Settings, out: Path) -> None:
-    """Make the output folder, or check that it holds this experiment.
-
-    Raises:
-        OutputFolderError: if it is a file, is not writable, or holds something else.
-    """
-    if out.exists() and not out.is_dir():
-        raise OutputFolderError(f"out must be a folder; {out} is a file. Choose another --out.")
-    stored = out / "settings.json"
-    wanted = settings.identity()
-    if out.is_dir() and not stored.is_file() and any(out.iterdir()):
-        raise OutputFolderError(
-            f"out must be new, empty or a folder of this experiment; {out} holds other files. Choose another --out."
-        )
-    if stored.is_file():
-        try:
-            found = json.loads(stored.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputFolderError(f"{stored} cannot be read ({error}). Choose another --out.") from error
-        differing = _differences(found, wanted)
-        if differing:
-            raise OutputFolderError(
-                f"out holds a run with other settings ({'; '.join(differing)}): {out}. "
-                "Choose another --out, or give the settings it was made with."
-            )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".writable-{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OutputFolderError(
-            f"out must be writable; {out} is not ({error.strerror}). Choose another --out, or change its permissions."
-        ) from error
-    if not stored.is_file():
-        write_json(stored, wanted)
-
-
-def _differences(found: Any, wanted: dict[str, Any]) -> list[str]:
-    if not isinstance(found, dict) or found.get("experiment") != wanted["experiment"]:
-        return ["it is not a moving-balls experiment"]
-    keys = [key for key in wanted if found.get(key) != wanted[key]]
-    return [f"{key} {found.get(key)} there, {wanted[key]} asked" for key in keys]
 
 
 def estimate_seconds(settings: Settings, trained: list[Run], jobs: int, device: torch.device) -> float:
@@ -172,7 +121,7 @@ def estimate_seconds(settings: Settings, trained: list[Run], jobs: int, device: 
     target = torch.zeros(len(frames), 6, device=device)
     threads = torch.get_num_threads()
     # Several processes leave each one thread; one process has them all.
-    torch.set_num_threads(_threads(jobs))
+    torch.set_num_threads(threads_of(jobs))
     times: list[float] = []
     try:
         for _ in range(4):
@@ -190,79 +139,6 @@ def estimate_seconds(settings: Settings, trained: list[Run], jobs: int, device: 
     return rounds * steps * step
 
 
-def _threads(jobs: int) -> int:
-    return max(1, (os.cpu_count() or 1) // max(jobs, 1))
-
-
 def _devices(device: torch.device, jobs: int) -> str:
     where = "the GPU" if device.type == "cuda" else "the CPU"
     return f"{where} in {jobs} parallel processes" if jobs > 1 else where
-
-
-def _in_processes(
-    settings: Settings,
-    runs: list[Run],
-    waiting: list[int],
-    out: Path,
-    jobs: int,
-    handle: Callable[[Message], None],
-) -> None:
-    """Hand the runs to processes and pass on what they tell, until every run has ended."""
-    # Spawned, not forked: a forked process may inherit held locks of torch's thread pools.
-    context = multiprocessing.get_context("spawn")
-    tasks, messages = context.Queue(), context.Queue()
-    for index in waiting:
-        tasks.put((index, runs[index]))
-    for _ in range(jobs):
-        tasks.put(None)
-    workers = [
-        context.Process(target=work, args=(settings, str(out), _threads(jobs), tasks, messages), daemon=True)
-        for _ in range(jobs)
-    ]
-    open_runs = set(waiting)
-    with _stopping(workers):
-        for worker in workers:
-            worker.start()
-        while open_runs:
-            try:
-                message: Message = messages.get(timeout=0.5)
-            except queue.Empty:
-                if any(worker.is_alive() for worker in workers):
-                    continue
-                try:
-                    # The last words of a process may still be under way when it has ended.
-                    message = messages.get(timeout=2.0)
-                except queue.Empty:
-                    codes = sorted({worker.exitcode for worker in workers if worker.exitcode is not None})
-                    for index in sorted(open_runs):
-                        handle(
-                            (
-                                "failed",
-                                index,
-                                f"its process ended early (exit codes {codes}); is memory short?",
-                            )
-                        )
-                    return
-            if message[0] in ("done", "failed", "crashed"):
-                open_runs.discard(message[1])
-            handle(message)
-        for worker in workers:
-            worker.join()
-
-
-@contextmanager
-def _stopping(workers: list[Any]) -> Iterator[None]:
-    """Leave no process behind, however the block ends."""
-    try:
-        yield
-    finally:
-        for worker in workers:
-            if worker.pid is not None and worker.is_alive():
-                # Files are written whole or not at all, so that ending a process at any moment is safe.
-                worker.terminate()
-        for worker in workers:
-            if worker.pid is not None:
-                worker.join(5)
-                if worker.is_alive():
-                    worker.kill()
-                    worker.join()

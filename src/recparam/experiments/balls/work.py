@@ -1,14 +1,8 @@
-"""One run from start to files, and the processes that do many."""
+"""One run from start to files."""
 
 import json
-import os
-import signal
-import threading
-import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict
-from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +11,10 @@ import torch
 
 from recparam.experiments.balls.arms import run_arm
 from recparam.experiments.balls.settings import TRAINED_ARMS, Run, Settings, training_of
+from recparam.experiments.processes import Message
 from recparam.ops.checks import NonFiniteError
 from recparam.storage import replacing, write_json
 from recparam.training import Epoch, TrainingDiverged
-
-Message = tuple[str, int, Any]
-"""What a process tells the parent: kind, index of the run, and the kind's content."""
 
 
 def best_device() -> torch.device:
@@ -64,7 +56,7 @@ def execute(settings: Settings, run: Run, out: Path, *, report: Callable[[Epoch]
     write_json(folder / "result.json", {**numbers, "settings": run_settings(settings, run)})
 
 
-def attempt(settings: Settings, index: int, run: Run, out: Path, send: Callable[[Message], None]) -> None:
+def attempt(settings: Settings, out: Path, index: int, run: Run, send: Callable[[Message], None]) -> None:
     """Do one run and tell the parent how it ends; a run that fails does not stop the others."""
     send(("start", index, None))
     try:
@@ -81,31 +73,3 @@ def attempt(settings: Settings, index: int, run: Run, out: Path, send: Callable[
         )
     else:
         send(("done", index, None))
-
-
-def work(
-    settings: Settings, out: str, threads: int, tasks: "Queue[tuple[int, Run] | None]", messages: "Queue[Message]"
-) -> None:
-    """Body of a process: take runs from the queue until it is empty.
-
-    The parent alone handles Ctrl-C, which a terminal sends to all processes at once.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    torch.set_num_threads(threads)
-    while (task := tasks.get()) is not None:
-        index, run = task
-        try:
-            attempt(settings, index, run, Path(out), messages.put)
-        except Exception as error:  # a defect: the parent reports it with its run
-            messages.put(("crashed", index, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
-
-
-def _end_with_parent(parent: int) -> None:
-    """End this process when its parent was killed: an orphan would train for hours for nobody.
-
-    Files are written whole or not at all, so that any moment will do.
-    """
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)

@@ -1,0 +1,206 @@
+"""Experiments that are a grid of arms and seeds: a cell is measured once, kept as a file, and averaged over seeds."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recparam.evaluation import Interval, mean_interval
+from recparam.experiments.folder import prepare_folder
+from recparam.experiments.processes import Message, Send, in_processes
+from recparam.ops.checks import NonFiniteError
+from recparam.storage import write_json
+from recparam.training import TrainingDiverged
+from recparam.versions import versions
+
+FORMAT = 1
+
+Numbers = dict[str, Any]
+"""What is measured in a cell, by name, as JSON."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm with one seed."""
+
+    arm: str
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Its file, relative to the output folder."""
+        return f"runs/{self.arm}/seed{self.seed}.json"
+
+    def __str__(self) -> str:
+        return f"{self.arm} seed {self.seed}"
+
+
+@dataclass
+class Outcome:
+    """What an experiment leaves behind.
+
+    Args:
+        results: Content of `results.json`.
+        files: What was written for people to look at.
+        failed: Message of each cell that did not finish.
+    """
+
+    results: dict[str, Any]
+    files: list[Path]
+    failed: dict[Cell, str] = field(default_factory=dict)
+
+
+def seeds_from(seed: int, seeds: int) -> tuple[int, ...]:
+    """The seeds of an experiment: so many, from the first.
+
+    Raises:
+        ValueError: None, or a negative one.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1; got {seeds}. It is the number of seeds to run.")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative; got {seed}. It is the first seed; the others follow it.")
+    return tuple(range(seed, seed + seeds))
+
+
+def run_grid(
+    measure: Callable[[str, int], Numbers],
+    *,
+    identity: Mapping[str, Any],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    draw: Callable[[dict[str, Any], Path], Sequence[Path]] | None = None,
+    jobs: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Outcome:
+    """Measure the cells that a folder lacks, then write `results.json` and draw the figures.
+
+    A cell ends with a file of its own, so that a command that was stopped goes on with the cells that are missing.
+
+    Args:
+        measure: Gives the numbers of an arm and a seed; picklable, as a function of a module or a partial of one.
+        identity: All that decides the numbers, but for arms and seeds, as JSON; `experiment` is the name.
+        arms: Names, which may hold a slash.
+        seeds: Of the cells.
+        out: Output folder.
+        draw: Draws figures of the results into the folder, and says which files.
+        jobs: Processes, each with one core; None: one per core; 0: none but this.
+        say: Takes a line for people.
+
+    Returns:
+        The results, the files, and the cells that failed.
+
+    Raises:
+        ValueError: A folder that holds something else, or a negative number of processes; nothing was written.
+        KeyboardInterrupt: On Ctrl-C, after the processes have stopped.
+    """
+    if jobs is not None and jobs < 0:
+        raise ValueError(
+            f"jobs must be at least 1 (or 0 for this process alone); got {jobs}. It is a number of processes."
+        )
+    prepare_folder(identity, out)
+    begin = time.perf_counter()
+    cells = [Cell(arm, seed) for seed in seeds for arm in arms]
+    waiting = {index: cell for index, cell in enumerate(cells) if finished(cell, out) is None}
+    jobs = min(os.cpu_count() or 1 if jobs is None else jobs, len(waiting))
+    if len(waiting) < len(cells):
+        say(f"{len(cells) - len(waiting)} of {len(cells)} runs are finished in {out} and are kept.")
+    failed: dict[Cell, str] = {}
+
+    def handle(message: Message) -> None:
+        kind, index, content = message
+        if kind == "crashed":
+            raise RuntimeError(f"{cells[index]} stopped on an unexpected error.\n{content}")
+        if kind == "failed":
+            failed[cells[index]] = content
+        say(f"{cells[index]}: {'done, ' if kind == 'done' else 'failed: '}{content}")
+
+    attempt = partial(_attempt, measure, out)
+    if jobs:
+        in_processes(attempt, waiting, jobs=jobs, handle=handle)
+    else:
+        for index, cell in waiting.items():
+            attempt(index, cell, handle)
+    results = _collect(identity, arms, out, failed, seconds=time.perf_counter() - begin)
+    write_json(out / "results.json", results)
+    drawn = draw(results, out) if draw is not None and results["arms"] else ()
+    return Outcome(results, [out / "results.json", *drawn], failed)
+
+
+def finished(cell: Cell, out: Path) -> Numbers | None:
+    """The numbers of a cell that is complete, else None."""
+    try:
+        found = json.loads((out / cell.file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and (found.get("arm"), found.get("seed")) == (cell.arm, cell.seed) else None
+
+
+def summarise(runs: Sequence[Numbers]) -> dict[str, dict[str, Interval]]:
+    """The mean over seeds of each number of each arm, with its interval; by arm, then name."""
+    summary: dict[str, dict[str, Interval]] = {}
+    for arm in dict.fromkeys(run["arm"] for run in runs):
+        group = [run for run in runs if run["arm"] == arm]
+        names = [name for name, value in group[0].items() if isinstance(value, int | float) and name != "seed"]
+        summary[arm] = {name: mean_interval([float(run[name]) for run in group]) for name in names}
+    return summary
+
+
+def interval_text(interval: Interval | Sequence[float | None], digits: int = 3) -> str:
+    """A mean with its interval, as tables print it."""
+    mean, low, high = interval
+    if low is None or high is None:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _attempt(measure: Callable[[str, int], Numbers], out: Path, index: int, cell: Cell, send: Send) -> None:
+    """Measure one cell and tell how it ends; one that fails does not stop the others."""
+    begin, threads = time.process_time(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        numbers = measure(cell.arm, cell.seed)
+        seconds = round(time.process_time() - begin, 1)
+        write_json(out / cell.file, {"arm": cell.arm, "seed": cell.seed, **numbers, "cpu_seconds": seconds})
+    except (TrainingDiverged, NonFiniteError) as error:
+        send(("failed", index, str(error)))
+    except OSError as error:
+        send(("failed", index, f"could not be written or read: {error}. Free space or fix access, run again."))
+    else:
+        send(("done", index, f"{seconds:.0f} s"))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _collect(
+    identity: Mapping[str, Any], arms: Sequence[str], out: Path, failed: Mapping[Cell, str], *, seconds: float
+) -> dict[str, Any]:
+    """The content of `results.json`: the cells of earlier commands included."""
+    runs: list[Numbers] = []
+    for path in sorted((out / "runs").rglob("seed*.json")):
+        seed = path.stem.removeprefix("seed")
+        cell = Cell(path.parent.relative_to(out / "runs").as_posix(), int(seed) if seed.isdigit() else -1)
+        found = finished(cell, out)
+        if found is not None:
+            runs.append(found)
+    order = {arm: place for place, arm in enumerate(arms)}
+    runs.sort(key=lambda run: (order.get(run["arm"], len(order)), run["arm"], run["seed"]))
+    summary = summarise(runs)
+    return {
+        "format": FORMAT,
+        "settings": dict(identity),
+        "arms": list(summary),
+        "seeds": sorted({run["seed"] for run in runs}),
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+        "runs": runs,
+        "failed": [{"arm": cell.arm, "seed": cell.seed, "message": text} for cell, text in failed.items()],
+        "summary": {arm: {name: value._asdict() for name, value in each.items()} for arm, each in summary.items()},
+    }

@@ -1,0 +1,83 @@
+"""What experiments share: cells that are kept, folders that are refused, processes, averages over seeds."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recparam.cli import main
+from recparam.experiments.folder import OutputFolderError
+from recparam.experiments.grid import interval_text, run_grid, seeds_from
+from recparam.training import TrainingDiverged
+
+IDENTITY = {"experiment": "toy", "offset": 10}
+
+
+def measure(arm: str, seed: int, *, log: Path, offset: int = 10) -> dict[str, Any]:
+    """Numbers that tell which cell they are of; the file `log` has one line per call."""
+    with log.open("a") as file:
+        file.write(f"{arm} {seed}\n")
+    if (log.parent / "broken").exists() and arm == "b/two":
+        raise TrainingDiverged("the bound", label=arm, step=1, epoch=1, lr=1.0)
+    return {"score": offset + seed, "note": arm, "nothing": None}
+
+
+def run(tmp_path: Path, **options: Any) -> Any:
+    given: dict[str, Any] = {"identity": IDENTITY, "arms": ("a", "b/two"), "seeds": (0, 1), "jobs": 0}
+    log = tmp_path / "log"
+    return run_grid(partial(measure, log=log), out=tmp_path / "out", say=lambda _: None, **(given | options))
+
+
+def test_cells_are_measured_once_and_averaged_over_seeds(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    assert not first.failed and first.results["arms"] == ["a", "b/two"]
+    assert first.results["summary"]["b/two"]["score"]["mean"] == 10.5
+    assert first.results["summary"]["a"]["score"]["low"] < 10.5
+    (tmp_path / "out/runs/a/seed1.json").unlink()  # as if the command had been stopped
+    again = run(tmp_path, seeds=(0, 1, 2))
+    assert (tmp_path / "log").read_text().splitlines() == ["a 0", "b/two 0", "a 1", "b/two 1", "a 1", "a 2", "b/two 2"]
+    assert json.loads((tmp_path / "out/results.json").read_text())["runs"] == again.results["runs"]
+    assert [(each["arm"], each["seed"]) for each in again.results["runs"]] == [
+        (arm, seed) for arm in ("a", "b/two") for seed in (0, 1, 2)
+    ]
+
+
+def test_a_cell_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    (tmp_path / "broken").touch()
+    outcome = run(tmp_path)
+    assert [str(cell) for cell in outcome.failed] == ["b/two seed 0", "b/two seed 1"]
+    assert outcome.results["arms"] == ["a"] and len(outcome.results["failed"]) == 2
+    (tmp_path / "broken").unlink()
+    assert not run(tmp_path).failed
+
+
+def test_other_settings_and_other_experiments_are_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    for identity in ({**IDENTITY, "offset": 11}, {**IDENTITY, "experiment": "another"}):
+        with pytest.raises(OutputFolderError, match="Choose another --out"):
+            run(tmp_path, identity=identity)
+
+
+def test_processes_measure_the_same(tmp_path: Path) -> None:
+    by_processes = run(tmp_path, jobs=1).results["summary"]
+    other = tmp_path / "other"
+    other.mkdir()
+    assert {**by_processes["a"], "cpu_seconds": 0} == {**run(other).results["summary"]["a"], "cpu_seconds": 0}
+
+
+def test_seeds_and_texts() -> None:
+    assert seeds_from(3, 2) == (3, 4)
+    with pytest.raises(ValueError, match="seeds must be at least 1; got 0"):
+        seeds_from(0, 0)
+    assert interval_text((1.0, None, None)) == "1.000"
+    assert interval_text((1.0, 0.5, 1.5), 1) == "1.0 (0.5 to 1.5)"
+
+
+def test_the_group_has_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["experiments", "--help"])
+    assert stopped.value.code == 0
+    assert "balls" in capsys.readouterr().out
+    assert main(["experiments", "balls", "--seeds", "0"]) == 2
