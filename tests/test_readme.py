@@ -64,12 +64,12 @@ def test_the_examples_of_the_page_on_training_give_what_they_print() -> None:
     assert tried and not failed
 
 
-EXAMPLES = ["theory.md", "priors.md", "matching.md", "data.md", "estimator.md", "coming-from.md", "comparing.md"]
+EXAMPLES = ["theory", "priors", "matching", "data", "estimator", "coming-from", "comparing", "losses"]
 
 
 @pytest.mark.parametrize("page", EXAMPLES)
 def test_the_examples_of_a_page_give_what_they_print(page: str) -> None:
-    failed, tried = doctest.testfile(str(DOCS / page), module_relative=False)
+    failed, tried = doctest.testfile(str(DOCS / f"{page}.md"), module_relative=False)
     assert tried and not failed
 
 

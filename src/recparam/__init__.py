@@ -13,7 +13,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
 if TYPE_CHECKING:
-    from recparam import ops
+    from recparam import losses, ops
     from recparam.banks import Bank, Labels
     from recparam.bases import BaseDensity, EstimatedMarginal
     from recparam.bounds import Bound, CeilingWarning, Decomposition, MutualInformation, infonce
@@ -118,6 +118,7 @@ _HOMES = {
     "ConvEncoder": "recparam.networks",
     "MLP": "recparam.networks",
     "RPMEstimator": "recparam.estimator",
+    "losses": "recparam.losses",
     "ops": "recparam.ops",
 }
 
@@ -182,6 +183,7 @@ __all__ = [
     "compare",
     "estimate_mutual_information",
     "infonce",
+    "losses",
     "ops",
 ]
 

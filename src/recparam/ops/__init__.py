@@ -11,6 +11,7 @@ from recparam.ops.ring import pairwise_infonce_ring, pairwise_logsumexp_ring
 from recparam.ops.scores import (
     BlockScore,
     DotProduct,
+    Exchanged,
     Features,
     GaussianDensity,
     IntegratedDistance,
@@ -42,6 +43,7 @@ __all__ = [
     "BlockScore",
     "DistanceProfile",
     "DotProduct",
+    "Exchanged",
     "Features",
     "GaussianDensity",
     "GroupScore",

@@ -354,6 +354,37 @@ class MappedSides:
 
 
 @dataclass(frozen=True)
+class Exchanged:
+    """A score with its sides exchanged: rows are what the inner score takes as columns.
+
+    Args:
+        score: The inner score.
+    """
+
+    score: Score
+
+    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
+        """Score every row against every column."""
+        return self.score(bank, z).T
+
+    @property
+    def tolerated(self) -> float:
+        """Half of the inner score's, which expands around a centre of what are here the rows."""
+        return tolerated_in(self.score, torch.float32) / 2
+
+    def features(
+        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
+    ) -> Features | None:
+        """The inner score's features, exchanged; none around a given column, which would be a row of it."""
+        if not isinstance(self.score, ProductScore) or centre is not None:
+            return None
+        found = self.score.features(bank, z)
+        if found is None:
+            return None
+        return Features(found.columns, found.rows, found.column_bias, found.row_bias, found.largest)
+
+
+@dataclass(frozen=True)
 class SumOfScores:
     """Adds scores of the same rows and columns."""
 
