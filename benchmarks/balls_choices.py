@@ -24,8 +24,9 @@ from torch import Tensor
 import recparam as rp
 from recparam.data.balls import BallsVideo, moving_balls
 from recparam.evaluation import LinearDecoder, distance_error
-from recparam.experiments.balls.arms import LATENT_DIM, PaperPixels, initial_encoder, train
+from recparam.experiments.balls.models import LATENT_DIM, PaperPixels, initial_encoder
 from recparam.experiments.balls.settings import PAPER_TRAINING, TEST_SEED_OFFSET, VIDEOS, Run, Settings
+from recparam.experiments.balls.training import train
 from recparam.networks import recalibrate_batch_norm
 from recparam.storage import write_json
 
@@ -132,7 +133,7 @@ def measure(variant: Variant, video: str, seed: int, arm: str, *, settings: Sett
     if arm != "untrained":
         recalibrate_batch_norm(net, blocks)
         model = rp.RPM(rp.Deterministic(net), rp.InfoNCEPrior(coupling_of(variant, arm, seed=seed)))
-        train(model, frames, None, settings, Run(video, seed, arm), folder, report=lambda epoch: None)
+        train(model, frames, None, settings, Run(video, seed, arm), folder, 0, lambda epoch: None)
     calibrated = copy.deepcopy(net)
     recalibrate_batch_norm(calibrated, blocks)
 

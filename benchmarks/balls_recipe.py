@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 import recparam as rp
-from recparam.experiments.balls.arms import initial_encoder, make_videos
+from recparam.experiments.balls.arms import make_videos
+from recparam.experiments.balls.models import initial_encoder
 from recparam.experiments.balls.settings import VIDEOS, Run, Training, make_settings
 from recparam.networks import recalibrate_batch_norm
 from recparam.storage import write_json

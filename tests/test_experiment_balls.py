@@ -12,14 +12,18 @@ import torch
 from rich.console import Console
 from scipy.stats import gaussian_kde
 
+import recparam as rp
 import recparam.experiments.balls.arms as arms
+import recparam.experiments.balls.densities as densities
+import recparam.experiments.balls.models as models
+import recparam.experiments.balls.training as training
 from recparam.cli import main
 from recparam.evaluation import LinearDecoder
 from recparam.experiments.balls.run import run_experiment
-from recparam.experiments.balls.settings import ARMS, Run, Settings, Training, make_settings
+from recparam.experiments.balls.settings import ARMS, RICHER_ARMS, Run, Settings, Training, make_settings
 from recparam.experiments.folder import OutputFolderError, prepare_folder
 
-TINY = Settings(size=20, diameter=3.0, frames=41, epochs=2, batch_size=8, videos=("black",))
+TINY = Settings(size=20, diameter=3.0, frames=41, epochs=2, batch_size=8, videos=("black",), starts=2)
 
 
 def run(settings: Settings, out: Path, **options: Any) -> tuple[dict[str, Any], str, dict[Run, str]]:
@@ -58,13 +62,43 @@ def test_every_arm_is_measured_and_drawn(whole: tuple[Path, dict[str, Any], str]
 def test_bounds_of_the_models_have_kind_and_ceiling(whole: tuple[Path, dict[str, Any], str]) -> None:
     _, results, _ = whole
     for entry in results["runs"]:
-        contrastive = entry["arm"] in ("gaussian", "linear", "recipe")
+        contrastive = entry["arm"] in arms.COUPLED_ARMS
         assert (entry["heldout_bound_nats"] is not None) == contrastive
         if contrastive:
             assert entry["bound_of"] == "elbo"
-            assert entry["heldout_ceiling_nats"] == pytest.approx(np.log(TINY.batch_size))
+            steps = 2 if entry["arm"] == "velocity-steps" else 1  # its windows hold two, of which both have a prior
+            assert entry["heldout_ceiling_nats"] == pytest.approx(steps * np.log(TINY.batch_size))
             assert entry["heldout_bound_nats"] <= entry["heldout_ceiling_nats"]
             assert entry["bound_nats"] <= entry["ceiling_nats"]
+
+
+def test_evidence_chooses_among_the_starts(whole: tuple[Path, dict[str, Any], str]) -> None:
+    out, results, _ = whole
+    for entry in results["runs"]:
+        assert (entry["starts"] is not None) == (entry["arm"] in RICHER_ARMS)
+        if entry["starts"]:
+            best = max(entry["starts"], key=lambda start: start["choosing_evidence_nats"])
+            assert len(entry["starts"]) == 2 and entry["start"] == best["start"]
+            for name in ("error_px", "mcc", "evidence_nats"):
+                assert entry[name] == best[name]
+            assert entry["evidence_nats"] <= entry["evidence_ceiling_nats"] == pytest.approx(np.log(39))
+            assert len(np.unique([start["mcc"] for start in entry["starts"]])) == 2
+    ranks = results["rank_correlations"]["black"]
+    assert ranks["all"]["models"] == 9 and -1 <= ranks["all"]["with_mcc"] <= 1
+    assert ranks["starts of steps"] == {"with_mcc": None, "with_error": None, "models": 2}
+    for name in ("tracks-black.png", "tracks-black.pdf", "tracks-black.gif"):
+        assert (out / name).stat().st_size > 1000
+
+
+def test_evidence_predicts_the_same_frames_whatever_the_order() -> None:
+    # Along a line at constant speed two earlier frames tell the next one, and one tells it to within a step.
+    z = torch.arange(40.0)[:, None] * torch.tensor([1.0, 0, 0, 0, 0, 0])
+    near, steady = rp.GaussianRBF(lengthscale=0.5), rp.After(rp.ConstantVelocity(), rp.GaussianRBF(lengthscale=0.5))
+    step = torch.stack([near(z[1:-1], one.expand(38, 6)) for one in z[2:]], dim=1)
+    by_hand = (step.diagonal() - step.logsumexp(1) + np.log(38)).mean().item()
+    assert training.evidence(rp.InfoNCEPrior(near), z) == pytest.approx(by_hand, abs=1e-5)
+    assert by_hand < training.evidence(rp.InfoNCEPrior(steady), z) <= training.evidence_ceiling(z)
+    assert training.evidence(rp.InfoNCEPrior(near), z) < training.evidence(rp.InfoNCEPrior(near), z, keep_own=False)
 
 
 def test_the_constant_is_the_mean_of_the_training_centres(whole: tuple[Path, dict[str, Any], str]) -> None:
@@ -102,7 +136,7 @@ def test_the_same_seed_gives_the_same_numbers(whole: tuple[Path, dict[str, Any],
 def test_a_diverging_arm_is_reported_and_the_others_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(arms, "training_of", lambda arm: Training(lr=1e30))
+    monkeypatch.setattr(training, "training_of", lambda arm: Training(lr=1e30))
     words = ["--size", "20", "--diameter", "3", "--frames", "41", "--epochs", "1", "--batch-size", "8"]
     out = tmp_path / "out"
     code = main(
@@ -159,10 +193,10 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 def test_all_arms_of_a_seed_start_from_the_same_encoder() -> None:
     frames = torch.randint(0, 256, (4, 20, 20, 3), dtype=torch.uint8)
     torch.manual_seed(1)
-    first = arms.initial_encoder(TINY, 0)
+    first = models.initial_encoder(TINY, 0)
     torch.manual_seed(2)
-    assert torch.equal(first(frames), arms.initial_encoder(TINY, 0)(frames))
-    assert not torch.equal(first(frames), arms.initial_encoder(TINY, 1)(frames))
+    assert torch.equal(first(frames), models.initial_encoder(TINY, 0)(frames))
+    assert not torch.equal(first(frames), models.initial_encoder(TINY, 1)(frames))
 
 
 def test_only_the_papers_size_is_labelled_so() -> None:
@@ -178,7 +212,7 @@ def test_kernel_density_agrees_with_scipy() -> None:
     data = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3))
     points = rng.normal(size=(50, 3))
     expected = gaussian_kde(data.T).logpdf(points.T)
-    found = arms.log_density(data, points)
+    found = densities.log_density(data, points)
     # The constant is dropped.
     np.testing.assert_allclose(found - found[0], expected - expected[0], atol=1e-8)
 
@@ -191,11 +225,11 @@ def test_predicted_density_follows_the_linear_decoder() -> None:
     mixing = torch.randn(6, 6, generator=generator) / 20 + torch.eye(6)
     z = true.flatten(1) @ mixing.T
     decoder = LinearDecoder().fit(z, true)
-    model = arms.rpm(torch.nn.Identity(), "gaussian")
-    density = arms.predicted_density(model, decoder, z, z, true, true, size=64)
-    assert density["density_uniform"].shape == (arms.GRID, arms.GRID)
+    model = rp.RPM(rp.Deterministic(torch.nn.Identity()), rp.InfoNCEPrior(models.coupling_of("gaussian")))
+    density = densities.predicted_density(model, decoder, z, z, true, true, size=64)
+    assert density["density_uniform"].shape == (densities.GRID, densities.GRID)
     assert density["density_uniform"].sum() == pytest.approx(1, abs=1e-4)
     assert density["density_marginal"].sum() == pytest.approx(1, abs=1e-4)
-    row, column = np.unravel_index(density["density_uniform"].argmax(), (arms.GRID, arms.GRID))
+    row, column = np.unravel_index(density["density_uniform"].argmax(), (densities.GRID, densities.GRID))
     place = true[int(density["density_frame"]), 0].numpy()
     assert np.abs(density["density_axis"][[column, row]] - place).max() < 1.0

@@ -24,11 +24,12 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 def balls(
     *,
-    preset: Literal["quick", "paper"] = "quick",
-    arms: tuple[str, ...] = ("supervised", "gaussian", "linear", "recipe", "untrained", "constant"),
+    preset: Literal["quick", "priors", "paper"] = "quick",
+    arms: tuple[str, ...] = (),
     videos: tuple[str, ...] = ("black", "clutter"),
     seeds: int = 1,
     seed: int = 0,
+    starts: int = 3,
     size: int | None = None,
     diameter: float | None = None,
     frames: int | None = None,
@@ -42,11 +43,14 @@ def balls(
     Interrupted, it goes on where it was when the same command is given again.
 
     Args:
-        preset: quick is the small version (64x64 frames, minutes); paper is the paper's size (256x256).
-        arms: Which arms to run.
+        preset: quick is the small version (64x64 frames, minutes); priors compares richer priors at that size; paper
+            is the paper's size (256x256).
+        arms: Which arms to run, of supervised, gaussian, linear, recipe, steps, velocity, velocity-steps, untrained
+            and constant; the preset's if not given.
         videos: Which backgrounds to run.
         seeds: Number of seeds.
         seed: The first seed.
+        starts: Initial encoders of each arm with a richer prior; the evidence chooses one.
         size: Width of the frames in pixels; the balls keep their proportion unless a diameter is given.
         diameter: Diameter of the balls in pixels.
         frames: Frames per video.
@@ -68,9 +72,10 @@ def balls(
         epochs=epochs,
         batch_size=batch_size,
         videos=_split(videos),
-        arms=_split(arms),
+        arms=_split(arms) if arms else None,
         seeds=seeds,
         seed=seed,
+        starts=starts,
     )
     from recparam.experiments.balls.run import run_experiment
 

@@ -25,6 +25,10 @@ _ARMS = {
     "recipe": "Gaussian coupling, trained with the settings this library recommends instead of the paper's",
     "gaussian": "InfoNCE with the Gaussian coupling (Eq. 27), the paper's settings",
     "linear": "InfoNCE with the linear, that is bilinear, coupling (Eq. 8), the paper's settings",
+    "steps": "each of three maps moves by one learned step length, in any direction; the best of several starts by the "
+    "evidence on a third video",
+    "velocity": "the velocity of all latents stays about the same (two earlier frames); the best start likewise",
+    "velocity-steps": "both: constant velocity and a step length per map; the best start likewise",
     "untrained": "the encoder as initialised: what the architecture gives away for free",
     "constant": "always the mean centre of the training video: what knowing nothing of the frame costs",
 }
@@ -115,7 +119,7 @@ def _introduction(title: str, results: Mapping[str, Any]) -> str:
 
 def _figure(name: str, image: Image, caption: str) -> str:
     return section(
-        f"Figure 1: {name}",
+        name if "," in name else f"Figure 1: {name}",
         f'<figure>\n<img src="{png_source(image, name)}" alt="{text("Figure 1, " + name)}">\n'
         f"<figcaption>{text(caption)}</figcaption>\n</figure>",
     )
@@ -145,7 +149,7 @@ def _errors(results: Mapping[str, Any]) -> str:
     for video, arms in summary.items():
         balls = max((len(row.get("per_ball_px") or ()) for row in arms.values()), default=0)
         head = ["arm", "mean (px)", "95% interval", "× supervised", "at 256 px"]
-        head += [f"ball {ball + 1}" for ball in range(balls)] + ["matched (px)"]
+        head += [f"ball {ball + 1}" for ball in range(balls)] + ["matched (px)", "MCC"]
         supervised = (arms.get("supervised") or {}).get("mean_px")
         rows: list[list[str]] = []
         for arm in order_arms(arms):
@@ -163,6 +167,7 @@ def _errors(results: Mapping[str, Any]) -> str:
                     number(row.get("mean_256_px")),
                     *(number(value) for value in each),
                     number(row.get("matched_mean_px")),
+                    number(row.get("mcc_mean"), 3),
                 ]
             )
         tables.append(f"<h3>{text(video)}</h3>\n" + table(head, rows, left=1))
@@ -175,7 +180,8 @@ def _errors(results: Mapping[str, Any]) -> str:
     note = (
         f'<p class="note">Mean distance on the held-out video, in pixels of the frames. {spread}'
         "“At 256 px” scales the mean to the paper's frame. “Matched” is the error without linear decoder: "
-        "each latent is matched to one coordinate, with scale and shift only.</p>"
+        "each latent is matched to one coordinate, with scale and shift only; MCC is the mean absolute correlation "
+        "of the best such matching.</p>"
     )
     return section("Errors", "\n".join([*tables, note]))
 

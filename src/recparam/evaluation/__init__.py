@@ -5,7 +5,7 @@ takes a prediction, retrieval the places of partners in a matching; nothing here
 """
 
 from recparam.evaluation.consistent import Consistency, consistency
-from recparam.evaluation.decoding import LinearDecoder, distance_error, matched_error, mcc, r2
+from recparam.evaluation.decoding import LinearDecoder, distance_error, matched_error, matched_places, mcc, r2
 from recparam.evaluation.intervals import Interval, mean_interval
 from recparam.evaluation.predictions import Calibration, Retrieval, calibration, retrieval
 
@@ -19,6 +19,7 @@ __all__ = [
     "consistency",
     "distance_error",
     "matched_error",
+    "matched_places",
     "mcc",
     "mean_interval",
     "r2",

@@ -123,14 +123,46 @@ def r2(predicted: ArrayLike, true: ArrayLike) -> float:
     return float(np.where(constant, np.where(residual == 0, 1.0, 0.0), 1 - residual / total).mean())
 
 
-def matched_error(
-    z_train: ArrayLike, y_train: ArrayLike, z_test: ArrayLike, y_test: ArrayLike
-) -> Float[np.ndarray, " K"]:
-    """Distance error without a linear decoder: each coordinate is read from one latent of its own.
+def matched_places(z_train: ArrayLike, y_train: ArrayLike, z: ArrayLike) -> Float[np.ndarray, "M K C"]:
+    """Places read without a linear decoder: each coordinate from one latent of its own.
 
     Latents are assigned to coordinates one to one so that the sum of absolute correlations on the training
     data is largest. Each coordinate is then ``scale * latent + shift`` by least squares, fitted on the training
     data; a constant latent predicts the coordinate's mean. Latents beyond the number of coordinates stay unused.
+
+    Args:
+        z_train: latents, ``(N, D)``, with ``D`` at least ``K * C``.
+        y_train: true places, ``(N, K, C)``; K objects of C coordinates.
+        z: latents to read places from, ``(M, D)``.
+
+    Returns:
+        ``(M, K, C)``, in the unit of the places.
+
+    Raises:
+        ValueError: shapes that do not belong together, too few latents, NaN or infinite entries.
+    """
+    z_train = as_matrix("z_train", z_train)
+    y_train = _places("y_train", y_train, rows=len(z_train))
+    z = as_matrix("z", z, width=z_train.shape[1])
+    flat = y_train.reshape(len(y_train), -1)
+    if z_train.shape[1] < flat.shape[1]:
+        raise ValueError(
+            f"Expected at least {flat.shape[1]} latents, one per coordinate; got z_train of {z_train.shape}."
+        )
+    latents, coordinates = linear_sum_assignment(np.abs(correlations_of(z_train, flat)), maximize=True)
+    predicted = np.empty((len(z), flat.shape[1]))
+    for latent, coordinate in zip(latents, coordinates, strict=True):
+        one, y = z_train[:, latent], flat[:, coordinate]
+        centred = one - one.mean()
+        scale = 0.0 if constant_columns(one[:, None])[0] else centred @ (y - y.mean()) / (centred @ centred)
+        predicted[:, coordinate] = y.mean() + scale * (z[:, latent] - one.mean())
+    return predicted.reshape(len(z), *y_train.shape[1:])
+
+
+def matched_error(
+    z_train: ArrayLike, y_train: ArrayLike, z_test: ArrayLike, y_test: ArrayLike
+) -> Float[np.ndarray, " K"]:
+    """Distance error of the places that `matched_places` reads, which has no linear decoder.
 
     Args:
         z_train: latents, ``(N, D)``, with ``D`` at least ``K * C``.
@@ -145,24 +177,17 @@ def matched_error(
         ValueError: shapes that do not belong together, too few latents, NaN or infinite entries.
     """
     z_train, y_train = as_matrix("z_train", z_train), as_array("y_train", y_train)
-    z_test, y_test = as_matrix("z_test", z_test, width=z_train.shape[1]), as_array("y_test", y_test)
-    for name, y, z in (("y_train", y_train, z_train), ("y_test", y_test, z_test)):
-        if y.ndim != 3 or len(y) != len(z) or y.shape[1:] != y_train.shape[1:]:
-            wanted = y_train.shape[1:] if y_train.ndim == 3 else ("objects", "coordinates")
-            raise ValueError(f"Expected {name} of shape ({len(z)}, {wanted[0]}, {wanted[1]}); got {y.shape}.")
-    flat = y_train.reshape(len(y_train), -1)
-    if z_train.shape[1] < flat.shape[1]:
-        raise ValueError(
-            f"Expected at least {flat.shape[1]} latents, one per coordinate; got z_train of {z_train.shape}."
-        )
-    latents, coordinates = linear_sum_assignment(np.abs(correlations_of(z_train, flat)), maximize=True)
-    predicted = np.empty((len(y_test), flat.shape[1]))
-    for latent, coordinate in zip(latents, coordinates, strict=True):
-        z, y = z_train[:, latent], flat[:, coordinate]
-        centred = z - z.mean()
-        scale = 0.0 if constant_columns(z[:, None])[0] else centred @ (y - y.mean()) / (centred @ centred)
-        predicted[:, coordinate] = y.mean() + scale * (z_test[:, latent] - z.mean())
-    return distance_error(predicted.reshape(y_test.shape), y_test)
+    z_test = as_matrix("z_test", z_test, width=z_train.shape[1])
+    y_test = _places("y_test", y_test, rows=len(z_test), like=_places("y_train", y_train, rows=len(z_train)))
+    return distance_error(matched_places(z_train, y_train, z_test), y_test)
+
+
+def _places(name: str, y: ArrayLike, *, rows: int, like: np.ndarray | None = None) -> np.ndarray:
+    y = as_array(name, y)
+    if y.ndim != 3 or len(y) != rows or (like is not None and y.shape[1:] != like.shape[1:]):
+        wanted = like.shape[1:] if like is not None else ("objects", "coordinates")
+        raise ValueError(f"Expected {name} of shape ({rows}, {wanted[0]}, {wanted[1]}); got {y.shape}.")
+    return y
 
 
 def mcc(z: ArrayLike, y: ArrayLike) -> float:

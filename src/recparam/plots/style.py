@@ -12,13 +12,26 @@ from matplotlib.figure import Figure
 
 from recparam.storage import replacing
 
-ARM_ORDER: tuple[str, ...] = ("supervised", "recipe", "gaussian", "linear", "untrained", "constant")
+ARM_ORDER: tuple[str, ...] = (
+    "supervised",
+    "steps",
+    "velocity-steps",
+    "velocity",
+    "recipe",
+    "gaussian",
+    "linear",
+    "untrained",
+    "constant",
+)
 """The order in which the arms of the experiment are drawn and tabulated."""
 
 # Okabe & Ito's palette, which stays distinct under the common colour-vision deficiencies. Arms that
 # learn have a hue, the two controls are grey.
 ARM_COLOURS: dict[str, str] = {
     "supervised": "#0072B2",
+    "steps": "#CC79A7",
+    "velocity-steps": "#56B4E9",
+    "velocity": "#B8A500",
     "recipe": "#009E73",
     "gaussian": "#E69F00",
     "linear": "#D55E00",
@@ -27,8 +40,8 @@ ARM_COLOURS: dict[str, str] = {
 }
 """One colour per arm, the same in every panel."""
 
-_ARM_TITLES = {"gaussian": "Gaussian"}
-_OTHER_COLOUR = "#CC79A7"
+_ARM_TITLES = {"gaussian": "Gaussian", "velocity-steps": "both"}
+_OTHER_COLOUR = "#7A5195"
 INK = "#222222"
 MUTED = "#666666"
 _DPI = 200

@@ -1,4 +1,4 @@
-"""Figure 1 and the report, drawn from the files of finished runs alone."""
+"""Figure 1, the tracks and the report, drawn from the files of finished runs alone."""
 
 import csv
 import io
@@ -9,21 +9,48 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from recparam.data.balls import moving_balls
+from recparam.data.balls import BallsVideo, moving_balls
 from recparam.experiments.balls.arms import COUPLED_ARMS
-from recparam.experiments.balls.settings import TEST_SEED_OFFSET, Run, Settings
-from recparam.plots import Figure1Data, draw_curves, draw_figure1, figure1_caption, save_figure
+from recparam.experiments.balls.settings import RICHER_ARMS, TEST_SEED_OFFSET, Run, Settings
+from recparam.experiments.balls.training import start_folder
+from recparam.plots import (
+    Figure1Data,
+    Tracks,
+    draw_curves,
+    draw_figure1,
+    draw_tracks,
+    figure1_caption,
+    save_figure,
+    write_animation,
+)
 from recparam.report import write_report
 
 CONSECUTIVE = 4
 """Frames of panel A."""
+
+STRETCH = 40
+"""Frames of the tracks."""
+
+TRACKS_CAPTION = (
+    "A stretch of the fresh video. White: the true paths. Colours: one per map of the encoder, its two latents "
+    "shifted and scaled to pixels, without a linear decoder. Under a Gaussian prior each latent mixes the balls; where "
+    "each map moves by a step of its own, each can follow one ball. Below: the prior, the mean correlation coefficient "
+    "of latents and coordinates, and the evidence on the fresh video."
+)
+_PRIORS = {
+    "recipe": "stays near",
+    "gaussian": "stays near",
+    "steps": "each map steps by r",
+    "velocity": "keeps its velocity",
+    "velocity-steps": "velocity and steps",
+}
 
 _DRAWN_BALL = 0  # the one whose density a run stores
 _COLOUR_NAMES: dict[tuple[int, ...], str] = {(255, 0, 0): "red", (0, 255, 0): "green", (0, 0, 255): "blue"}
 
 
 def draw_all(settings: Settings, results: dict[str, Any], out: Path) -> list[Path]:
-    """Draw Figure 1 of each video and write the report.
+    """Draw Figure 1 of each video, the tracks where a richer prior was run, and write the report.
 
     Args:
         settings: of the experiment.
@@ -42,6 +69,10 @@ def draw_all(settings: Settings, results: dict[str, Any], out: Path) -> list[Pat
         png, pdf = save_figure(draw_figure1(data), out / f"figure1-{video}")
         figures[video], captions[video] = png, figure1_caption(data)
         files += [png, pdf]
+        if (tracks := tracks_of(settings, results, out, video)) is not None:
+            png, pdf = save_figure(draw_tracks(tracks), out / f"tracks-{video}")
+            figures[f"tracks, {video}"], captions[f"tracks, {video}"] = png, TRACKS_CAPTION
+            files += [png, pdf, write_animation(tracks, out / f"tracks-{video}.gif")]
         curves[video] = _png(draw_curves(histories(results, out, video)))
     page = write_report(
         out / "report.html",
@@ -54,13 +85,54 @@ def draw_all(settings: Settings, results: dict[str, Any], out: Path) -> list[Pat
     return [*files, page]
 
 
+def tracks_of(settings: Settings, results: dict[str, Any], out: Path, video: str) -> Tracks | None:
+    """Gather where the maps of the Gaussian and the richer priors are, or None where no richer prior was run."""
+    seed = shown_seed(results, video)
+    runs = {run["arm"]: run for run in results["runs"] if (run["video"], run["seed"]) == (video, seed)}
+    richer = [arm for arm in RICHER_ARMS if arm in runs]
+    if not richer:
+        return None
+    arms = [arm for arm in ("recipe", "gaussian") if arm in runs][:1] + richer
+    arrays = {arm: read_arrays(out / Run(video, seed, arm).folder) for arm in arms}
+    count = min(STRETCH, settings.frames)
+
+    def note(arm: str) -> str:
+        return f"{_PRIORS[arm]}\nMCC {runs[arm]['mcc']:.3f}, {runs[arm]['evidence_nats']:.2f} nats"
+
+    return Tracks(
+        title=f"{video}: where each map is, no labels and no linear decoder; {count} fresh frames",
+        frames=_fresh(settings, video, seed).frames[:count],
+        true=arrays[arms[0]]["centres"][:count],
+        places={arm: arrays[arm]["matched"][:count] for arm in arms},
+        notes={arm: note(arm) for arm in arms},
+    )
+
+
+def _fresh(settings: Settings, video: str, seed: int) -> BallsVideo:
+    return moving_balls(
+        settings.frames,
+        size=settings.size,
+        diameter=settings.diameter,
+        background=video,
+        seed=seed + TEST_SEED_OFFSET,
+    )
+
+
 def histories(
     results: dict[str, Any], out: Path, video: str
 ) -> dict[str, list[tuple[int, float | None, float | None]]]:
     """Read the training curves of the arms that have a bound in nats, for the seed that Figure 1 shows."""
     seed = shown_seed(results, video)
-    arms = [run["arm"] for run in results["runs"] if (run["video"], run["seed"]) == (video, seed)]
-    return {arm: read_history(out / Run(video, seed, arm).folder) for arm in arms if arm in COUPLED_ARMS}
+    runs = [run for run in results["runs"] if (run["video"], run["seed"]) == (video, seed)]
+    return {
+        run["arm"]: read_history(_folder(out, run)) for run in runs if run["arm"] in COUPLED_ARMS
+    }
+
+
+def _folder(out: Path, run: dict[str, Any]) -> Path:
+    """Where the history of a run is: with its chosen start, if it had several."""
+    found = Run(run["video"], run["seed"], run["arm"])
+    return out / found.folder if run["start"] is None else start_folder(out / found.folder, found, run["start"])
 
 
 def shown_seed(results: dict[str, Any], video: str) -> int:
@@ -74,13 +146,7 @@ def figure_data(settings: Settings, results: dict[str, Any], out: Path, video: s
     runs = [run for run in results["runs"] if run["video"] == video]
     seed = shown_seed(results, video)
     arrays = {run["arm"]: read_arrays(out / Run(video, seed, run["arm"]).folder) for run in runs if run["seed"] == seed}
-    fresh = moving_balls(
-        settings.frames,
-        size=settings.size,
-        diameter=settings.diameter,
-        background=video,
-        seed=seed + TEST_SEED_OFFSET,
-    )
+    fresh = _fresh(settings, video, seed)
     centres = np.asarray(fresh.centres)
     frame = next((int(found["density_frame"]) for found in arrays.values() if "density_frame" in found), 0)
     first = min(frame, len(centres) - CONSECUTIVE)

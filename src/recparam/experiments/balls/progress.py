@@ -41,7 +41,7 @@ class Progress:
 
     def __init__(self, console: Console, settings: Settings, runs: list[Run]) -> None:
         self.console = console
-        self.epochs = settings.epochs
+        self.settings = settings
         self.runs = runs
         self.width = max(len(str(run)) for run in runs)
         self.tasks: dict[int, TaskID] = {}
@@ -80,16 +80,17 @@ class Progress:
         elif kind == "start":
             if self.live is not None and run.arm in TRAINED_ARMS:
                 title = f"{run!s:<{self.width}}"
-                self.tasks[index] = self.live.add_task(title, total=self.epochs, state="")
+                self.tasks[index] = self.live.add_task(title, total=self.settings.epochs_of(run.arm), state="")
         else:
             self._end(index, run, kind, content)
 
     def _advance(self, index: int, run: Run, epoch: int) -> None:
+        epochs = self.settings.epochs_of(run.arm)
         if self.live is not None:
             if index in self.tasks:
                 self.live.update(self.tasks[index], completed=epoch, state=self.last[index])
-        elif epoch == 1 or epoch % PLAIN_EVERY == 0 or epoch == self.epochs:
-            self._print(f"{run!s:<{self.width}}  epoch {epoch:>3} of {self.epochs}  {self.last[index]}")
+        elif epoch == 1 or epoch % PLAIN_EVERY == 0 or epoch == epochs:
+            self._print(f"{run!s:<{self.width}}  epoch {epoch:>3} of {epochs}  {self.last[index]}")
 
     def _end(self, index: int, run: Run, kind: str, content: Any) -> None:
         if index in self.tasks and self.live is not None:

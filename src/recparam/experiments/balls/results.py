@@ -7,8 +7,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.stats import rankdata
+
 from recparam.evaluation import mean_interval
-from recparam.experiments.balls.settings import ARMS, PAPER_TRAINING, RECIPE, VIDEOS, Run, Settings
+from recparam.experiments.balls.settings import ARMS, PAPER_TRAINING, RECIPE, RICHER_TRAINING, VIDEOS, Run, Settings
 from recparam.experiments.balls.work import finished
 from recparam.versions import versions
 
@@ -48,6 +51,7 @@ def collect(settings: Settings, out: Path, failed: Mapping[Run, str], *, seconds
             **settings.identity(),
             "paper_training": asdict(PAPER_TRAINING),
             "recipe": asdict(RECIPE),
+            "richer_training": asdict(RICHER_TRAINING),
             "coordinates": "pixels of a 256-pixel frame, at every size",
             "batch_norm": "recalibrated on the training video with frozen weights",
         },
@@ -57,6 +61,7 @@ def collect(settings: Settings, out: Path, failed: Mapping[Run, str], *, seconds
             for run, message in failed.items()
         ],
         "summary": summarise(found, scale=settings.scale),
+        "rank_correlations": rank_correlations(found),
     }
 
 
@@ -69,7 +74,7 @@ def summarise(runs: list[dict[str, Any]], *, scale: float) -> dict[str, dict[str
 
     Returns:
         For each video and arm: mean error with its interval over seeds, per ball, matched, and scaled to the
-        paper's frame. The interval is None with a single seed.
+        paper's frame; mean and lowest MCC; mean evidence. The interval is None with a single seed.
     """
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     for video, arm in product(VIDEOS, ARMS):
@@ -77,17 +82,62 @@ def summarise(runs: list[dict[str, Any]], *, scale: float) -> dict[str, dict[str
         if not group:
             continue
         mean, low, high = mean_interval([run["error_px"] for run in group])
-        matched = [run["matched_error_px"] for run in group if run["matched_error_px"] is not None]
         balls = zip(*(run["error_per_ball_px"] for run in group), strict=True)
         summary.setdefault(video, {})[arm] = {
             "mean_px": mean,
             "low_px": low,
             "high_px": high,
             "per_ball_px": [sum(errors) / len(errors) for errors in balls],
-            "matched_mean_px": sum(matched) / len(matched) if matched else None,
+            "matched_mean_px": _mean(group, "matched_error_px"),
             "mean_256_px": mean * scale,
+            "mcc_mean": _mean(group, "mcc"),
+            "mcc_lowest": min((run["mcc"] for run in group if run["mcc"] is not None), default=None),
+            "evidence_mean_nats": _mean(group, "evidence_nats"),
         }
     return summary
+
+
+def rank_correlations(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Whether the evidence ranks as the labels would: Spearman's rank correlations, over trained models.
+
+    Args:
+        runs: results of runs.
+
+    Returns:
+        For each video, over the starts of each arm of several ("starts of steps", all seeds together) and over all
+        models with a prior ("all"): `with_mcc` and `with_error` (of the evidence and minus the error), `models`.
+        None where fewer than four models or one value only are there.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for video in VIDEOS:
+        scored = [run for run in runs if run["video"] == video and run["evidence_nats"] is not None]
+        groups = {
+            f"starts of {arm}": [start for run in scored if run["arm"] == arm for start in run["starts"]]
+            for arm in dict.fromkeys(run["arm"] for run in scored if run["starts"])
+        }
+        groups["all"] = [model for run in scored for model in run["starts"] or [run]]
+        found |= {video: {name: _ranked(models) for name, models in groups.items()}} if scored else {}
+    return found
+
+
+def _ranked(models: list[dict[str, Any]]) -> dict[str, Any]:
+    evidence = [model["evidence_nats"] for model in models]
+
+    def spearman(values: list[float]) -> float | None:
+        if len(models) < 4 or len(set(values)) < 2 or len(set(evidence)) < 2:
+            return None
+        return float(np.corrcoef(rankdata(evidence), rankdata(values))[0, 1])
+
+    return {
+        "with_mcc": spearman([model["mcc"] for model in models]),
+        "with_error": spearman([-model["error_px"] for model in models]),
+        "models": len(models),
+    }
+
+
+def _mean(runs: list[dict[str, Any]], name: str) -> float | None:
+    values = [run[name] for run in runs if run[name] is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _runs_in(out: Path) -> list[Run]:

@@ -12,11 +12,11 @@ from rich.console import Console
 from torch.nn.functional import mse_loss
 
 from recparam.data.balls import moving_balls
-from recparam.experiments.balls.arms import initial_encoder
 from recparam.experiments.balls.figure import draw_all
+from recparam.experiments.balls.models import initial_encoder
 from recparam.experiments.balls.progress import Progress, duration
 from recparam.experiments.balls.results import collect
-from recparam.experiments.balls.settings import TEST_SEED_OFFSET, TRAINED_ARMS, Run, Settings
+from recparam.experiments.balls.settings import CHOOSING_SEED_OFFSET, TEST_SEED_OFFSET, TRAINED_ARMS, Run, Settings
 from recparam.experiments.balls.work import attempt, best_device, finished
 from recparam.experiments.folder import prepare_folder
 from recparam.experiments.processes import Message, in_processes, threads_of
@@ -63,7 +63,7 @@ def run_experiment(
     console = console or Console()
     # The generator is the judge of what fits a frame; two frames of each video ask it.
     for run in {(run.video, run.seed): run for run in settings.runs()}.values():
-        for seed in (run.seed, run.seed + TEST_SEED_OFFSET):
+        for seed in (run.seed, run.seed + TEST_SEED_OFFSET, run.seed + CHOOSING_SEED_OFFSET):
             moving_balls(2, size=settings.size, diameter=settings.diameter, background=run.video, seed=seed)
     prepare_folder(settings.identity(), out)
 
@@ -134,9 +134,9 @@ def estimate_seconds(settings: Settings, trained: list[Run], jobs: int, device: 
         torch.set_num_threads(threads)
     # The first step also sets up memory; the quickest of the others is the least disturbed.
     step = min(times[1:])
-    steps = settings.epochs * -(-(settings.frames - 1) // settings.batch_size)
-    rounds = -(-len(trained) // jobs)
-    return rounds * steps * step
+    steps = -(-(settings.frames - 1) // settings.batch_size)
+    epochs = [settings.epochs_of(run.arm) for run in trained]
+    return max(sum(epochs) / jobs, *epochs) * steps * step
 
 
 def _devices(device: torch.device, jobs: int) -> str:

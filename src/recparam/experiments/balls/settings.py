@@ -7,10 +7,25 @@ from itertools import product
 from typing import Any, Literal
 
 Optimiser = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "cosine"]
 
 # Order is the order of the bars in Figure 1C.
-ARMS = ("supervised", "gaussian", "linear", "recipe", "untrained", "constant")
-TRAINED_ARMS = ("supervised", "gaussian", "linear", "recipe")
+ARMS = (
+    "supervised",
+    "gaussian",
+    "linear",
+    "recipe",
+    "steps",
+    "velocity",
+    "velocity-steps",
+    "untrained",
+    "constant",
+)
+PAPER_ARMS = ("supervised", "gaussian", "linear", "recipe", "untrained", "constant")
+"""The arms of the paper and `recipe`, with the controls."""
+RICHER_ARMS = ("steps", "velocity", "velocity-steps")
+"""Priors richer than the paper's, trained from several starts of which the evidence chooses."""
+TRAINED_ARMS = ("supervised", "gaussian", "linear", "recipe", *RICHER_ARMS)
 VIDEOS = ("black", "clutter")
 
 PAPER_SIZE = 256
@@ -18,6 +33,9 @@ PAPER_SIZE = 256
 
 TEST_SEED_OFFSET = 10_000
 """The fresh video of seed k is generated with seed k + this."""
+
+CHOOSING_SEED_OFFSET = 20_000
+"""The video on which the evidence chooses among the starts of seed k is generated with seed k + this."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +46,8 @@ class Training:
     lr: float = 0.005
     momentum: float = 0.0
     lengthscale: float | None = 1.0
+    schedule: Schedule = "constant"
+    gradient_clip: float | None = None
 
 
 PAPER_TRAINING = Training()
@@ -36,10 +56,15 @@ PAPER_TRAINING = Training()
 RECIPE = Training(optimiser="sgd", lr=0.02, momentum=0.9, lengthscale=None)
 """The settings that the library recommends, the same for every video; chosen by the held-out bound alone."""
 
+RICHER_TRAINING = Training(
+    optimiser="sgd", lr=0.02, momentum=0.9, lengthscale=None, schedule="cosine", gradient_clip=1.0
+)
+"""As `RECIPE`, but for a rate that falls to zero, and clipped: a step length has no gradient bound near zero width."""
+
 
 def training_of(arm: str) -> Training:
-    """Return the training settings of an arm: the paper's for all arms but `recipe`."""
-    return RECIPE if arm == "recipe" else PAPER_TRAINING
+    """Return the training settings of an arm: the paper's but for `recipe` and the richer priors."""
+    return RICHER_TRAINING if arm in RICHER_ARMS else RECIPE if arm == "recipe" else PAPER_TRAINING
 
 
 @dataclass(frozen=True)
@@ -73,6 +98,7 @@ class Settings:
         videos: backgrounds, of `VIDEOS`.
         arms: of `ARMS`.
         seeds: one training run per seed.
+        starts: initial encoders from which an arm of `RICHER_ARMS` is trained, of which the evidence chooses one.
 
     Raises:
         ValueError: if a value cannot be run, before anything is written.
@@ -87,9 +113,10 @@ class Settings:
     videos: tuple[str, ...] = VIDEOS
     arms: tuple[str, ...] = ARMS
     seeds: tuple[int, ...] = (0,)
+    starts: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("size", "diameter", "epochs"):
+        for name in ("size", "diameter", "epochs", "starts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}. Give a positive number.")
         if self.batch_size < 2:
@@ -132,9 +159,17 @@ class Settings:
         """Pixels of the paper's frame per pixel of this one."""
         return PAPER_SIZE / self.size
 
+    def starts_of(self, arm: str) -> int:
+        """From how many initial encoders an arm is trained."""
+        return self.starts if arm in RICHER_ARMS else 1
+
+    def epochs_of(self, arm: str) -> int:
+        """Passes over the training video that an arm takes, all of its starts together."""
+        return self.epochs * self.starts_of(arm)
+
     def runs(self) -> list[Run]:
         """List all runs, the long ones first so that processes finish together."""
-        arms = sorted(self.arms, key=lambda arm: (arm not in TRAINED_ARMS, ARMS.index(arm)))
+        arms = sorted(self.arms, key=lambda arm: (arm not in TRAINED_ARMS, -self.starts_of(arm), ARMS.index(arm)))
         return [Run(video, seed, arm) for seed, arm, video in product(self.seeds, arms, self.videos)]
 
     def identity(self) -> dict[str, Any]:
@@ -152,13 +187,19 @@ class Settings:
             "test_seed_offset": TEST_SEED_OFFSET,
             "paper_training": asdict(PAPER_TRAINING),
             "recipe": asdict(RECIPE),
+            "richer_training": asdict(RICHER_TRAINING),
+            "choosing_seed_offset": CHOOSING_SEED_OFFSET,
+            "starts": self.starts,
         }
 
 
+_QUICK = {"size": 64, "diameter": 8.0, "frames": 900, "epochs": 30}
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {"size": 64, "diameter": 8.0, "frames": 900, "epochs": 30},
-    "paper": {"size": PAPER_SIZE, "diameter": 32.0, "frames": 900, "epochs": 30},
+    "quick": {**_QUICK, "arms": (*PAPER_ARMS, "steps")},
+    "priors": {**_QUICK, "arms": ("supervised", "recipe", *RICHER_ARMS, "untrained")},
+    "paper": {"size": PAPER_SIZE, "diameter": 32.0, "frames": 900, "epochs": 30, "arms": PAPER_ARMS},
 }
+"""`quick`: the paper's arms and the step-length prior, small. `priors`: the richer priors. `paper`: at its size."""
 
 
 def make_settings(
@@ -170,23 +211,25 @@ def make_settings(
     epochs: int | None = None,
     batch_size: int = 30,
     videos: Sequence[str] = VIDEOS,
-    arms: Sequence[str] = ARMS,
+    arms: Sequence[str] | None = None,
     seeds: int = 1,
     seed: int = 0,
+    starts: int = 3,
 ) -> Settings:
     """Build the settings of a preset, with what is given replacing the preset's values.
 
     Args:
-        preset: `"quick"` or `"paper"`.
+        preset: of `PRESETS`.
         size: frame width in pixels; without a diameter, the balls keep the paper's proportion, size / 8.
         diameter: ball diameter in pixels.
         frames: frames per video.
         epochs: passes over the training video.
         batch_size: pairs per step.
         videos: backgrounds.
-        arms: arms.
+        arms: arms; by default the preset's.
         seeds: number of seeds.
         seed: the first seed; the others follow it.
+        starts: of the arms with richer priors.
 
     Raises:
         ValueError: naming the value that cannot be run.
@@ -200,14 +243,16 @@ def make_settings(
     if size is not None:
         values["size"] = size
         values["diameter"] = max(2.0, size / 8)
+    if arms is not None:
+        values["arms"] = tuple(dict.fromkeys(arms))
     given = {"diameter": diameter, "frames": frames, "epochs": epochs}
     values.update({name: value for name, value in given.items() if value is not None})
     return Settings(
         preset=preset,
         batch_size=batch_size,
         videos=tuple(dict.fromkeys(videos)),
-        arms=tuple(dict.fromkeys(arms)),
         seeds=tuple(range(seed, seed + seeds)),
+        starts=starts,
         **values,
     )
 

@@ -25,7 +25,7 @@ def best_device() -> torch.device:
 def run_settings(settings: Settings, run: Run) -> dict[str, Any]:
     """Return what a finished run must have been made with to count as this one."""
     training = asdict(training_of(run.arm)) if run.arm in TRAINED_ARMS else None
-    shared = {k: v for k, v in settings.identity().items() if k not in ("paper_training", "recipe")}
+    shared = {k: v for k, v in settings.identity().items() if k not in ("paper_training", "recipe", "richer_training")}
     return {**shared, "video": run.video, "seed": run.seed, "arm": run.arm, "training": training}
 
 
