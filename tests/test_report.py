@@ -145,7 +145,7 @@ def test_errors_of_all_arms_are_tabulated_in_order(tmp_path: Path) -> None:
     rows = [row for row in found.rows if len(row) == 10 and row[0] in {"arm", *map(arm_title, ARM_ORDER)}]
     assert rows[0][:5] == ["arm", "mean (px)", "95% interval", "× supervised", "at 256 px"]
     assert [row[0] for row in rows[1:]] == [arm_title(arm) for arm in ARM_ORDER]
-    assert rows[6] == ["Gaussian", "2.00", "0.400 to 0.600", "4.00", "8.00", "1.25", "2.50", "3.75", "–", "–"]
+    assert rows[6] == ["Gaussian", "16.0", "0.400 to 0.600", "32.0", "64.0", "1.25", "2.50", "3.75", "–", "–"]
 
 
 def test_bounds_say_what_they_are(tmp_path: Path) -> None:

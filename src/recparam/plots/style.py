@@ -40,7 +40,7 @@ ARM_COLOURS: dict[str, str] = {
 }
 """One colour per arm, the same in every panel."""
 
-_ARM_TITLES = {"gaussian": "Gaussian", "velocity-steps": "both"}
+_ARM_TITLES = {"gaussian": "Gaussian"}
 _OTHER_COLOUR = "#7A5195"
 INK = "#222222"
 MUTED = "#666666"

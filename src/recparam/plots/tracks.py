@@ -24,6 +24,7 @@ _PANEL = 2.3  # inches
 _ANIMATION_DPI = 80
 _STEP_MS = 120
 _TAIL = 8  # frames
+_DRAWN = 16  # frames of the figure: more would be a tangle
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def draw_tracks(tracks: Tracks) -> Figure:
     """Draw one panel per arm: the balls' true paths in grey, the maps' places in colour, the last frame behind.
 
     Args:
-        tracks: a stretch of some tens of frames.
+        tracks: a stretch of video, of which the last 16 frames are drawn.
 
     Returns:
         A figure with an Agg canvas, unknown to pyplot.
@@ -68,8 +69,8 @@ def draw_tracks(tracks: Tracks) -> Figure:
         for ax, (arm, places) in zip(axes, tracks.places.items(), strict=True):
             _background(ax, tracks.frames[-1])
             for ball in range(tracks.true.shape[1]):
-                ax.plot(*tracks.true[:, ball].T, color="white", lw=5.5, alpha=0.55, solid_capstyle="round", zorder=2)
-            for number, path in enumerate(places.transpose(1, 0, 2)):
+                ax.plot(*tracks.true[-_DRAWN:, ball].T, color="white", lw=5.5, alpha=0.55, solid_capstyle="round", zorder=2)
+            for number, path in enumerate(places[-_DRAWN:].transpose(1, 0, 2)):
                 ax.plot(*path.T, color=MAP_COLOURS[number % 3], lw=1.4, zorder=3)
                 ax.plot(*path[-1], marker="o", ms=5, mec=INK, mew=0.8, color=MAP_COLOURS[number % 3], zorder=4)
             _labels(ax, arm, tracks.notes.get(arm, ""))

@@ -100,7 +100,7 @@ def tracks_of(settings: Settings, results: dict[str, Any], out: Path, video: str
         return f"{_PRIORS[arm]}\nMCC {runs[arm]['mcc']:.3f}, {runs[arm]['evidence_nats']:.2f} nats"
 
     return Tracks(
-        title=f"{video}: where each map is, no labels and no linear decoder; {count} fresh frames",
+        title=f"{video}: where each map is, without labels",
         frames=_fresh(settings, video, seed).frames[:count],
         true=arrays[arms[0]]["centres"][:count],
         places={arm: arrays[arm]["matched"][:count] for arm in arms},
