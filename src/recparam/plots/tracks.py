@@ -69,7 +69,8 @@ def draw_tracks(tracks: Tracks) -> Figure:
         for ax, (arm, places) in zip(axes, tracks.places.items(), strict=True):
             _background(ax, tracks.frames[-1])
             for ball in range(tracks.true.shape[1]):
-                ax.plot(*tracks.true[-_DRAWN:, ball].T, color="white", lw=5.5, alpha=0.55, solid_capstyle="round", zorder=2)
+                true = tracks.true[-_DRAWN:, ball]
+                ax.plot(*true.T, color="white", lw=5.5, alpha=0.55, solid_capstyle="round", zorder=2)
             for number, path in enumerate(places[-_DRAWN:].transpose(1, 0, 2)):
                 ax.plot(*path.T, color=MAP_COLOURS[number % 3], lw=1.4, zorder=3)
                 ax.plot(*path[-1], marker="o", ms=5, mec=INK, mew=0.8, color=MAP_COLOURS[number % 3], zorder=4)
