@@ -25,7 +25,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def balls(
     *,
     preset: Literal["quick", "priors", "paper"] = "quick",
-    arms: tuple[str, ...] = (),
+    arms: tuple[str, ...] | None = None,
     videos: tuple[str, ...] = ("black", "clutter"),
     seeds: int = 1,
     seed: int = 0,
@@ -72,7 +72,7 @@ def balls(
         epochs=epochs,
         batch_size=batch_size,
         videos=_split(videos),
-        arms=_split(arms) if arms else None,
+        arms=None if arms is None else _split(arms),
         seeds=seeds,
         seed=seed,
         starts=starts,
