@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from recparam.cli import main
+from recparam.evaluation import interval_text
 from recparam.experiments.folder import OutputFolderError
-from recparam.experiments.grid import interval_text, run_grid, seeds_from
+from recparam.experiments.grid import run_grid
+from recparam.experiments.outcome import seeds_from
 from recparam.training import TrainingDiverged
 
 IDENTITY = {"experiment": "toy", "offset": 10}
@@ -71,8 +73,8 @@ def test_seeds_and_texts() -> None:
     assert seeds_from(3, 2) == (3, 4)
     with pytest.raises(ValueError, match="seeds must be at least 1; got 0"):
         seeds_from(0, 0)
-    assert interval_text((1.0, None, None)) == "1.000"
-    assert interval_text((1.0, 0.5, 1.5), 1) == "1.0 (0.5 to 1.5)"
+    assert interval_text(1.0, None, None) == "1.000"
+    assert interval_text(1.0, 0.5, 1.5, 1) == "1.0 (0.5 to 1.5)"
 
 
 def test_the_group_has_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from recparam.cli_data import compare, report, score, transform
-from recparam.cli_experiments import EXPERIMENTS
+from recparam.cli_experiments import EXPERIMENTS, print_end
 from recparam.cli_fit import fit
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from recparam.experiments.balls.run import Outcome
+    from recparam.experiments.balls.settings import Run
+    from recparam.experiments.outcome import Outcome
 
 BAD_INPUT = 2
-INCOMPLETE = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -80,8 +80,7 @@ def balls(
     from recparam.experiments.balls.run import run_experiment
 
     outcome = run_experiment(settings, out or Path("runs") / f"balls-{preset}", jobs=jobs, console=console)
-    _print_outcome(console, outcome)
-    return INCOMPLETE if outcome.failed else 0
+    return _print_outcome(console, outcome)
 
 
 def experiments() -> int:
@@ -150,8 +149,10 @@ def _show_warning(message: Warning | str, *_where: object) -> None:
     print(f"recparam: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _print_outcome(console: "Console", outcome: "Outcome") -> None:
+def _print_outcome(console: "Console", outcome: "Outcome[Run]") -> int:
     from rich.table import Table
+
+    from recparam.evaluation import interval_text
 
     results: dict[str, Any] = outcome.results
     table = Table(title="Mean error on a fresh video", title_justify="left")
@@ -163,21 +164,16 @@ def _print_outcome(console: "Console", outcome: "Outcome") -> None:
         cells: list[str] = []
         for video in results["videos"]:
             entry = results["summary"][video].get(arm)
-            cells += ["-", "-"] if entry is None else [_interval(entry), f"{entry['mean_256_px']:.1f}"]
+            if entry is None:
+                cells += ["-", "-"]
+                continue
+            error = interval_text(entry["mean_px"], entry["low_px"], entry["high_px"], 2)
+            cells += [error, f"{entry['mean_256_px']:.1f}"]
         table.add_row(arm, *cells)
     if results["arms"]:
         console.print(table)
     console.print(results["label"], highlight=False)
-    for path in outcome.files:
-        console.print(str(path), highlight=False, soft_wrap=True)
-    for run, message in outcome.failed.items():
-        console.print(f"failed: {run}: {message}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _interval(entry: dict[str, Any]) -> str:
-    if entry["low_px"] is None:
-        return f"{entry['mean_px']:.2f}"
-    return f"{entry['mean_px']:.2f} ({entry['low_px']:.2f} to {entry['high_px']:.2f})"
+    return print_end(console, outcome)
 
 
 if __name__ == "__main__":

@@ -197,6 +197,8 @@ def _print_compared(compared: "Sequence[Compared]", *, what: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from recparam.evaluation import interval_text
+
     table = Table(title=f"ELBO - const, nats per pair; {compared[0].scored.pairs} pairs {what}", title_justify="left")
     for heading in ("run", "kind"):
         table.add_column(heading)
@@ -207,14 +209,8 @@ def _print_compared(compared: "Sequence[Compared]", *, what: str) -> None:
         table.add_row(
             escape(str(entry.run.folder)),
             facts["kind"],
-            _with_interval(facts["value_nats"], facts["low_nats"], facts["high_nats"]),
+            interval_text(facts["value_nats"], facts["low_nats"], facts["high_nats"]),
             "-" if facts["ceiling_nats"] is None else f"{facts['ceiling_nats']:.3f}",
-            _with_interval(facts["difference_nats"], facts["difference_low_nats"], facts["difference_high_nats"]),
+            interval_text(facts["difference_nats"], facts["difference_low_nats"], facts["difference_high_nats"]),
         )
     Console().print(table)
-
-
-def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"

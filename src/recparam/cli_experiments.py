@@ -1,10 +1,12 @@
 """The commands that run experiments on a grid of arms and seeds: each parses, calls and prints."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recparam.experiments.grid import Outcome
+    from rich.console import Console
+
+    from recparam.experiments.outcome import Outcome
 
 INCOMPLETE = 1
 
@@ -12,7 +14,7 @@ EXPERIMENTS: dict[str, Callable[..., int]] = {}
 """By the name that follows `recparam experiments`."""
 
 
-def print_outcome(outcome: "Outcome", columns: Mapping[str, str], *, title: str, digits: int = 3) -> int:
+def print_outcome(outcome: "Outcome[Any]", columns: Mapping[str, str], *, title: str, digits: int = 3) -> int:
     """Print a table with a row for each arm, the files and the failures.
 
     Args:
@@ -27,7 +29,7 @@ def print_outcome(outcome: "Outcome", columns: Mapping[str, str], *, title: str,
     from rich.console import Console
     from rich.table import Table
 
-    from recparam.experiments.grid import interval_text
+    from recparam.evaluation import interval_text
 
     console = Console()
     table = Table(title=title, title_justify="left")
@@ -35,20 +37,17 @@ def print_outcome(outcome: "Outcome", columns: Mapping[str, str], *, title: str,
     for heading in columns.values():
         table.add_column(heading, justify="right")
     for arm, numbers in outcome.results["summary"].items():
-        table.add_row(arm, *_cells(numbers, list(columns), digits, interval_text))
+        cells = [interval_text(*numbers[name].values(), digits=digits) if name in numbers else "-" for name in columns]
+        table.add_row(arm, *cells)
     if outcome.results["arms"]:
         console.print(table)
+    return print_end(console, outcome)
+
+
+def print_end(console: "Console", outcome: "Outcome[Any]") -> int:
+    """Print the files and the failures, and return the exit code: 0, or 1 if a run failed."""
     for path in outcome.files:
         console.print(str(path), highlight=False, soft_wrap=True)
-    for cell, message in outcome.failed.items():
-        console.print(f"failed: {cell}: {message}", highlight=False, markup=False, soft_wrap=True)
+    for run, message in outcome.failed.items():
+        console.print(f"failed: {run}: {message}", highlight=False, markup=False, soft_wrap=True)
     return INCOMPLETE if outcome.failed else 0
-
-
-def _cells(
-    numbers: Mapping[str, Mapping[str, float | None]],
-    names: Sequence[str],
-    digits: int,
-    text: Callable[[Sequence[float | None], int], str],
-) -> list[str]:
-    return [text(list(numbers[name].values()), digits) if name in numbers else "-" for name in names]

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from recparam.bootstrap import FEWEST, BlockInterval, block_interval
 from recparam.bounds import Bound, at_ceiling
+from recparam.evaluation import interval_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -196,7 +197,7 @@ class Comparison:
         models = [
             [
                 m["name"] + ("" if m["fair"] else " (*)"),
-                with_interval(m["value_nats"], m["low_nats"], m["high_nats"]),
+                interval_text(m["value_nats"], m["low_nats"], m["high_nats"]),
                 _shown(m["lower_nats"], m["lower_kind"]),
                 _shown(m["upper_nats"], m["upper_kind"]),
                 _shown(m["ceiling_nats"]),
@@ -206,7 +207,7 @@ class Comparison:
         differences = [
             [
                 f"{d['first']} - {d['second']}",
-                with_interval(d["difference_nats"], d["difference_low_nats"], d["difference_high_nats"]),
+                interval_text(d["difference_nats"], d["difference_low_nats"], d["difference_high_nats"]),
                 f"{_shown(d['bounds_low_nats'])} to {_shown(d['bounds_high_nats'])}",
                 d["verdict"],
             ]
@@ -334,13 +335,6 @@ def interval_of(values: Float[np.ndarray, " rows"]) -> BlockInterval | None:
 def ends(interval: BlockInterval | None) -> tuple[float | None, float | None]:
     """Low and high, or None where there is no interval."""
     return (None, None) if interval is None else (interval.interval.low, interval.interval.high)
-
-
-def with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    """A number and its interval for a table."""
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _side(above: Bound | None, below: Bound | None) -> tuple[float | None, tuple[float, float] | None]:

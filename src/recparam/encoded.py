@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.banks import joined
+from recparam.evaluating import evaluating
 from recparam.ops.checks import check_count
 
 Encode = Callable[..., list[Distribution]]
@@ -93,15 +94,9 @@ class EncodedData:
     @torch.no_grad()
     def _encode(self, encode: Encode, recognition: Sequence[nn.Module], device: torch.device) -> list[Distribution]:
         # In evaluation mode: batch norm would make a row's encoding depend on its chunk.
-        training = [module for model in recognition for module in model.modules() if module.training]
-        for module in training:
-            module.training = False
-        try:
+        with evaluating(*recognition):
             chunks = zip(*(x.split(self.chunk) for x in self.observations), strict=True)
             return joined([encode(*(x.to(device) for x in chunk)) for chunk in chunks])
-        finally:
-            for module in training:
-                module.training = True
 
 
 def _settings(model: nn.Module) -> list[object]:

@@ -33,6 +33,13 @@ _ARMS = {
     "constant": "always the mean centre of the training video: what knowing nothing of the frame costs",
 }
 
+_TRACKS = (
+    "A stretch of the fresh video. White: the true paths. Colours: one per map of the encoder, its two latents "
+    "shifted and scaled to pixels, without a linear decoder. Under a Gaussian prior each latent mixes the balls; where "
+    "each map moves by a step of its own, each can follow one ball. Below: the prior, the mean correlation coefficient "
+    "of latents and coordinates, and the evidence on the fresh video."
+)
+
 _TERMS = {
     "bound, ceiling": "what training maximises, and the largest value it can take with so many pairs per batch",
     "R(z′)": "the density of the latents over all frames, estimated from the training video; a “base” of the "
@@ -47,6 +54,7 @@ def write_report(
     title: str,
     results: Mapping[str, Any],
     figures: Mapping[str, Image],
+    tracks: Mapping[str, Image] | None = None,
     curves: Image | Mapping[str, Image] | None = None,
     settings: Mapping[str, Any] | None = None,
     versions: Mapping[str, Any] | None = None,
@@ -60,6 +68,7 @@ def write_report(
         results: content of ``results.json``; distances in pixels, bounds in nats. What it lacks is left out
             of the page.
         figures: PNGs by name, for Figure 1 the name of the video.
+        tracks: PNGs of where the maps are, by the name of the video.
         curves: PNG of the training curves, or several by name.
         settings: of the experiment, nested as they come; by default those in ``results``.
         versions: of the software; by default those in ``results``.
@@ -77,7 +86,8 @@ def write_report(
     captions = {} if captions is None else captions
     parts = [
         _introduction(title, results),
-        *(_figure(name, image, captions.get(name, "")) for name, image in figures.items()),
+        *(_figure(f"Figure 1: {name}", name, image, captions.get(name, "")) for name, image in figures.items()),
+        *(_figure(f"Tracks: {name}", name, image, _TRACKS) for name, image in (tracks or {}).items()),
         _errors(results),
         _bounds(results),
         _curves(curves),
@@ -117,10 +127,10 @@ def _introduction(title: str, results: Mapping[str, Any]) -> str:
     )
 
 
-def _figure(name: str, image: Image, caption: str) -> str:
+def _figure(title: str, name: str, image: Image, caption: str) -> str:
     return section(
-        name if "," in name else f"Figure 1: {name}",
-        f'<figure>\n<img src="{png_source(image, name)}" alt="{text("Figure 1, " + name)}">\n'
+        title,
+        f'<figure>\n<img src="{png_source(image, name)}" alt="{text(title.replace(": ", ", ", 1))}">\n'
         f"<figcaption>{text(caption)}</figcaption>\n</figure>",
     )
 

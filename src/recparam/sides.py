@@ -74,7 +74,13 @@ def steps_from(prior: Prior, *, length: int, context: int) -> list[ChainStep]:
 
 
 def sides_of_latents(
-    prior: Prior, latents: Sequence[Tensor], against: Against, *, labels: Labels | None, context: int
+    prior: Prior,
+    latents: Sequence[Tensor],
+    against: Against,
+    *,
+    labels: Labels | None,
+    context: int,
+    sides: Sequence[Side] = SIDES,
 ) -> list[Bound]:
     """Estimate, lower and upper side of the steps of windows of latents that are points, summed over steps.
 
@@ -84,14 +90,15 @@ def sides_of_latents(
         against: Its observations are latents too.
         labels: Who the rows are.
         context: Latents before the first step that is scored.
+        sides: Those to take.
     """
     if len(latents) == 2 and not (type(prior) is InfoNCEPrior and prior.coupling.order > 1):
         if isinstance(prior, InfoNCEPrior):
             prior.coupling.check_initialised()
-        return [_side(prior, latents, against, labels, side) for side in SIDES]
+        return [_side(prior, latents, against, labels, side) for side in sides]
     steps = steps_from(prior, length=len(latents), context=context)
     totals: list[Bound] = []
-    for side in SIDES:
+    for side in sides:
         parts: list[Bound] = []
         for step in steps:
             at_step, other = against, against.observations
@@ -129,12 +136,15 @@ def sides_of_draws(
     return found
 
 
+def beside_bank(coupling: Coupling, z: Tensor, z_prime: Tensor, bank: Tensor) -> Bound:
+    """The estimate against a bank of K other z', with a row's own beside them: at most log(K + 1), as in a batch."""
+    return replace(bounds.infonce(coupling, z, z_prime, negatives=bank), of="elbo", kind="estimate")
+
+
 def _side(prior: Prior, pair: Sequence[Tensor], against: Against, labels: Labels | None, side: Side) -> Bound:
     other = against.observations
     if other is not None and side is None and isinstance(prior, InfoNCEPrior) and len(pair) == 2:
-        # The own latents beside the bank's K, as in a batch, limit the value to log(K + 1).
-        found = bounds.infonce(prior.coupling, *pair, negatives=other[1])
-        return replace(found, of="elbo", kind="estimate")
+        return beside_bank(prior.coupling, pair[0], pair[1], other[1])
     if side != "lower":
         return _of_points(prior, against).elbo(*pair, side=side, labels=labels)
     if other is not None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from recparam.banks import Labels
-from recparam.data.pairs import Pairs, Views, as_tensor
+from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
 from recparam.data.recording import Recording
 from recparam.data.stretches import shifted, stretches
 from recparam.model import RPM
 from recparam.ops.checks import check_count, check_finite, check_tensor, observation_name
 from recparam.recognition import Dirac
-
-_CHUNK_NUMBERS = 1 << 23  # numbers of the data that an encoder sees at once
 
 
 class Targets:
@@ -100,7 +97,7 @@ class Targets:
     def _encoded(self, model: RPM, j: int, rows: Int[np.ndarray, " rows"]) -> Tensor | None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         source = self.sources[j if len(self.sources) > 1 else 0]
-        size = max(1, _CHUNK_NUMBERS // max(1, int(np.prod(source.shape[1:]))))
+        size = rows_at_once(source.shape[1:])
         parts: list[Tensor] = []
         for start in range(0, len(rows), size):
             chunk = model.encode(self._read(j, rows[start : start + size]).to(device), index=j)
@@ -210,15 +207,3 @@ def _of_recording(recording: Recording, window: int, lag: int) -> Targets:
 def _beyond(values: Tensor, others: Tensor | None) -> Tensor:
     """Whole numbers, none of which is among others."""
     return values if others is None else values - values.min() + others.max() + 1
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """A model in evaluation mode, and afterwards each of its parts as it was."""
-    were = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was in were:
-            module.training = was

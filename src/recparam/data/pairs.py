@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,8 @@ from recparam.data.batches import Batches
 from recparam.data.recording import Recording
 from recparam.data.stretches import after, shifted, stretches
 from recparam.ops.checks import check_count, check_positive, is_finite_number
+
+_CHUNK_NUMBERS = 1 << 23  # numbers of the data that an encoder sees at once
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """Makes a random view of each of some rows (B, ...), with draws from the generator."""
@@ -213,6 +216,11 @@ class PairsLoader(Batches):
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, ...]:
         return self.pairs.tensors(rows.numpy(), draw=(self.seed, self.epoch))
+
+
+def rows_at_once(shape: Sequence[int]) -> int:
+    """How many rows of this shape an encoder is given at once, where it is given all rows of the data in turn."""
+    return max(1, _CHUNK_NUMBERS // max(1, math.prod(shape)))
 
 
 def as_tensor(values: np.ndarray) -> Tensor:

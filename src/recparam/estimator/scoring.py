@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recparam import bounds
 from recparam.banks import Bank
 from recparam.bounds import Bound
-from recparam.data.pairs import Pairs, Views, as_tensor
+from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
 from recparam.data.recording import Recording
 from recparam.estimator.choices import recognition
+from recparam.evaluating import evaluating
 from recparam.joint import RecognitionJoint
 from recparam.marginals import DatasetMarginal
 from recparam.model import RPM
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, ParametricPrior, Side
 from recparam.recognition import recognise
+from recparam.sides import beside_bank
 
-_CHUNK_NUMBERS = 1 << 23  # numbers of the data that the encoder sees at once
 _DRAWS = 16
 
 
@@ -72,12 +71,11 @@ def _through(
     model: RPM, nets: Sequence[nn.Module], chunks: Iterable[tuple[Tensor, ...]], count: int
 ) -> list[Tensor]:
     """What each network makes of its part of each chunk, of so many rows in all, in evaluation mode."""
-    device, was = next(model.parameters()).device, model.training
-    model.eval()
+    device = next(model.parameters()).device
     # Written into one tensor: small results kept between large blocks would keep the blocks' memory.
     found: list[Tensor] = []
     start = 0
-    try:
+    with evaluating(model):
         for chunk in chunks:
             for side, (net, x) in enumerate(zip(nets, chunk, strict=True)):
                 part = net(x.to(device))
@@ -85,13 +83,11 @@ def _through(
                     found.append(part.new_empty((count, *part.shape[1:])))
                 found[side][start : start + len(x)] = part
             start += len(chunk[0])
-    finally:
-        model.train(was)
     return found
 
 
 def _chunks(rows: np.ndarray, recording: Recording) -> Iterator[np.ndarray]:
-    size = max(1, _CHUNK_NUMBERS // max(1, math.prod(recording.shape[1:])))
+    size = rows_at_once(recording.shape[1:])
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
@@ -135,9 +131,7 @@ class Head:
             return among.elbo(x, x_prime, side=side, num_samples=_DRAWS, generator=generator)
         size = len(self.bank[0])
         if isinstance(self.prior, InfoNCEPrior):
-            return replace(
-                bounds.infonce(self.prior.coupling, x, x_prime, negatives=self.bank[1]), of="elbo", kind="estimate"
-            )
+            return beside_bank(self.prior.coupling, x, x_prime, self.bank[1])
         if not isinstance(self.prior, ParametricPrior):
             raise ValueError(
                 f"Expected an InfoNCE or a parametric prior, which a bank of fixed size can score; got "

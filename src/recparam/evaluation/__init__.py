@@ -6,7 +6,7 @@ takes a prediction, retrieval the places of partners in a matching; nothing here
 
 from recparam.evaluation.consistent import Consistency, consistency
 from recparam.evaluation.decoding import LinearDecoder, distance_error, matched_error, matched_places, mcc, r2
-from recparam.evaluation.intervals import Interval, mean_interval
+from recparam.evaluation.intervals import Interval, interval_text, mean_interval
 from recparam.evaluation.predictions import Calibration, Retrieval, calibration, retrieval
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "calibration",
     "consistency",
     "distance_error",
+    "interval_text",
     "matched_error",
     "matched_places",
     "mcc",

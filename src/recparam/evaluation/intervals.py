@@ -21,6 +21,15 @@ class Interval(NamedTuple):
     high: float | None
 
 
+def interval_text(mean: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
+    """A number with its interval, as tables print it; a dash where there is none."""
+    if mean is None:
+        return "-"
+    if low is None or high is None:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
 def mean_interval(values: Sequence[float] | Num[np.ndarray, " n"], level: float = 0.95) -> Interval:
     """Mean over independent runs with Student's t interval.
 

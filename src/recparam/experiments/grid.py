@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 
 from recparam.evaluation import Interval, mean_interval
 from recparam.experiments.folder import prepare_folder
-from recparam.experiments.processes import Message, Send, in_processes
+from recparam.experiments.outcome import Outcome
+from recparam.experiments.processes import Message, Send, check_jobs, in_processes, unwritten
 from recparam.ops.checks import NonFiniteError
 from recparam.storage import write_json
 from recparam.training import TrainingDiverged
@@ -41,34 +42,6 @@ class Cell:
         return f"{self.arm} seed {self.seed}"
 
 
-@dataclass
-class Outcome:
-    """What an experiment leaves behind.
-
-    Args:
-        results: Content of `results.json`.
-        files: What was written for people to look at.
-        failed: Message of each cell that did not finish.
-    """
-
-    results: dict[str, Any]
-    files: list[Path]
-    failed: dict[Cell, str] = field(default_factory=dict)
-
-
-def seeds_from(seed: int, seeds: int) -> tuple[int, ...]:
-    """The seeds of an experiment: so many, from the first.
-
-    Raises:
-        ValueError: None, or a negative one.
-    """
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1; got {seeds}. It is the number of seeds to run.")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative; got {seed}. It is the first seed; the others follow it.")
-    return tuple(range(seed, seed + seeds))
-
-
 def run_grid(
     measure: Callable[[str, int], Numbers],
     *,
@@ -79,7 +52,7 @@ def run_grid(
     draw: Callable[[dict[str, Any], Path], Sequence[Path]] | None = None,
     jobs: int | None = None,
     say: Callable[[str], None] = print,
-) -> Outcome:
+) -> Outcome[Cell]:
     """Measure the cells that a folder lacks, then write `results.json` and draw the figures.
 
     A cell ends with a file of its own, so that a command that was stopped goes on with the cells that are missing.
@@ -101,10 +74,7 @@ def run_grid(
         ValueError: A folder that holds something else, or a negative number of processes; nothing was written.
         KeyboardInterrupt: On Ctrl-C, after the processes have stopped.
     """
-    if jobs is not None and jobs < 0:
-        raise ValueError(
-            f"jobs must be at least 1 (or 0 for this process alone); got {jobs}. It is a number of processes."
-        )
+    check_jobs(jobs)
     prepare_folder(identity, out)
     begin = time.perf_counter()
     cells = [Cell(arm, seed) for seed in seeds for arm in arms]
@@ -153,14 +123,6 @@ def summarise(runs: Sequence[Numbers]) -> dict[str, dict[str, Interval]]:
     return summary
 
 
-def interval_text(interval: Interval | Sequence[float | None], digits: int = 3) -> str:
-    """A mean with its interval, as tables print it."""
-    mean, low, high = interval
-    if low is None or high is None:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
 def _attempt(measure: Callable[[str, int], Numbers], out: Path, index: int, cell: Cell, send: Send) -> None:
     """Measure one cell and tell how it ends; one that fails does not stop the others."""
     begin, threads = time.process_time(), torch.get_num_threads()
@@ -172,7 +134,7 @@ def _attempt(measure: Callable[[str, int], Numbers], out: Path, index: int, cell
     except (TrainingDiverged, NonFiniteError) as error:
         send(("failed", index, str(error)))
     except OSError as error:
-        send(("failed", index, f"could not be written or read: {error}. Free space or fix access, run again."))
+        send(("failed", index, unwritten(error)))
     else:
         send(("done", index, f"{seconds:.0f} s"))
     finally:

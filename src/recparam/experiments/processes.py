@@ -67,6 +67,23 @@ def in_processes(
             worker.join()
 
 
+def check_jobs(jobs: int | None) -> None:
+    """Refuse a negative number of processes.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if jobs is not None and jobs < 0:
+        raise ValueError(
+            f"jobs must be at least 1 (or 0 for this process alone); got {jobs}. It is a number of processes."
+        )
+
+
+def unwritten(error: OSError) -> str:
+    """Say of a run that its files cannot be used, and what to do."""
+    return f"could not be written or read: {error}. Free space or fix access, run again."
+
+
 def threads_of(jobs: int) -> int:
     """Threads of each of so many processes."""
     return max(1, (os.cpu_count() or 1) // max(jobs, 1))

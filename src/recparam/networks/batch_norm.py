@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from recparam.evaluating import evaluating
+
 
 def recalibrate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:
     """Recompute all running statistics of batch norm as the plain average over the given batches.
@@ -27,20 +29,19 @@ def recalibrate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return
-    modes = [(m, m.training) for m in module.modules()]
     momenta = [norm.momentum for norm in norms]
     before = [{name: b.clone() for name, b in norm.named_buffers(recurse=False)} for norm in norms]
     done = False
     try:
-        module.eval()  # dropout and the like must not disturb the statistics
-        for norm in norms:
-            norm.train()
-            norm.momentum = None  # the cumulative average
-            norm.reset_running_stats()
-        with torch.no_grad():
-            for batch in batches:
-                module(batch)
-                done = True
+        with evaluating(module):  # dropout and the like must not disturb the statistics
+            for norm in norms:
+                norm.train()
+                norm.momentum = None  # the cumulative average
+                norm.reset_running_stats()
+            with torch.no_grad():
+                for batch in batches:
+                    module(batch)
+                    done = True
         if not done:
             raise ValueError("Expected batches to hold at least one batch; got none.")
     except BaseException:
@@ -51,5 +52,3 @@ def recalibrate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for submodule, training in modes:
-            submodule.training = training

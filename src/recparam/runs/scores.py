@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from recparam.bootstrap import FEWEST, BlockInterval, block_interval
+from recparam.bootstrap import BlockInterval
 from recparam.bounds import Bound
+from recparam.comparison import interval_of, values_of
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
@@ -93,7 +93,7 @@ def score_pairs(estimator: RPMEstimator, pairs: Pairs) -> Scored:
     """The ELBO on pairs, taken in order of time, with its interval."""
     order = np.argsort(pairs.first, kind="stable")
     bound = estimator.elbo(pairs.recording, pairs=pairs.where(order))
-    return Scored(bound, _interval(_values(bound)), len(pairs))
+    return Scored(bound, interval_of(values_of(bound)), len(pairs))
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,6 @@ class Compared:
 def compare_runs(runs: Sequence[Run], pairs: Sequence[Pairs]) -> list[Compared]:
     """Score runs on the same pairs, as each of them reads them."""
     scored = [score_pairs(run.estimator, own) for run, own in zip(runs, pairs, strict=True)]
-    first = _values(scored[0].bound)
-    differences = [None, *(_interval(_values(other.bound) - first) for other in scored[1:])]
+    first = values_of(scored[0].bound)
+    differences = [None, *(interval_of(values_of(other.bound) - first) for other in scored[1:])]
     return [Compared(*row) for row in zip(runs, scored, differences, strict=True)]
-
-
-def _values(bound: Bound) -> Float[np.ndarray, " P"]:
-    return bound.per_observation.detach().cpu().double().numpy()
-
-
-def _interval(values: Float[np.ndarray, " P"]) -> BlockInterval | None:
-    return block_interval(values) if len(values) >= FEWEST and np.isfinite(values).all() else None

@@ -25,7 +25,7 @@ from recparam.experiments.balls.settings import (
     Run,
     Settings,
 )
-from recparam.experiments.balls.training import Start, encode, evidence, evidence_ceiling, train, train_starts, windows
+from recparam.experiments.balls.training import Start, encode, evidence, train, train_starts, windows
 from recparam.networks import recalibrate_batch_norm
 from recparam.ops.checks import check_finite
 from recparam.storage import save_state
@@ -45,17 +45,13 @@ class Videos:
 
 def make_videos(settings: Settings, run: Run) -> Videos:
     """Generate the two videos of a run; equal for all arms of the same video and seed."""
-    return Videos(make_video(settings, run, 0), make_video(settings, run, TEST_SEED_OFFSET))
+    return Videos(*(make_video(settings, run.video, run.seed + offset) for offset in (0, TEST_SEED_OFFSET)))
 
 
-def make_video(settings: Settings, run: Run, offset: int) -> BallsVideo:
-    """Generate the video whose seed is that of the run and an offset."""
+def make_video(settings: Settings, video: str, seed: int) -> BallsVideo:
+    """Generate a video, as large as the experiment's, of a seed of its own."""
     return moving_balls(
-        settings.frames,
-        size=settings.size,
-        diameter=settings.diameter,
-        background=run.video,
-        seed=run.seed + offset,
+        settings.frames, size=settings.size, diameter=settings.diameter, background=video, seed=seed
     )
 
 
@@ -103,7 +99,8 @@ def run_arm(
     if run.arm in COUPLED_ARMS:
         choosing = None
         if run.arm in RICHER_ARMS:
-            choosing = torch.as_tensor(make_video(settings, run, CHOOSING_SEED_OFFSET).frames).to(device)
+            third = make_video(settings, run.video, run.seed + CHOOSING_SEED_OFFSET)
+            choosing = torch.as_tensor(third.frames).to(device)
         starts = train_starts(frames, choosing, settings, run, folder, report=report)
         history = [epoch for start in starts for epoch in start.history]
         encoder: nn.Module = starts[0].encoder
@@ -118,7 +115,10 @@ def run_arm(
     begin += time.perf_counter() - waited if history else 0.0
     begin -= sum(float(epoch["seconds"] or 0) for epoch in history)
 
-    found = _Measured(encoder, frames, fresh, true_train, true_fresh, settings, run)
+    def measured(trained: nn.Module) -> _Measured:
+        return _Measured(trained, frames, fresh, true_train, true_fresh, settings, run)
+
+    found = measured(encoder)
     numbers, arrays = found.numbers(), found.arrays()
     if run.arm == "supervised":
         direct = found.z_fresh.reshape(true_fresh.shape) / settings.scale
@@ -132,7 +132,7 @@ def run_arm(
         if run.arm in RICHER_ARMS:
             numbers["start"] = starts[0].number
             numbers["starts"] = [
-                _of_start(start, _Measured(start.encoder, frames, fresh, true_train, true_fresh, settings, run))
+                _of_start(start, found if start is starts[0] else measured(start.encoder))
                 for start in sorted(starts, key=lambda start: start.number)
             ]
         arrays |= predicted_density(
@@ -186,16 +186,17 @@ def _of_start(start: Start, found: _Measured) -> dict[str, Any]:
     return {
         "start": start.number,
         "choosing_evidence_nats": start.evidence,
-        "evidence_nats": evidence(start.prior, found.z_fresh),
+        "evidence_nats": float(evidence(start.prior, found.z_fresh)[0]),
         **{name: numbers[name] for name in ("error_px", "matched_error_px", "mcc")},
     }
 
 
 def _evidence(prior: rp.InfoNCEPrior, z_fresh: Tensor) -> dict[str, Any]:
+    estimate, upper = evidence(prior, z_fresh)
     return {
-        "evidence_nats": evidence(prior, z_fresh),
-        "evidence_upper_nats": evidence(prior, z_fresh, keep_own=False),
-        "evidence_ceiling_nats": evidence_ceiling(z_fresh),
+        "evidence_nats": float(estimate),
+        "evidence_upper_nats": float(upper),
+        "evidence_ceiling_nats": estimate.ceiling,
     }
 
 

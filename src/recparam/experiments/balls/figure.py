@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from recparam.data.balls import BallsVideo, moving_balls
-from recparam.experiments.balls.arms import COUPLED_ARMS
+from recparam.experiments.balls.arms import COUPLED_ARMS, make_video
 from recparam.experiments.balls.settings import RICHER_ARMS, TEST_SEED_OFFSET, Run, Settings
 from recparam.experiments.balls.training import start_folder
 from recparam.plots import (
@@ -31,12 +30,6 @@ CONSECUTIVE = 4
 STRETCH = 40
 """Frames of the tracks."""
 
-TRACKS_CAPTION = (
-    "A stretch of the fresh video. White: the true paths. Colours: one per map of the encoder, its two latents "
-    "shifted and scaled to pixels, without a linear decoder. Under a Gaussian prior each latent mixes the balls; where "
-    "each map moves by a step of its own, each can follow one ball. Below: the prior, the mean correlation coefficient "
-    "of latents and coordinates, and the evidence on the fresh video."
-)
 _PRIORS = {
     "recipe": "stays near",
     "gaussian": "stays near",
@@ -63,6 +56,7 @@ def draw_all(settings: Settings, results: dict[str, Any], out: Path) -> list[Pat
     files: list[Path] = []
     figures: dict[str, Path] = {}
     captions: dict[str, str] = {}
+    drawn: dict[str, Path] = {}
     curves: dict[str, bytes] = {}
     for video in results["videos"]:
         data = figure_data(settings, results, out, video)
@@ -71,7 +65,7 @@ def draw_all(settings: Settings, results: dict[str, Any], out: Path) -> list[Pat
         files += [png, pdf]
         if (tracks := tracks_of(settings, results, out, video)) is not None:
             png, pdf = save_figure(draw_tracks(tracks), out / f"tracks-{video}")
-            figures[f"tracks, {video}"], captions[f"tracks, {video}"] = png, TRACKS_CAPTION
+            drawn[video] = png
             files += [png, pdf, write_animation(tracks, out / f"tracks-{video}.gif")]
         curves[video] = _png(draw_curves(histories(results, out, video)))
     page = write_report(
@@ -80,6 +74,7 @@ def draw_all(settings: Settings, results: dict[str, Any], out: Path) -> list[Pat
         results=results,
         figures=figures,
         captions=captions,
+        tracks=drawn,
         curves=curves,
     )
     return [*files, page]
@@ -101,20 +96,10 @@ def tracks_of(settings: Settings, results: dict[str, Any], out: Path, video: str
 
     return Tracks(
         title=f"{video}: where each map is, without labels",
-        frames=_fresh(settings, video, seed).frames[:count],
+        frames=make_video(settings, video, seed + TEST_SEED_OFFSET).frames[:count],
         true=arrays[arms[0]]["centres"][:count],
         places={arm: arrays[arm]["matched"][:count] for arm in arms},
         notes={arm: note(arm) for arm in arms},
-    )
-
-
-def _fresh(settings: Settings, video: str, seed: int) -> BallsVideo:
-    return moving_balls(
-        settings.frames,
-        size=settings.size,
-        diameter=settings.diameter,
-        background=video,
-        seed=seed + TEST_SEED_OFFSET,
     )
 
 
@@ -124,9 +109,7 @@ def histories(
     """Read the training curves of the arms that have a bound in nats, for the seed that Figure 1 shows."""
     seed = shown_seed(results, video)
     runs = [run for run in results["runs"] if (run["video"], run["seed"]) == (video, seed)]
-    return {
-        run["arm"]: read_history(_folder(out, run)) for run in runs if run["arm"] in COUPLED_ARMS
-    }
+    return {run["arm"]: read_history(_folder(out, run)) for run in runs if run["arm"] in COUPLED_ARMS}
 
 
 def _folder(out: Path, run: dict[str, Any]) -> Path:
@@ -146,7 +129,7 @@ def figure_data(settings: Settings, results: dict[str, Any], out: Path, video: s
     runs = [run for run in results["runs"] if run["video"] == video]
     seed = shown_seed(results, video)
     arrays = {run["arm"]: read_arrays(out / Run(video, seed, run["arm"]).folder) for run in runs if run["seed"] == seed}
-    fresh = _fresh(settings, video, seed)
+    fresh = make_video(settings, video, seed + TEST_SEED_OFFSET)
     centres = np.asarray(fresh.centres)
     frame = next((int(found["density_frame"]) for found in arrays.values() if "density_frame" in found), 0)
     first = min(frame, len(centres) - CONSECUTIVE)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from recparam.evaluation import mean_interval
-from recparam.experiments.balls.settings import ARMS, PAPER_TRAINING, RECIPE, RICHER_TRAINING, VIDEOS, Run, Settings
+from recparam.experiments.balls.settings import ARMS, VIDEOS, Run, Settings
 from recparam.experiments.balls.work import finished
 from recparam.versions import versions
 
@@ -49,9 +48,6 @@ def collect(settings: Settings, out: Path, failed: Mapping[Run, str], *, seconds
         "versions": versions(),
         "settings": {
             **settings.identity(),
-            "paper_training": asdict(PAPER_TRAINING),
-            "recipe": asdict(RECIPE),
-            "richer_training": asdict(RICHER_TRAINING),
             "coordinates": "pixels of a 256-pixel frame, at every size",
             "batch_norm": "recalibrated on the training video with frozen weights",
         },

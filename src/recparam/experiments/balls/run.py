@@ -2,10 +2,8 @@
 
 import os
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,28 +17,14 @@ from recparam.experiments.balls.results import collect
 from recparam.experiments.balls.settings import CHOOSING_SEED_OFFSET, TEST_SEED_OFFSET, TRAINED_ARMS, Run, Settings
 from recparam.experiments.balls.work import attempt, best_device, finished
 from recparam.experiments.folder import prepare_folder
-from recparam.experiments.processes import Message, in_processes, threads_of
+from recparam.experiments.outcome import Outcome
+from recparam.experiments.processes import Message, check_jobs, in_processes, threads_of
 from recparam.storage import write_json
-
-
-@dataclass
-class Outcome:
-    """What an experiment leaves behind.
-
-    Args:
-        results: content of `results.json`.
-        files: what was written for people to look at.
-        failed: message of every run that did not finish.
-    """
-
-    results: dict[str, Any]
-    files: list[Path]
-    failed: dict[Run, str] = field(default_factory=dict)
 
 
 def run_experiment(
     settings: Settings, out: Path, *, jobs: int | None = None, console: Console | None = None
-) -> Outcome:
+) -> Outcome[Run]:
     """Run what is missing of the experiment in a folder, then write its results, figures and report.
 
     Args:
@@ -56,10 +40,7 @@ def run_experiment(
         ValueError: if the settings or the folder cannot be used; nothing was written.
         KeyboardInterrupt: on Ctrl-C, after the processes have stopped; the same call goes on from there.
     """
-    if jobs is not None and jobs < 0:
-        raise ValueError(
-            f"jobs must be at least 1 (or 0 for this process alone); got {jobs}. It is a number of processes."
-        )
+    check_jobs(jobs)
     console = console or Console()
     # The generator is the judge of what fits a frame; two frames of each video ask it.
     for run in {(run.video, run.seed): run for run in settings.runs()}.values():

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, Literal
 
+from recparam.experiments.outcome import seeds_from
+
 Optimiser = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine"]
 
@@ -235,10 +237,7 @@ def make_settings(
         ValueError: naming the value that cannot be run.
     """
     _check_names("preset", (preset,), tuple(PRESETS))
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1; got {seeds}. It is the number of seeds to run.")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative; got {seed}. It is the first seed; the others follow it.")
+    wanted = seeds_from(seed, seeds)
     values = dict(PRESETS[preset])
     if size is not None:
         values["size"] = size
@@ -251,7 +250,7 @@ def make_settings(
         preset=preset,
         batch_size=batch_size,
         videos=tuple(dict.fromkeys(videos)),
-        seeds=tuple(range(seed, seed + seeds)),
+        seeds=wanted,
         starts=starts,
         **values,
     )

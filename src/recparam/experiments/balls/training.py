@@ -1,6 +1,6 @@
 """How an arm is trained: from one start or several, of which the evidence on a video of its own chooses."""
 
-import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 import recparam as rp
+from recparam.bounds import Bound, CeilingWarning
 from recparam.experiments.balls.models import coupling_of, initial_encoder, order_of, supervised_objective
 from recparam.experiments.balls.settings import RICHER_ARMS, Run, Settings, training_of
 from recparam.networks import recalibrate_batch_norm
-from recparam.ops import pairwise_infonce
 from recparam.ops.checks import NonFiniteError, check_finite
+from recparam.sides import Against, sides_of_latents
 from recparam.training import Epoch, PairBatches, RPMModule, TrainingDiverged, fit
 
 SEEDS_BETWEEN_STARTS = 100_000
@@ -93,7 +94,7 @@ def train_starts(
             if choosing is not None:
                 z = encode(encoder, choosing, settings.batch_size)
                 check_finite(f"the latents of {run}, start {number}", z)
-                value = evidence(prior, z)
+                value = float(evidence(prior, z)[0])
         except (TrainingDiverged, NonFiniteError) as error:
             failure = error
             continue
@@ -175,7 +176,7 @@ def encode(encoder: nn.Module, frames: Tensor, batch_size: int) -> Float[Tensor,
         return torch.cat([encoder(chunk).cpu() for chunk in frames.split(2 * batch_size)])
 
 
-def evidence(prior: rp.InfoNCEPrior, z: Float[Tensor, "frames 6"], *, keep_own: bool = True) -> float:
+def evidence(prior: rp.InfoNCEPrior, z: Float[Tensor, "frames 6"]) -> tuple[Bound, Bound]:
     """The mean over a video of log P(z_{t+1} | z_1, ..., z_t) - log R(z_{t+1}), nats, on one bank of all frames.
 
     Every prior predicts the same frames, from the third on, whether it reads one earlier frame or two.
@@ -183,16 +184,14 @@ def evidence(prior: rp.InfoNCEPrior, z: Float[Tensor, "frames 6"], *, keep_own: 
     Args:
         prior: its coupling has an order of at most `LONGEST_ORDER`.
         z: latents of the frames in order, on the CPU.
-        keep_own: with the frame itself in the bank, an estimate that is at most the log of the number of frames;
-            without it, an upper bound in expectation.
+
+    Returns:
+        The estimate, which is at most the log of the number of frames predicted, and an upper bound in expectation.
     """
-    coupling = prior.cpu().coupling
-    first = LONGEST_ORDER - coupling.order
-    context = torch.cat([z[first + k : len(z) - coupling.order + k] for k in range(coupling.order)], dim=-1)
-    with torch.no_grad():
-        return float(pairwise_infonce(coupling.score(), context, z[LONGEST_ORDER:], keep_positive=keep_own).mean())
-
-
-def evidence_ceiling(z: Float[Tensor, "frames 6"]) -> float:
-    """What the estimate of the evidence cannot exceed: the log of the number of frames predicted."""
-    return math.log(len(z) - LONGEST_ORDER)
+    seen = [z[k : len(z) - LONGEST_ORDER + k] for k in range(LONGEST_ORDER + 1)]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", CeilingWarning)  # each value is shown beside its ceiling
+        estimate, upper = sides_of_latents(
+            prior.cpu(), seen, Against(), labels=None, context=LONGEST_ORDER, sides=(None, "upper")
+        )
+    return estimate, upper

@@ -11,7 +11,7 @@ import torch
 
 from recparam.experiments.balls.arms import run_arm
 from recparam.experiments.balls.settings import TRAINED_ARMS, Run, Settings, training_of
-from recparam.experiments.processes import Message
+from recparam.experiments.processes import Message, unwritten
 from recparam.ops.checks import NonFiniteError
 from recparam.storage import replacing, write_json
 from recparam.training import Epoch, TrainingDiverged
@@ -64,12 +64,6 @@ def attempt(settings: Settings, out: Path, index: int, run: Run, send: Callable[
     except (TrainingDiverged, NonFiniteError) as error:
         send(("failed", index, str(error)))
     except OSError as error:
-        send(
-            (
-                "failed",
-                index,
-                f"{run}: could not be written or read: {error}. Free space or fix access, run again.",
-            )
-        )
+        send(("failed", index, f"{run}: {unwritten(error)}"))
     else:
         send(("done", index, None))

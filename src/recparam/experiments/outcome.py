@@ -1,0 +1,35 @@
+"""What an experiment leaves behind, and which seeds it takes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+Run = TypeVar("Run")
+
+
+@dataclass
+class Outcome(Generic[Run]):
+    """What an experiment leaves behind.
+
+    Args:
+        results: Content of `results.json`.
+        files: What was written for people to look at.
+        failed: Message of every run that did not finish.
+    """
+
+    results: dict[str, Any]
+    files: list[Path]
+    failed: dict[Run, str] = field(default_factory=dict)
+
+
+def seeds_from(seed: int, seeds: int) -> tuple[int, ...]:
+    """The seeds of an experiment: so many, from the first.
+
+    Raises:
+        ValueError: None, or a negative one.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1; got {seeds}. It is the number of seeds to run.")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative; got {seed}. It is the first seed; the others follow it.")
+    return tuple(range(seed, seed + seeds))
