@@ -15,6 +15,9 @@ ARM_NOTES: dict[str, str] = {
     "recipe": "Gaussian, recommended settings",
     "gaussian": "Gaussian coupling, paper's settings",
     "linear": "bilinear coupling, paper's settings",
+    "steps": "one step length for each map",
+    "velocity": "velocity stays about the same",
+    "velocity-steps": "both",
     "untrained": "encoder as initialised",
     "constant": "mean training centre, every frame",
 }

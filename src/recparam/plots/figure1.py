@@ -29,6 +29,9 @@ _ARM_MEANINGS = {
     "recipe": "recipe is the Gaussian coupling trained as this library recommends instead of with the paper's settings",
     "gaussian": "Gaussian is the Gaussian coupling with the paper's settings",
     "linear": "linear is the bilinear coupling with the paper's settings",
+    "steps": "steps is a coupling by which each map moves by one learned step length, the best of several starts",
+    "velocity": "velocity is a coupling by which all latents keep their velocity, the best of several starts",
+    "velocity-steps": "velocity-steps is both, the best of several starts",
     "untrained": "untrained is the encoder as initialised",
     "constant": "constant always answers the mean centre of the training video",
 }
