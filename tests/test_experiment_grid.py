@@ -12,6 +12,7 @@ from recparam.evaluation import interval_text
 from recparam.experiments.folder import OutputFolderError
 from recparam.experiments.grid import run_grid
 from recparam.experiments.outcome import seeds_from
+from recparam.experiments.ranks import rank_correlation
 from recparam.training import TrainingDiverged
 
 IDENTITY = {"experiment": "toy", "offset": 10}
@@ -60,6 +61,22 @@ def test_other_settings_and_other_experiments_are_refused(tmp_path: Path) -> Non
     for identity in ({**IDENTITY, "offset": 11}, {**IDENTITY, "experiment": "another"}):
         with pytest.raises(OutputFolderError, match="Choose another --out"):
             run(tmp_path, identity=identity)
+
+
+def test_what_is_concluded_of_all_cells_is_in_the_results(tmp_path: Path) -> None:
+    outcome = run(tmp_path, conclude=lambda results: {"cells": len(results["runs"])})
+    assert outcome.results["cells"] == json.loads((tmp_path / "out/results.json").read_text())["cells"] == 4
+
+
+def test_rank_correlation_over_the_arms_that_have_both_numbers() -> None:
+    sign = {0: 1, 1: -1}
+    cells = [(seed, k, arm) for seed in sign for k, arm in enumerate("abcd")]
+    runs: list[dict[str, Any]] = [{"arm": arm, "seed": seed, "x": k, "y": sign[seed] * k**3} for seed, k, arm in cells]
+    runs += [{"arm": "e", "seed": 0, "x": -9.0}]
+    assert rank_correlation(runs[:4] + runs[-1:], "x", "y") == {"mean": 1.0, "lowest": 1.0, "highest": 1.0}
+    assert rank_correlation(runs[4:], "x", "y") == {"mean": -1.0, "lowest": -1.0, "highest": -1.0}
+    assert rank_correlation(runs, "x", "y") == {"mean": 0.0, "lowest": -1.0, "highest": 1.0}
+    assert rank_correlation(runs[:2], "x", "y") is None  # two arms have no ranks to speak of
 
 
 def test_processes_measure_the_same(tmp_path: Path) -> None:

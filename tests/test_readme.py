@@ -14,6 +14,7 @@ import pytest
 import recparam as rp
 from recparam import cli
 from recparam.cli import main
+from recparam.cli_experiments import EXPERIMENTS
 from recparam.training.surroundings import undisturbed
 
 README = Path(__file__).parent.parent / "README.md"
@@ -108,6 +109,22 @@ def test_every_command_of_the_pages_and_of_the_help_is_one(monkeypatch: pytest.M
     assert len(found) > 25
     for words in found:
         assert main(words) == 0
+    assert parsed == [words[0] for words in found]
+
+
+def test_every_experiment_of_the_pages_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    for name, command in EXPERIMENTS.items():
+
+        def stub(*_: Any, _name: str = name, **__: Any) -> int:
+            parsed.append(_name)
+            return 0
+
+        monkeypatch.setitem(EXPERIMENTS, name, wraps(command)(stub))
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    lines = [line for text in texts for line in re.findall(r"^ *recparam experiments (.+)$", text, flags=re.MULTILINE)]
+    found = [shlex.split(line) for line in lines]
+    assert found and all(main(["experiments", *words]) == 0 for words in found)
     assert parsed == [words[0] for words in found]
 
 

@@ -49,6 +49,7 @@ def run_grid(
     arms: Sequence[str],
     seeds: Sequence[int],
     out: Path,
+    conclude: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     draw: Callable[[dict[str, Any], Path], Sequence[Path]] | None = None,
     jobs: int | None = None,
     say: Callable[[str], None] = print,
@@ -63,6 +64,7 @@ def run_grid(
         arms: Names, which may hold a slash.
         seeds: Of the cells.
         out: Output folder.
+        conclude: Gives what is to be said of all cells together, to be put in the results.
         draw: Draws figures of the results into the folder, and says which files.
         jobs: Processes, each with one core; None: one per core; 0: none but this.
         say: Takes a line for people.
@@ -99,6 +101,8 @@ def run_grid(
         for index, cell in waiting.items():
             attempt(index, cell, handle)
     results = _collect(identity, arms, out, failed, seconds=time.perf_counter() - begin)
+    if conclude is not None and results["arms"]:
+        results |= conclude(results)
     write_json(out / "results.json", results)
     drawn = draw(results, out) if draw is not None and results["arms"] else ()
     return Outcome(results, [out / "results.json", *drawn], failed)
