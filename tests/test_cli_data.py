@@ -1,14 +1,20 @@
 """The commands for people's own data, end to end on small files."""
 
+import csv
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import recparam as rp
 from recparam.cli import main
+from recparam.data.pairs import consecutive
+from recparam.data.recording import Recording
+from recparam.storage import json_text
 
 QUICK = ["--max-steps", "30", "--batch-size", "64", "--restarts", "1"]
 
@@ -115,18 +121,67 @@ def test_score_of_other_data_takes_all_of_them(folder: Path, capsys: pytest.Capt
     assert f"{found['low_nats']:.3f} to {found['high_nats']:.3f}" in printed
 
 
-def test_compare_pairs_the_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [str(folder / "one"), str(folder / "two"), str(folder / "one")]
-    assert main(["compare", *runs, "--data", str(folder / "data.npy"), "--json"]) == 0
-    first, second, itself = json.loads(capsys.readouterr().out)["runs"]
-    assert first["difference_nats"] is None
-    assert second["difference_nats"] == pytest.approx(second["value_nats"] - first["value_nats"], abs=1e-5)
-    assert second["difference_low_nats"] < second["difference_nats"] < second["difference_high_nats"]
+def test_compare_gives_what_rp_compare_gives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs, data = [str(folder / name) for name in ("one", "two")], str(folder / "data.npy")
+    assert main(["compare", *runs, "--data", data, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["only_held_out"] is True and found["runs"] == dict(zip(("one", "two"), runs, strict=True))
+    stored = json.loads((folder / "one" / "run.json").read_text())
+    assert found["rows"] == stored["bound"]["pairs"]
+    held_out = consecutive(Recording.of(np.load(data)))
+    ((first, last),) = stored["held_out_rows"]
+    held_out = held_out.where((held_out.first >= first) & (held_out.second <= last))
+    models = {name: rp.RPMEstimator.load(folder / name) for name in ("one", "two")}
+    expected = rp.compare(models, np.load(data), pairs=held_out)
+    assert {name: found[name] for name in expected.facts()} == json.loads(json_text(expected.facts()))
+    assert main(["compare", *runs, "--data", data]) == 0
+    printed = capsys.readouterr().out
+    assert str(expected) in printed and expected.differences[0].verdict in printed
+    assert f"{found['rows']} pairs that no run was trained on" in printed
+
+
+def test_compare_pairs_the_rows(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(folder / "one", tmp_path / "one")
+    runs = [str(folder / "one"), str(tmp_path / "one"), str(folder / "two")]
+    assert main(["compare", *runs, "--data", str(folder / "other.npy"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [m["name"] for m in found["models"]] == runs  # two folders have one name
+    itself, other, _ = found["differences"]
     # A run less itself is exactly nothing at every pair; unpaired, its interval would be as wide as the values'.
     assert itself["difference_low_nats"] == itself["difference_high_nats"] == 0
-    assert main(["compare", *runs[:2], "--data", str(folder / "data.npy")]) == 0
-    printed = capsys.readouterr().out
-    assert f"{second['difference_nats']:.3f}" in printed and f"{first['value_nats']:.3f}" in printed
+    assert other["difference_low_nats"] < other["difference_nats"] < other["difference_high_nats"]
+    first, _, second = found["models"]
+    assert other["bounds_low_nats"] == pytest.approx(first["lower_nats"] - second["upper_nats"], rel=1e-4)
+    assert other["bounds_high_nats"] == pytest.approx(first["upper_nats"] - second["lower_nats"], rel=1e-4)
+    assert other["bounds_least_nats"] < other["bounds_low_nats"] < other["bounds_high_nats"] < other["bounds_most_nats"]
+
+
+def test_a_comparison_is_written_whole_or_not_at_all(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "compared"
+    words = ["compare", str(folder / "one"), str(folder / "two"), "--data", str(folder / "data.npy"), "--out", str(out)]
+    assert main([*words, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert json.loads((out / "comparison.json").read_text()) == printed
+    for table in ("models", "differences"):
+        with (out / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(printed[table]) and set(rows[0]) == set(printed[table][0])
+    assert float(rows[0]["bounds_low_nats"]) == pytest.approx(printed["differences"][0]["bounds_low_nats"])
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "comparison.pdf").read_bytes().startswith(b"%PDF")
+    before = contents(out)
+    assert main(words) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    monkeypatch.setattr("recparam.comparison.Comparison.figure", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main([*words, "--overwrite"])
+    assert contents(out) == before and [path.name for path in tmp_path.iterdir()] == ["compared"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    assert main([*words[:-1], str(tmp_path / "mine"), "--overwrite"]) == 2
+    assert "other files" in capsys.readouterr().err and contents(tmp_path / "mine") == {"notes.txt": b"kept"}
 
 
 def test_the_report_needs_nothing_else_and_escapes_names(
@@ -215,6 +270,7 @@ def test_pairs_are_scored_in_order_of_time(folder: Path, capsys: pytest.CaptureF
         (["score", "one", "narrow.npy"], "10"),
         (["compare", "one", "--data", "data.npy"], "at least two"),
         (["compare", "one", "nowhere", "--data", "data.npy"], "nowhere"),
+        (["compare", "one", "two", "one/../one", "--data", "data.npy"], "one twice"),
         (["report", "mine"], "recparam fit wrote"),
         (["report", "one", "--labels", "one_row.npy"], "240 rows"),
         (["report", "one", "--labels", "objects.npy"], "objects.npy"),

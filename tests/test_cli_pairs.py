@@ -160,8 +160,9 @@ def test_a_run_s_own_file_gives_the_same_model(
 def test_windows_and_rows_are_compared_on_the_same_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(folder / "fresh.npz", counts=np.load(folder / "counts.npy")[::-1], trial=TRIALS)
     words = ["compare", "windows", "rows", "--data", "fresh.npz", "--key", "counts", "--sessions-key", "trial"]
-    windows, rows = found(folder, capsys, *words)["runs"]
-    assert windows["pairs"] == rows["pairs"] == 168 and windows["value_nats"] != rows["value_nats"]
+    compared = found(folder, capsys, *words)
+    windows, rows = compared["models"]
+    assert compared["rows"] == 168 and windows["value_nats"] != rows["value_nats"]
 
 
 AT = ["--sessions", "trials.npy"]

@@ -1,6 +1,5 @@
 """The commands on fitted runs: each parses, calls and prints."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +8,7 @@ import tyro
 from recparam.runs.reading import ALONE, Beside, Reading
 
 if TYPE_CHECKING:
-    from recparam.runs.scores import Compared, Scored
+    from recparam.runs.scores import Scored
 
 _RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 _RunFolders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
@@ -112,40 +111,52 @@ def compare(
     /,
     *,
     data: tuple[Path, ...],
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    overwrite: Switch = False,
     json: Switch = False,
     beside: BesideFiles = ALONE,
     reading: ReadingOptions = AS_IT_IS,
 ) -> int:
-    """Score runs side by side on the same pairs, and their differences from the first.
+    """Compare runs by their evidence on the same pairs: both sides of each, and each two with a verdict.
 
-    Intervals of differences are paired: what makes a stretch of the data hard for all runs cancels. Rows that a run
-    was trained on are left out for all.
+    The difference of two is that of their estimates, with a paired block-bootstrap interval, and lies between lower A -
+    upper B and upper A - lower B. Rows that a run was trained on are left out for all.
 
     For example:
     - recparam compare run1 run2 --data recording.npy
-    - recparam compare gaussian linear cosine --data another.npy --json
+    - recparam compare gaussian linear cosine --data another.npy --out compared
+    - recparam compare run1 run2 --data recording.npy --json
 
     Args:
         runs: Folders that recparam fit wrote, at least two, of one lag.
         data: Files, read by each run as those of its fit were.
+        out: Folder to write: comparison.json, models.csv, differences.csv and a figure as PNG and PDF.
+        overwrite: Replace a comparison that is there.
         json: Print JSON.
         beside: Files that go with them.
         reading: How files become rows.
     """
+    from recparam.runs.compared import check_comparison, compare_runs, names_of, write_comparison
     from recparam.runs.folder import load_run
-    from recparam.runs.scores import compare_runs, pairs_to_score
+    from recparam.runs.scores import pairs_to_score
     from recparam.storage import json_text
 
-    if len(runs) < 2:
-        raise ValueError(f"Expected at least two runs to compare; got {len(runs)}. For one, use recparam score.")
+    names = names_of(runs)
+    if out is not None:
+        check_comparison(out, overwrite=overwrite)
     loaded = [load_run(folder) for folder in runs]
     pairs, left_out = pairs_to_score(loaded, data, beside, given=reading)
-    compared = compare_runs(loaded, pairs)
+    found = compare_runs(names, loaded, pairs)
+    folders = dict(zip(names, runs, strict=True))
+    facts = {"data": data, "only_held_out": left_out, "runs": folders, **found.facts()}
+    files = [] if out is None else write_comparison(out, found, facts)
     if json:
-        entries = [entry.facts() for entry in compared]
-        print(json_text({"data": data, "only_held_out": left_out, "runs": entries}))
+        print(json_text(facts))
     else:
-        _print_compared(compared, what=_whose(left_out))
+        print(found)
+        print(f"Rows: the {found.rows} pairs {'that no run was trained on' if left_out else 'in the data'}.")
+        if out is not None:
+            print(f"Wrote {out}: {', '.join(files)}.")
     return 0
 
 
@@ -190,27 +201,3 @@ def print_scored(scored: "Scored", *, what: str) -> None:
     else:
         (_, low, high), block, _ = scored.interval
         print(f"95 % interval {low:.3f} to {high:.3f} nats: {scored.pairs} pairs {what}, in blocks of {block}")
-
-
-def _print_compared(compared: "Sequence[Compared]", *, what: str) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from recparam.evaluation import interval_text
-
-    table = Table(title=f"ELBO - const, nats per pair; {compared[0].scored.pairs} pairs {what}", title_justify="left")
-    for heading in ("run", "kind"):
-        table.add_column(heading)
-    for heading in ("value (95 % interval)", "ceiling", "less the first (paired)"):
-        table.add_column(heading, justify="right")
-    for entry in compared:
-        facts = entry.facts()
-        table.add_row(
-            escape(str(entry.run.folder)),
-            facts["kind"],
-            interval_text(facts["value_nats"], facts["low_nats"], facts["high_nats"]),
-            "-" if facts["ceiling_nats"] is None else f"{facts['ceiling_nats']:.3f}",
-            interval_text(facts["difference_nats"], facts["difference_low_nats"], facts["difference_high_nats"]),
-        )
-    Console().print(table)

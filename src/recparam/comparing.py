@@ -56,6 +56,10 @@ def compare(
     log P(x_{context+1}, ..., x_J|x_1, ..., x_context): by default as many as the prior of the highest order reads, so
     that every model has what it reads.
 
+    Rows are taken to be independent or exchangeable, or else a stationary series, with a bank that is another recording
+    or far from the scored rows in time. Of a series no side is proved; its lower side rests on the earlier and the later
+    half of the bank being nearly independent (`recparam.banks.halves_in_turn`; docs/comparing.md).
+
     Args:
         models: Fitted models by name, or a list of them; at least two. `rp.RPM`, or `rp.RPMEstimator`.
         data: A tuple (x_1, ..., x_J) of aligned observations, each (B, ...), rows in order of time; or a recording (as
@@ -142,7 +146,8 @@ def compare_estimators(estimators: Mapping[str, RPMEstimator], pairs: Mapping[st
         pairs: The same pairs as each of them reads them.
 
     Returns:
-        A comparison whose sides are estimates: a bank of a series, and its two halves, are not independent draws.
+        A comparison whose sides are estimates: a bank of a series, and its two halves, are not independent draws. What
+        they assume is that the series is stationary, see `compare`.
     """
     scored = {name: _evidence_of(estimator, pairs[name]) for name, estimator in estimators.items()}
     sizes = sorted({cast(int, evidence.bank) for evidence in scored.values()})

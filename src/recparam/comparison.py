@@ -86,6 +86,9 @@ class Difference:
         paired: Its block-bootstrap interval over the rows' differences; None for fewer than eight.
         low: Lower bound of the first less upper bound of the second; None where a side is missing.
         high: Upper bound of the first less lower bound of the second; likewise.
+        least: Low end of the block-bootstrap interval of `low`, over the rows' own differences of sides; None where
+            there is none.
+        most: High end of that of `high`.
         proved: Whether these two sides are bounds, in expectation, and not estimates of them.
         better: Name of the one that is above the other; None: not decided.
         basis: What decides it: the bounds, or the estimates alone.
@@ -98,6 +101,8 @@ class Difference:
     paired: BlockInterval | None
     low: float | None
     high: float | None
+    least: float | None
+    most: float | None
     proved: bool
     better: str | None
     basis: Basis | None
@@ -126,6 +131,8 @@ class Difference:
             "difference_high_nats": high,
             "bounds_low_nats": self.low,
             "bounds_high_nats": self.high,
+            "bounds_least_nats": self.least,
+            "bounds_most_nats": self.most,
             "bounds_proved": self.proved,
             "better": self.better,
             "basis": self.basis,
@@ -208,7 +215,7 @@ class Comparison:
             [
                 f"{d['first']} - {d['second']}",
                 interval_text(d["difference_nats"], d["difference_low_nats"], d["difference_high_nats"]),
-                f"{_shown(d['bounds_low_nats'])} to {_shown(d['bounds_high_nats'])}",
+                _between(d),
                 d["verdict"],
             ]
             for d in facts["differences"]
@@ -219,6 +226,9 @@ class Comparison:
             for name, e in self.models.items()
             if e.left_out
         ]
+        if len({e.bank for e in self.models.values()}) > 1:
+            banks = ", ".join(f"{e.bank} of {name}" for name, e in self.models.items())
+            notes.append(f"Banks differ in size ({banks}), so that the estimates are not quite on one footing.")
         sides = [side for e in self.models.values() for side in (e.lower, e.upper) if side is not None]
         if any(side.kind == "estimate" for side in sides):
             notes.append("~: estimates of the sides and no bounds, since rows of the bank are not independent.")
@@ -228,7 +238,7 @@ class Comparison:
             [
                 head,
                 *_aligned([["model", "estimate (95 %)", "lower", "upper", "ceiling"], *models]),
-                *_aligned([["difference", "paired (95 %)", "by the bounds", ""], *differences]),
+                *_aligned([["difference", "paired (95 %)", "by the bounds (95 %)", ""], *differences]),
                 *notes,
             ]
         )
@@ -312,6 +322,8 @@ def difference_of(first: str, a: Evidence, second: str, b: Evidence, *, steps: i
         paired=paired,
         low=low,
         high=high,
+        least=None if at_least is None else at_least[0],
+        most=None if at_most is None else at_most[1],
         proved=all(
             _is_bound(side, kind) for one in (a, b) for side, kind in ((one.lower, "lower"), (one.upper, "upper"))
         ),
@@ -357,7 +369,15 @@ def _number(bound: Bound | None) -> float | None:
 
 
 def _shown(value: float | None, kind: str | None = None) -> str:
-    return "-" if value is None else f"{'~' if kind == 'estimate' else ''}{value:.3f}"
+    if value is None:
+        return "-"
+    return f"{'~' if kind == 'estimate' else ''}{value:.{'3f' if abs(value) < 1e4 else '1e'}}"
+
+
+def _between(difference: Mapping[str, Any]) -> str:
+    """The ends by the bounds, and in brackets how far the intervals of either reach."""
+    ends_of = [_shown(difference[f"bounds_{end}_nats"]) for end in ("low", "high", "least", "most")]
+    return f"{ends_of[0]} to {ends_of[1]} ({ends_of[2]} to {ends_of[3]})"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -285,6 +285,7 @@ class RPMEstimator(Fitted):
             and facts_of(settings, specs=self._specs, prior=models[0].prior, pairs=(fitted, held_out)),
         )
         self.history_, self.validation_nats_ = best.history, float(best.best)
+        bank = bank[np.argsort(fitted.second[bank], kind="stable")]
         self._set_model(best.model, encoded_pairs(best.model, fitted, bank), groups_of(fitted, bank))
         z = self._head.recognition(parameters_of(best.model, held_out.recording, np.unique(held_out.first))).mean
         warn(alarms(z, held_out=best.best, step=best.best_step, history=best.history), stacklevel=3)

@@ -121,7 +121,8 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 of the ELBO and a lower bound on the mutual information, never above log(K + 1); under
                 "joint-gaussian" a lower bound. "upper" and "lower" are the sides of `rp.RPM.elbo` with a bank of
                 other data, and bound the ELBO if X was not fitted. All of this in expectation and over independent
-                rows: rows of a series that follow the fitted ones closely are not.
+                rows: rows of a series that follow the fitted ones closely are not. The two halves of the bank that
+                "lower" takes are its earlier and its later rows (`banks.halves_in_turn`).
 
         Returns:
             A `Bound` in nats, averaged over pairs.

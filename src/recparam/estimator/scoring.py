@@ -21,7 +21,7 @@ from recparam.marginals import DatasetMarginal
 from recparam.model import RPM
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, ParametricPrior, Side
 from recparam.recognition import recognise
-from recparam.sides import beside_bank
+from recparam.sides import Against, beside_bank, sides_of_latents
 
 _DRAWS = 16
 
@@ -96,7 +96,7 @@ class Head:
 
     Args:
         model: Its prior is used as it is, on the device of the bank.
-        bank: Recognition parameters of the bank's x and x', each (K, width).
+        bank: Recognition parameters of the bank's x and x', each (K, width), in order of time.
         groups: Which of the bank's pairs are negatives of which, (K,), as `Pairs.groups`; None: all of all.
     """
 
@@ -126,6 +126,10 @@ class Head:
         if groups is not None:
             return self._by_group(x, x_prime, groups, side=side, seed=seed)
         generator = torch.Generator(x.device).manual_seed(seed)
+        if side == "lower" and isinstance(self.prior, InfoNCEPrior):  # whose bank is split in two
+            return sides_of_latents(
+                self.prior, (x, x_prime), Against(self.bank), labels=None, context=1, sides=("lower",)
+            )[0]
         if side is not None:
             among = RPM(self.recognition, self.prior, marginal=DatasetMarginal(*self.bank)).eval()
             return among.elbo(x, x_prime, side=side, num_samples=_DRAWS, generator=generator)

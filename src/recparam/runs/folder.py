@@ -83,19 +83,7 @@ def check_out(out: Path, *, overwrite: bool, resume: bool = True) -> Path:
         ValueError: Something is there that is no run, or is one and must not be overwritten; or nothing can be
             written there.
     """
-    if out.is_file():
-        raise ValueError(f"Expected --out as a folder; got {out}, which is a file. Choose another name.")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / _FACTS).is_file():
-            raise ValueError(f"Expected --out as a new folder; got {out}, which has other files. Choose another name.")
-        if not overwrite:
-            raise ValueError(
-                f"Expected --out as a new folder; got {out}, which holds a run. Choose another name, or replace the "
-                "run with --overwrite."
-            )
-    above = next(folder for folder in out.absolute().parents if folder.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise ValueError(f"Expected --out where files can be written; got {out}, in {above}. Choose another place.")
+    check_free(out, holds=_FACTS, what="a run", overwrite=overwrite)
     partial = out.with_name(f"{out.absolute().name}.partial")
     if partial.exists() and not (resume or overwrite):
         raise ValueError(
@@ -103,6 +91,33 @@ def check_out(out: Path, *, overwrite: bool, resume: bool = True) -> Path:
             "fit with --resume, or replace it with --overwrite."
         )
     return partial
+
+
+def check_free(out: Path, *, holds: str, what: str, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written, or that holds something else.
+
+    Args:
+        out: The folder.
+        holds: A file that tells one of the kind that may be replaced.
+        what: That kind, for people.
+        overwrite: Whether it is replaced.
+
+    Raises:
+        ValueError: See `check_out`.
+    """
+    if out.is_file():
+        raise ValueError(f"Expected --out as a folder; got {out}, which is a file. Choose another name.")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / holds).is_file():
+            raise ValueError(f"Expected --out as a new folder; got {out}, which has other files. Choose another name.")
+        if not overwrite:
+            raise ValueError(
+                f"Expected --out as a new folder; got {out}, which holds {what}. Choose another name, or replace it "
+                "with --overwrite."
+            )
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ValueError(f"Expected --out where files can be written; got {out}, in {above}. Choose another place.")
 
 
 def save_run(

@@ -1,4 +1,4 @@
-"""Scores of runs on data that they were not trained on, one by one or side by side."""
+"""Scores of runs on data that they were not trained on, and the pairs that several of them can be scored on."""
 
 from __future__ import annotations
 
@@ -94,37 +94,3 @@ def score_pairs(estimator: RPMEstimator, pairs: Pairs) -> Scored:
     order = np.argsort(pairs.first, kind="stable")
     bound = estimator.elbo(pairs.recording, pairs=pairs.where(order))
     return Scored(bound, interval_of(values_of(bound)), len(pairs))
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One of several runs on the same pairs.
-
-    Args:
-        run: The run.
-        scored: Its bound.
-        difference: Its bound less that of the first run, with a paired interval; None for the first.
-    """
-
-    run: Run
-    scored: Scored
-    difference: BlockInterval | None
-
-    def facts(self) -> dict[str, Any]:
-        """As plain values: run, those of the score, difference_nats, difference_low_nats, difference_high_nats."""
-        mean, low, high = self.difference.interval if self.difference else (None, None, None)
-        return {
-            "run": self.run.folder,
-            **self.scored.facts(),
-            "difference_nats": mean,
-            "difference_low_nats": low,
-            "difference_high_nats": high,
-        }
-
-
-def compare_runs(runs: Sequence[Run], pairs: Sequence[Pairs]) -> list[Compared]:
-    """Score runs on the same pairs, as each of them reads them."""
-    scored = [score_pairs(run.estimator, own) for run, own in zip(runs, pairs, strict=True)]
-    first = values_of(scored[0].bound)
-    differences = [None, *(interval_of(values_of(other.bound) - first) for other in scored[1:])]
-    return [Compared(*row) for row in zip(runs, scored, differences, strict=True)]
