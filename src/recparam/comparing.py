@@ -57,8 +57,8 @@ def compare(
     that every model has what it reads.
 
     Rows are taken to be independent or exchangeable, or else a stationary series, with a bank that is another recording
-    or far from the scored rows in time. Of a series no side is proved; its lower side rests on the earlier and the later
-    half of the bank being nearly independent (`recparam.banks.halves_in_turn`; docs/comparing.md).
+    or far from the scored rows in time. Of a series no side is proved; its lower side rests on the earlier and the
+    later half of the bank being nearly independent (`recparam.banks.halves_in_turn`; docs/comparing.md).
 
     Args:
         models: Fitted models by name, or a list of them; at least two. `rp.RPM`, or `rp.RPMEstimator`.
