@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from recparam.evidence import MutualInformationEstimate, estimate_mutual_information
     from recparam.flows import FlowBase
     from recparam.generation import Generated
+    from recparam.grouped import elbo_of_groups
     from recparam.joint import RecognitionJoint
     from recparam.marginals import BatchMarginal, DatasetMarginal, QueueMarginal
     from recparam.matching import Matching
@@ -110,6 +111,7 @@ _HOMES = {
     "infonce": "recparam.bounds",
     "estimate_mutual_information": "recparam.evidence",
     "MutualInformationEstimate": "recparam.evidence",
+    "elbo_of_groups": "recparam.grouped",
     "compare": "recparam.comparing",
     "Comparison": "recparam.comparison",
     "Prediction": "recparam.prediction",
@@ -183,6 +185,7 @@ __all__ = [
     "compare",
     "estimate_mutual_information",
     "infonce",
+    "elbo_of_groups",
     "losses",
     "ops",
 ]

@@ -101,6 +101,11 @@ def resampled(
 ) -> Generated:
     """Sampling-importance-resampling: candidates of a product of bases, drawn again in proportion to F.
 
+    Equation: 9, 10
+
+    The joint P(x|z) P(x'|z') P(z, z') with the likelihoods P(x|z) = R(z|x) R_base(x) / R(z) is the product of the bases
+    times F; see `log_prob`.
+
         (x_i, x'_i) ~ R_base(x) R_base(x'),   P(draw i) = F(x_i, x'_i) / sum_k F(x_k, x'_k)
 
     Draws follow the model in the limit of many candidates; their error is of order one over the effective size.
