@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +59,56 @@ def few_shot(
     return code
 
 
-EXPERIMENTS: dict[str, Callable[..., int]] = {"few-shot": few_shot}
+def rat(
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    /,
+    *,
+    counts: str = "counts",
+    position: str = "position_m",
+    out: Path = Path("runs/rat"),
+    seeds: int = 5,
+    seed: int = 0,
+    lag: int = 1,
+    latent_dim: int = 2,
+    steps: int = 800,
+    starts: int = 4,
+    batch_size: int = 256,
+    jobs: int | None = None,
+) -> int:
+    """Priors of motion on a recording of spike counts: held-out evidence, and decoding of position (docs/rat.md).
+
+    Args:
+        file: An .npz file of counts (N, units), rows in order of time, and positions (N, P), which are for scoring.
+        counts: Name of the array of counts.
+        position: Name of the array of positions.
+        out: Output folder; a command that was stopped goes on there.
+        seeds: Number of seeds.
+        seed: The first seed.
+        lag: Rows between the observations of a window.
+        latent_dim: Number of latents.
+        steps: Steps of training, at most.
+        starts: From other weights, of which the evidence on a validation block chooses.
+        batch_size: Windows per step.
+        jobs: Parallel processes; one per core if not given. 0 starts none.
+    """
+    from recparam.experiments.outcome import seeds_from
+    from recparam.experiments.rat import run_rat
+    from recparam.experiments.rat.settings import Settings
+
+    settings = Settings(lag=lag, latent_dim=latent_dim, steps=steps, starts=starts, batch_size=batch_size)
+    outcome = run_rat(
+        settings, file, counts=counts, position=position, seeds=seeds_from(seed, seeds), out=out, jobs=jobs
+    )
+    columns = {"r2_1": "R2, first", "r2_2": "R2, second", "evidence_nats": "evidence, nats"}
+    code = print_outcome(outcome, columns, title="Held-out decoding of position, and evidence")
+    orders = outcome.results.get("orders", {})
+    for name, text in {"evidence_nats": "evidence", "r2": "decoding"}.items():
+        if orders.get(name):
+            print(f"By {text}: {' > '.join(orders[name])}")
+    return code
+
+
+EXPERIMENTS: dict[str, Callable[..., int]] = {"few-shot": few_shot, "rat": rat}
 """By the name that follows `recparam experiments`."""
 
 
