@@ -17,6 +17,11 @@ from torch import nn
 
 import recparam as rp
 from recparam.cli import main
+from recparam.data.channels import own_channels
+from recparam.data.conditioned import nearest
+from recparam.data.pairs import views
+from recparam.data.recording import Recording
+from recparam.data.windows import windowed
 from recparam.estimator import FitWarning, resuming
 from recparam.storage import StorageError, load_tree, save_tree
 from recparam.training.ascent import Ascent
@@ -49,7 +54,7 @@ class Killed(Exception):
     pass
 
 
-def fit_until(look: int, est: rp.RPMEstimator, folder: Path, **given: Any) -> None:
+def fit_until(look: int, est: rp.RPMEstimator, folder: Path, rows: Any = X, **given: Any) -> None:
     """Fit, and stop at a look before its state is written: what is on the disk is that of the look before."""
     looks: Iterator[int] = iter(range(1, 10_000))
     write = resuming.Checkpoint.write
@@ -62,7 +67,7 @@ def fit_until(look: int, est: rp.RPMEstimator, folder: Path, **given: Any) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resuming.Checkpoint, "write", stopping)
         with pytest.raises(Killed):
-            est.fit(X, **given, resume=folder)
+            est.fit(rows, **given, resume=folder)
 
 
 def weights(est: rp.RPMEstimator) -> dict[str, torch.Tensor]:
@@ -98,6 +103,36 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_fit_that_goes_on_ends_with_the_same_bits(look: int, whole: rp.RPMEstimator, tmp_path: Path) -> None:
     fit_until(look, estimator(), tmp_path / "state")
     assert_same(estimator().fit(X, resume=tmp_path / "state"), whole)
+
+
+def kinds() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
+    """What is fitted, what is given with it, and settings: one of each kind of data that pairs are declared on."""
+    other = np.tanh(X[:, :3] @ np.arange(9.0).reshape(3, 3).astype(np.float32))
+    channels = own_channels([X[:200], other[:180]])
+    position = np.concatenate([X[:200, 0], X[:180, 0]])
+    return {
+        "sessions": ([X[:150], X[150:]], {}, {"lag": [1, 3]}),
+        "windows": (windowed(Recording.of(X), before=4), {}, {"encoder": "temporal", "lag": 5}),
+        "another modality": (X, {"X_prime": other}, {}),
+        "views": (X, {"pairs": views(Recording.of(X), _jittered)}, {}),
+        "own channels": (channels, {"pairs": nearest(channels, position)}, {}),
+    }
+
+
+def _jittered(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return x + 0.1 * torch.randn(x.shape, generator=generator)
+
+
+@pytest.mark.parametrize("kind", ["sessions", "windows", "another modality", "views", "own channels"])
+def test_every_kind_of_data_goes_on_with_the_same_bits(kind: str, tmp_path: Path) -> None:
+    rows, given, settings = kinds()[kind]
+    settings = {"max_steps": 40, "restarts": 2} | settings
+    uninterrupted = estimator(**settings).fit(rows, **given)
+    fit_until(5, estimator(**settings), tmp_path / "state", rows, **given)
+    went_on = estimator(**settings).fit(rows, **given, resume=tmp_path / "state")
+    for name, value in weights(went_on).items():
+        assert torch.equal(value, weights(uninterrupted)[name]), name
+    assert went_on.history_ == uninterrupted.history_
 
 
 def test_a_fit_may_be_killed_again_and_again(whole: rp.RPMEstimator, tmp_path: Path) -> None:
@@ -206,6 +241,11 @@ QUICK = ["--max-steps", "60", "--restarts", "2", "--batch-size", "64", "--dropou
 CHILD = """
 import sys, torch
 from recparam.cli import main
+from recparam.data.recording import Recording
+from recparam.data.channels import own_channels
+from recparam.data.conditioned import nearest
+from recparam.data.pairs import views
+from recparam.data.windows import windowed
 from recparam.estimator import resuming
 resuming._SECONDS, resuming._SHARE = 0.0, 1e6
 torch.set_num_threads(int(sys.argv[1]))
