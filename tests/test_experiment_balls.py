@@ -16,6 +16,7 @@ import recparam as rp
 import recparam.experiments.balls.arms as arms
 import recparam.experiments.balls.densities as densities
 import recparam.experiments.balls.models as models
+import recparam.experiments.balls.settings as balls_settings
 import recparam.experiments.balls.training as training
 from recparam.cli import main
 from recparam.evaluation import LinearDecoder
@@ -79,8 +80,9 @@ def test_evidence_chooses_among_the_starts(whole: tuple[Path, dict[str, Any], st
         if entry["starts"]:
             best = max(entry["starts"], key=lambda start: start["choosing_evidence_nats"])
             assert len(entry["starts"]) == 2 and entry["start"] == best["start"]
-            for name in ("error_px", "mcc", "evidence_nats"):
+            for name in ("error_px", "mcc", "evidence_nats", "groups_evidence_nats"):
                 assert entry[name] == best[name]
+            assert entry["groups_evidence_nats"] <= entry["groups_evidence_ceiling_nats"]
             assert entry["evidence_nats"] <= entry["evidence_ceiling_nats"] == pytest.approx(np.log(39))
             assert len(np.unique([start["mcc"] for start in entry["starts"]])) == 2
     ranks = results["rank_correlations"]["black"]
@@ -101,6 +103,48 @@ def test_evidence_predicts_the_same_frames_whatever_the_order() -> None:
     assert float(estimate) == pytest.approx(by_hand, abs=1e-5)
     assert better.ceiling is not None and by_hand < float(better) <= better.ceiling
     assert float(estimate) < float(upper)
+
+
+def test_independent_objects_are_worth_their_bounds_and_copies_nothing() -> None:
+    torch.manual_seed(1)
+    steps = torch.nn.functional.normalize(torch.randn(400, 3, 2), dim=-1)
+    places = [torch.zeros(3, 2)]
+    for step in steps[1:]:  # three objects that step by 1 in a box
+        inside = (places[-1] + step).abs() < 5
+        places.append(places[-1] + torch.where(inside, step, -step))
+    walks = torch.stack(places)
+    prior = rp.InfoNCEPrior(rp.Groups(rp.StepLength(1.0, width=0.1), models.OBJECTS))
+    apart, ceiling = training.evidence_of_groups(prior, walks.flatten(1))
+    joint = float(training.evidence(prior, walks.flatten(1))[0])
+    copies = torch.stack([walks[:, 0], walks[:, 0] + 0.01 * torch.randn(400, 2), walks[:, 2]], dim=1)
+    copied, _ = training.evidence_of_groups(prior, copies.flatten(1))
+    assert joint < np.log(398) < apart < ceiling == pytest.approx(3 * np.log(398))
+    assert copied < apart - 2
+
+
+def test_starts_see_shrunk_frames_and_the_best_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balls_settings, "COARSE_SIZE", 10)
+    settings = Settings(size=20, diameter=4.0, frames=41, epochs=1, batch_size=8, videos=("black",), arms=("steps",))
+    assert settings.shrinking == 2 and settings.coarse.size == 10
+    assert settings.epochs_of("steps") == 3 and settings.work_of("steps") == 1.5 and settings.work_of("linear") == 1
+    frames = torch.randint(0, 256, (3, 20, 20, 3), dtype=torch.uint8)
+    small = training.shrunk(frames, 2)
+    assert small.shape == (3, 10, 10, 3)
+    assert int(small[1, 4, 3, 2]) == round(float(frames[1, 8:10, 6:8, 2].float().mean()))
+    seen: list[tuple[int, float]] = []
+    plain = training.train
+
+    def noted(model: Any, frames: torch.Tensor, *rest: Any, slower: float = 1.0) -> Any:
+        seen.append((frames.shape[1], slower))
+        return plain(model, frames, *rest, slower=slower)
+
+    values = iter([5.0, 7.0, 6.5, 7.5])  # of two starts, and of whole frames: the first time less than the start had
+    exact = training.evidence_of_groups
+    monkeypatch.setattr(training, "train", noted)
+    monkeypatch.setattr(training, "evidence_of_groups", lambda prior, z: (next(values), exact(prior, z)[1]))
+    results, text, failed = run(settings, tmp_path / "out")
+    assert not failed and seen == [(10, 1), (10, 1), (20, 1), (20, 4)] and "epoch   3 of 3" in text
+    assert len(results["runs"][0]["starts"]) == 2 and results["runs"][0]["start"] == 1
 
 
 def test_the_constant_is_the_mean_of_the_training_centres(whole: tuple[Path, dict[str, Any], str]) -> None:

@@ -29,7 +29,7 @@ def balls(
     videos: tuple[str, ...] = ("black", "clutter"),
     seeds: int = 1,
     seed: int = 0,
-    starts: int = 3,
+    starts: int = 2,
     size: int | None = None,
     diameter: float | None = None,
     frames: int | None = None,

@@ -25,8 +25,8 @@ _ARMS = {
     "recipe": "Gaussian coupling, trained with the settings this library recommends instead of the paper's",
     "gaussian": "InfoNCE with the Gaussian coupling (Eq. 27), the paper's settings",
     "linear": "InfoNCE with the linear, that is bilinear, coupling (Eq. 8), the paper's settings",
-    "steps": "each of three maps moves by one learned step length, in any direction; the best of several starts by the "
-    "evidence on a third video",
+    "steps": "each of three maps moves by one learned step length, in any direction, independently of the others; the "
+    "best of several starts by the evidence on a third video",
     "velocity": "the velocity of all latents stays about the same (two earlier frames); the best start likewise",
     "velocity-steps": "both: constant velocity and a step length per map; the best start likewise",
     "untrained": "the encoder as initialised: what the architecture gives away for free",

@@ -1,6 +1,7 @@
 """Where each map of the encoder is over a stretch of video, as a figure and as an animation."""
 
 import os
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ MAP_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7")
 """One per map, none of them a ball's."""
 
 _PANEL = 2.3  # inches
+_LETTERS = 36  # of the title, over one panel
 _ANIMATION_DPI = 80
 _STEP_MS = 120
 _TAIL = 8  # frames
@@ -111,7 +113,9 @@ def write_animation(tracks: Tracks, path: str | os.PathLike[str]) -> Path:
                 line.set_data(*path_of_map[max(0, now - _TAIL) : now + 1].T)
                 dot.set_data(*path_of_map[now : now + 1].T)
             canvas.draw()
-            images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(64))
+            drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+            # Coverage, not counts: the maps' colours are few pixels, and must stay apart.
+            images.append(drawn.quantize(64, method=Image.Quantize.MAXCOVERAGE))
     target = Path(path)
     with replacing(target) as file:
         images[0].save(file, format="GIF", save_all=True, append_images=images[1:], duration=_STEP_MS, loop=0)
@@ -122,7 +126,8 @@ def _panels(tracks: Tracks) -> tuple[Figure, list[Axes]]:
     count = max(1, len(tracks.places))
     figure = Figure(figsize=(_PANEL * count, _PANEL + 0.55), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(tracks.title, fontsize=9, color=MUTED)
+    title = "\n".join(textwrap.wrap(tracks.title, _LETTERS * count))
+    figure.suptitle(title, fontsize=9, color=MUTED)
     return figure, [figure.add_subplot(1, count, column + 1) for column in range(count)]
 
 

@@ -25,7 +25,17 @@ from recparam.experiments.balls.settings import (
     Run,
     Settings,
 )
-from recparam.experiments.balls.training import Start, encode, evidence, train, train_starts, windows
+from recparam.experiments.balls.training import (
+    Start,
+    encode,
+    evidence,
+    evidence_of_groups,
+    on_whole_frames,
+    shrunk,
+    train,
+    train_starts,
+    windows,
+)
 from recparam.networks import recalibrate_batch_norm
 from recparam.ops.checks import check_finite
 from recparam.storage import save_state
@@ -96,14 +106,27 @@ def run_arm(
     starts: list[Start] = []
     history: list[Epoch] = []
     waited = time.perf_counter()
-    if run.arm in COUPLED_ARMS:
-        choosing = None
-        if run.arm in RICHER_ARMS:
-            third = make_video(settings, run.video, run.seed + CHOOSING_SEED_OFFSET)
-            choosing = torch.as_tensor(third.frames).to(device)
-        starts = train_starts(frames, choosing, settings, run, folder, report=report)
+    of_starts: list[dict[str, Any]] = []
+    encoder: nn.Module
+    if run.arm in RICHER_ARMS:
+        third = torch.as_tensor(make_video(settings, run.video, run.seed + CHOOSING_SEED_OFFSET).frames).to(device)
+        factor, coarse = settings.shrinking, settings.coarse
+        small, small_fresh = shrunk(frames, factor), shrunk(fresh, factor)
+        starts = train_starts(small, shrunk(third, factor), coarse, run, folder, report=report)
         history = [epoch for start in starts for epoch in start.history]
-        encoder: nn.Module = starts[0].encoder
+        # Coordinates are those of middles of pixels.
+        true_small, true_small_fresh = ((true - (factor - 1) / 2) / factor for true in (true_train, true_fresh))
+        for start in sorted(starts, key=lambda start: start.number):
+            found = _Measured(start.encoder, small, small_fresh, true_small, true_small_fresh, coarse, run)
+            of_starts.append(_of_start(start, found, factor))
+        if factor > 1:
+            starts[0] = on_whole_frames(starts[0], frames, third, settings, run, folder, report=report)
+            history += starts[0].history[settings.epochs :]
+        encoder = starts[0].encoder
+    elif run.arm in COUPLED_ARMS:
+        starts = train_starts(frames, None, settings, run, folder, report=report)
+        history = starts[0].history
+        encoder = starts[0].encoder
     else:
         encoder = initial_encoder(settings, run.seed).to(device)
         if run.arm == "supervised":
@@ -115,10 +138,7 @@ def run_arm(
     begin += time.perf_counter() - waited if history else 0.0
     begin -= sum(float(epoch["seconds"] or 0) for epoch in history)
 
-    def measured(trained: nn.Module) -> _Measured:
-        return _Measured(trained, frames, fresh, true_train, true_fresh, settings, run)
-
-    found = measured(encoder)
+    found = _Measured(encoder, frames, fresh, true_train, true_fresh, settings, run)
     numbers, arrays = found.numbers(), found.arrays()
     if run.arm == "supervised":
         direct = found.z_fresh.reshape(true_fresh.shape) / settings.scale
@@ -130,11 +150,9 @@ def run_arm(
         numbers |= _heldout_bound(model.to(device), fresh, settings.batch_size)
         numbers |= _evidence(starts[0].prior, found.z_fresh)
         if run.arm in RICHER_ARMS:
-            numbers["start"] = starts[0].number
-            numbers["starts"] = [
-                _of_start(start, found if start is starts[0] else measured(start.encoder))
-                for start in sorted(starts, key=lambda start: start.number)
-            ]
+            value, ceiling = evidence_of_groups(starts[0].prior, found.z_fresh)
+            numbers |= {"groups_evidence_nats": value, "groups_evidence_ceiling_nats": ceiling}
+            numbers |= {"start": starts[0].number, "starts": of_starts}
         arrays |= predicted_density(
             model.cpu(), found.decoder, found.z_train, found.z_fresh, found.decoded, true_fresh, size=settings.size
         )
@@ -181,13 +199,16 @@ class _Measured:
         }
 
 
-def _of_start(start: Start, found: _Measured) -> dict[str, Any]:
+def _of_start(start: Start, found: _Measured, factor: int) -> dict[str, Any]:
+    """What a start is worth as it was chosen, errors in pixels of whole frames."""
     numbers = found.numbers()
     return {
         "start": start.number,
         "choosing_evidence_nats": start.evidence,
         "evidence_nats": float(evidence(start.prior, found.z_fresh)[0]),
-        **{name: numbers[name] for name in ("error_px", "matched_error_px", "mcc")},
+        "groups_evidence_nats": evidence_of_groups(start.prior, found.z_fresh)[0],
+        **{name: numbers[name] * factor for name in ("error_px", "matched_error_px")},
+        "mcc": numbers["mcc"],
     }
 
 
@@ -214,6 +235,8 @@ def _numbers(run: Run, decoded: Tensor, true: Tensor) -> dict[str, Any]:
         "evidence_nats",
         "evidence_upper_nats",
         "evidence_ceiling_nats",
+        "groups_evidence_nats",
+        "groups_evidence_ceiling_nats",
         "start",
         "starts",
     )

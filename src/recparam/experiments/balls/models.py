@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import recparam as rp
 from recparam.couplings import Coupling
-from recparam.experiments.balls.settings import Settings, training_of
+from recparam.experiments.balls.settings import RICHER_ARMS, Settings, training_of
 from recparam.networks import CentreOfMassCNN
 
 BALLS = 3
@@ -80,12 +80,9 @@ def coupling_of(arm: str) -> Coupling:
         return rp.Bilinear(LATENT_DIM)
     if arm in ("gaussian", "recipe"):
         return rp.GaussianRBF() if lengthscale is None else rp.GaussianRBF(lengthscale=lengthscale)
-    if arm == "steps":
-        return _steps()
-    if arm == "velocity":
-        return _velocity()
-    if arm == "velocity-steps":
-        return _velocity() + _steps()
+    if arm in RICHER_ARMS:
+        # Of velocity alone, all latents are one object.
+        return rp.Groups(_coupling_of_object(arm), (range(LATENT_DIM),) if arm == "velocity" else OBJECTS)
     raise ValueError(f"Expected an arm with a prior; got {arm!r}. Supervised and untrained arms have none.")
 
 
@@ -95,11 +92,9 @@ def order_of(model: nn.Module) -> int:
     return prior.coupling.order if isinstance(prior, rp.InfoNCEPrior) else 1
 
 
-def _steps() -> Coupling:
-    """Each of three objects moves by the same learned length, in any direction."""
-    return rp.Groups(rp.StepLength(), OBJECTS)
-
-
-def _velocity() -> Coupling:
-    """The velocity of all coordinates stays about the same."""
-    return rp.After(rp.ConstantVelocity(), rp.GaussianRBF())
+def _coupling_of_object(arm: str) -> Coupling:
+    """An object moves by a learned length in any direction, keeps its velocity, or both."""
+    if arm == "steps":
+        return rp.StepLength()
+    velocity = rp.After(rp.ConstantVelocity(), rp.GaussianRBF())
+    return velocity if arm == "velocity" else velocity + rp.StepLength()

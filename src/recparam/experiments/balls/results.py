@@ -100,9 +100,10 @@ def rank_correlations(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         runs: results of runs.
 
     Returns:
-        For each video, over the starts of each arm of several ("starts of steps", all seeds together) and over all
-        models with a prior ("all"): `with_mcc` and `with_error` (of the evidence and minus the error), `models`.
-        None where fewer than four models or one value only are there.
+        For each video, over the starts of each arm of several ("starts of steps", all seeds together; their evidence
+        with independent objects, which chooses) and over all models with a prior ("all"): `with_mcc` and
+        `with_error` (of the evidence and minus the error), `models`. None where fewer than four models or one value
+        only are there.
     """
     found: dict[str, dict[str, Any]] = {}
     for video in VIDEOS:
@@ -112,12 +113,13 @@ def rank_correlations(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             for arm in dict.fromkeys(run["arm"] for run in scored if run["starts"])
         }
         groups["all"] = [model for run in scored for model in run["starts"] or [run]]
-        found |= {video: {name: _ranked(models) for name, models in groups.items()}} if scored else {}
+        by = {name: "evidence_nats" if name == "all" else "groups_evidence_nats" for name in groups}
+        found |= {video: {name: _ranked(models, by[name]) for name, models in groups.items()}} if scored else {}
     return found
 
 
-def _ranked(models: list[dict[str, Any]]) -> dict[str, Any]:
-    evidence = [model["evidence_nats"] for model in models]
+def _ranked(models: list[dict[str, Any]], by: str) -> dict[str, Any]:
+    evidence = [model[by] for model in models]
 
     def spearman(values: list[float]) -> float | None:
         if len(models) < 4 or len(set(values)) < 2 or len(set(evidence)) < 2:

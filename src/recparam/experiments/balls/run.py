@@ -116,7 +116,7 @@ def estimate_seconds(settings: Settings, trained: list[Run], jobs: int, device: 
     # The first step also sets up memory; the quickest of the others is the least disturbed.
     step = min(times[1:])
     steps = -(-(settings.frames - 1) // settings.batch_size)
-    epochs = [settings.epochs_of(run.arm) for run in trained]
+    epochs = [settings.work_of(run.arm) for run in trained]
     return max(sum(epochs) / jobs, *epochs) * steps * step
 
 

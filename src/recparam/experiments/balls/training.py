@@ -1,8 +1,11 @@
-"""How an arm is trained: from one start or several, of which the evidence on a video of its own chooses."""
+"""How an arm is trained: from one start or several, of which the evidence on a video of its own chooses, and the
+best of those that saw shrunk frames goes on with whole ones.
+"""
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,8 +14,9 @@ from torch import Tensor, nn
 
 import recparam as rp
 from recparam.bounds import Bound, CeilingWarning
-from recparam.experiments.balls.models import coupling_of, initial_encoder, order_of, supervised_objective
+from recparam.experiments.balls.models import PaperPixels, coupling_of, initial_encoder, order_of, supervised_objective
 from recparam.experiments.balls.settings import RICHER_ARMS, Run, Settings, training_of
+from recparam.grouped import gaussian_total_correlation, groups_of
 from recparam.networks import recalibrate_batch_norm
 from recparam.ops.checks import NonFiniteError, check_finite
 from recparam.sides import Against, sides_of_latents
@@ -20,6 +24,9 @@ from recparam.training import Epoch, PairBatches, RPMModule, TrainingDiverged, f
 
 SEEDS_BETWEEN_STARTS = 100_000
 """The initial encoder and the order of batches of start k are those of seed + k times this."""
+
+TRIES = 3
+"""How often training on whole frames is tried at most."""
 
 LONGEST_ORDER = 2
 """Of the priors compared: how many earlier frames the evidence leaves to each of them."""
@@ -60,7 +67,7 @@ def train_starts(
     Args:
         frames: the training video.
         choosing: the video on which the evidence is taken; only for an arm of several starts.
-        settings: of the experiment.
+        settings: of the experiment, or its coarse version if the videos are shrunk.
         run: which video, seed and arm.
         folder: where checkpoints are kept.
         report: called with the progress; epochs are counted over all starts.
@@ -81,11 +88,8 @@ def train_starts(
         recalibrate_batch_norm(encoder, blocks)
         prior = rp.InfoNCEPrior(coupling_of(run.arm))
         model = rp.RPM(rp.Deterministic(encoder), prior)
-
-        def counted(epoch: Epoch, before: int = number * settings.epochs) -> None:
-            report({**epoch, "epoch": int(epoch["epoch"] or 0) + before})
-
         try:
+            counted = _counted(report, number * settings.epochs)
             history = train(model, frames, None, settings, run, start_folder(folder, run, number), number, counted)
             model.to(frames.device)
             recalibrate_batch_norm(encoder, blocks)
@@ -94,7 +98,7 @@ def train_starts(
             if choosing is not None:
                 z = encode(encoder, choosing, settings.batch_size)
                 check_finite(f"the latents of {run}, start {number}", z)
-                value = float(evidence(prior, z)[0])
+                value = evidence_of_groups(prior, z)[0]
         except (TrainingDiverged, NonFiniteError) as error:
             failure = error
             continue
@@ -102,6 +106,75 @@ def train_starts(
     if failure is not None and not starts:
         raise failure
     return sorted(starts, key=lambda start: -(start.evidence or 0.0))
+
+
+def on_whole_frames(
+    start: Start,
+    frames: UInt8[Tensor, "frames height width 3"],
+    choosing: UInt8[Tensor, "frames height width 3"],
+    settings: Settings,
+    run: Run,
+    folder: Path,
+    *,
+    report: Callable[[Epoch], None],
+) -> Start:
+    """Train a start that saw shrunk frames on, on whole ones: its convolutions know no size of frames.
+
+    The prior begins anew, since a width that fits what the encoder made of shrunk frames is too narrow for what it
+    makes of whole ones at first. Training that ends with less evidence than the start had is taken back, and tried
+    with a quarter of the rate.
+
+    Args:
+        start: of an arm of `RICHER_ARMS`.
+        frames: the training video.
+        choosing: the video on which the evidence is taken.
+        settings: of the experiment.
+        run: which video, seed and arm.
+        folder: where checkpoints are kept.
+        report: called with the progress; epochs are counted on from those of all starts.
+
+    Returns:
+        The start as it is now; of several tries the one with the most evidence.
+
+    Raises:
+        TrainingDiverged: if the training turned NaN.
+    """
+    assert isinstance(start.encoder, PaperPixels) and start.evidence is not None
+    blocks = frames.split(2 * settings.batch_size)
+    further = replace(settings, epochs=settings.further_epochs_of(run.arm))
+    counted = _counted(report, settings.epochs * settings.starts_of(run.arm))
+    tried: list[Start] = []
+    for number in range(TRIES):
+        encoder = PaperPixels(deepcopy(start.encoder.net), scale=settings.scale)
+        recalibrate_batch_norm(encoder, blocks)
+        prior = rp.InfoNCEPrior(coupling_of(run.arm)).to(frames.device)
+        model = rp.RPM(rp.Deterministic(encoder), prior).train()
+        place = folder / (f"whole{number}" if number else "whole")
+        history = train(model, frames, None, further, run, place, start.number, counted, slower=4.0**number)
+        model.to(frames.device)
+        recalibrate_batch_norm(encoder, blocks)
+        model.eval()
+        value = evidence_of_groups(prior, encode(encoder, choosing, settings.batch_size))[0]
+        tried.append(Start(start.number, encoder, model, prior, [*start.history, *history], value))
+        if value >= start.evidence:
+            break
+    return max(tried, key=lambda each: each.evidence or 0.0)
+
+
+def shrunk(frames: UInt8[Tensor, "frames height width 3"], factor: int) -> UInt8[Tensor, "frames low narrow 3"]:
+    """Frames whose pixels are the means of factor x factor pixels."""
+    if factor == 1:
+        return frames
+    size = (len(frames), frames.shape[1] // factor, frames.shape[2] // factor, 3)
+    small = torch.empty(size, dtype=torch.uint8, device=frames.device)
+    for k, frame in enumerate(frames):
+        blocks = frame.unflatten(0, (-1, factor)).unflatten(2, (-1, factor))
+        small[k] = blocks.float().mean((1, 3)).round_().to(torch.uint8)
+    return small
+
+
+def _counted(report: Callable[[Epoch], None], before: int) -> Callable[[Epoch], None]:
+    return lambda epoch: report({**epoch, "epoch": int(epoch["epoch"] or 0) + before})
 
 
 def train(
@@ -113,11 +186,13 @@ def train(
     folder: Path,
     start: int,
     report: Callable[[Epoch], None],
+    *,
+    slower: float = 1.0,
 ) -> list[Epoch]:
     """Train on random windows of consecutive frames, from the last finished epoch if there is one.
 
     Args:
-        model: an RPM, or with targets an encoder.
+        model: an RPM, or with targets an encoder. The richer priors climb `rp.elbo_of_groups`.
         frames: the training video.
         targets: true centres of each frame, for the supervised arm.
         settings: of the experiment.
@@ -125,15 +200,23 @@ def train(
         folder: where checkpoints are kept.
         start: number of the start.
         report: called with the progress.
+        slower: by what the arm's learning rate is divided.
     """
     training = training_of(run.arm)
+    objective = None
+    if run.arm in RICHER_ARMS:
+        assert isinstance(model, rp.RPM)
+        # A module with an objective of its own does not initialise the model.
+        some = windows(len(frames), order_of(model))[:: max(1, len(frames) // (2 * settings.batch_size))]
+        model.initialise(*(frames[place] for place in some.unbind(1)))
+        objective = elbo_of_objects
     module = RPMModule(
         model,
         optimiser=training.optimiser,
-        lr=training.lr,
+        lr=training.lr / slower,
         momentum=training.momentum,
         schedule=training.schedule,
-        objective=None if targets is None else supervised_objective,
+        objective=objective if targets is None else supervised_objective,
         label=str(run),
     )
     # The seed, not the arm, decides the order: all arms of a seed see the same batches.
@@ -153,6 +236,17 @@ def train(
         report=report,
         accelerator="gpu" if frames.device.type == "cuda" else "cpu",
     )
+
+
+def elbo_of_objects(model: rp.RPM, batch: tuple[Tensor, ...]) -> Bound:
+    """`rp.elbo_of_groups` of the maps of the encoder.
+
+    Args:
+        model: with a deterministic encoder and a prior of `RICHER_ARMS`.
+        batch: frames of each place of the windows, (batch, height, width, 3).
+    """
+    assert isinstance(model.prior, rp.InfoNCEPrior)
+    return rp.elbo_of_groups(model.prior, *model.encode(torch.cat(batch)).mean.chunk(len(batch)))
 
 
 def start_seed(run: Run, start: int) -> int:
@@ -176,7 +270,7 @@ def encode(encoder: nn.Module, frames: Tensor, batch_size: int) -> Float[Tensor,
         return torch.cat([encoder(chunk).cpu() for chunk in frames.split(2 * batch_size)])
 
 
-def evidence(prior: rp.InfoNCEPrior, z: Float[Tensor, "frames 6"]) -> tuple[Bound, Bound]:
+def evidence(prior: rp.InfoNCEPrior, z: Float[Tensor, "frames dim"]) -> tuple[Bound, Bound]:
     """The mean over a video of log P(z_{t+1} | z_1, ..., z_t) - log R(z_{t+1}), nats, on one bank of all frames.
 
     Every prior predicts the same frames, from the third on, whether it reads one earlier frame or two.
@@ -195,3 +289,11 @@ def evidence(prior: rp.InfoNCEPrior, z: Float[Tensor, "frames 6"]) -> tuple[Boun
             prior.cpu(), seen, Against(), labels=None, context=LONGEST_ORDER, sides=(None, "upper")
         )
     return estimate, upper
+
+
+def evidence_of_groups(prior: rp.InfoNCEPrior, z: Float[Tensor, "frames 6"]) -> tuple[float, float]:
+    """`evidence` where the objects are independent a priori, as in `rp.elbo_of_groups`, and its ceiling; nats."""
+    groups, one = groups_of(prior)
+    parts = [evidence(one, z[:, group])[0] for group in groups]
+    value = sum(float(part) for part in parts) - float(gaussian_total_correlation(z[LONGEST_ORDER:], groups))
+    return value, sum(part.ceiling or 0.0 for part in parts)

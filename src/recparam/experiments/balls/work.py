@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 
 from recparam.experiments.balls.arms import run_arm
-from recparam.experiments.balls.settings import TRAINED_ARMS, Run, Settings, training_of
+from recparam.experiments.balls.settings import TRAINED_ARMS, Run, Settings, training_facts
 from recparam.experiments.processes import Message, unwritten
 from recparam.ops.checks import NonFiniteError
 from recparam.storage import replacing, write_json
@@ -24,7 +23,7 @@ def best_device() -> torch.device:
 
 def run_settings(settings: Settings, run: Run) -> dict[str, Any]:
     """Return what a finished run must have been made with to count as this one."""
-    training = asdict(training_of(run.arm)) if run.arm in TRAINED_ARMS else None
+    training = training_facts(run.arm) if run.arm in TRAINED_ARMS else None
     shared = {k: v for k, v in settings.identity().items() if k not in ("paper_training", "recipe", "richer_training")}
     return {**shared, "video": run.video, "seed": run.seed, "arm": run.arm, "training": training}
 
