@@ -1,0 +1,47 @@
+"""Do priors that match the world find its latents? After Zimmermann et al. (2021); docs/identifiability.md."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recparam.evaluation import mean_interval
+from recparam.experiments.grid import Cell, run_grid
+from recparam.experiments.identifiability.settings import CONTROLS, MATCHING, Settings
+from recparam.experiments.outcome import Outcome
+
+
+def run_identifiability(
+    settings: Settings, *, seeds: tuple[int, ...], out: Path, jobs: int | None, say: Callable[[str], None] = print
+) -> Outcome[Cell]:
+    """Run the cells that the folder lacks, and draw the figure; arguments and errors as of `run_grid`."""
+    from recparam.experiments.identifiability.measure import measure_arm
+    from recparam.plots.identifiability import draw_identifiability
+
+    return run_grid(
+        partial(measure_arm, settings),
+        identity=settings.identity(),
+        arms=settings.arms(),
+        seeds=seeds,
+        out=out,
+        conclude=conclude,
+        draw=draw_identifiability,
+        jobs=jobs,
+        say=say,
+    )
+
+
+def conclude(results: dict[str, Any]) -> dict[str, Any]:
+    """How far each trained arm is behind the matching prior, in nats: the mean of its seeds' differences."""
+    evidence: dict[str, dict[int, float]] = {}
+    for run in results["runs"]:
+        if "evidence_nats" in run:
+            evidence.setdefault(run["arm"], {})[run["seed"]] = run["evidence_nats"]
+    summary = {arm: dict(found) for arm, found in results["summary"].items()}
+    for arm, own in evidence.items():
+        world, prior = arm.split("/")
+        best = evidence.get(f"{world}/{MATCHING[world]}", {})
+        behind = [best[seed] - value for seed, value in own.items() if seed in best]
+        if behind and prior not in (MATCHING[world], *CONTROLS):
+            summary[arm]["behind_matching_nats"] = mean_interval(behind)._asdict()
+    return {"summary": summary}
