@@ -23,6 +23,7 @@ from recparam.evaluation import LinearDecoder
 from recparam.experiments.balls.run import run_experiment
 from recparam.experiments.balls.settings import ARMS, RICHER_ARMS, Run, Settings, Training, make_settings
 from recparam.experiments.folder import OutputFolderError, prepare_folder
+from recparam.training import TrainingDiverged
 
 TINY = Settings(size=20, diameter=3.0, frames=41, epochs=2, batch_size=8, videos=("black",), starts=2)
 
@@ -145,6 +146,32 @@ def test_starts_see_shrunk_frames_and_the_best_whole_ones(tmp_path: Path, monkey
     results, text, failed = run(settings, tmp_path / "out")
     assert not failed and seen == [(10, 1), (10, 1), (20, 1), (20, 4)] and "epoch   3 of 3" in text
     assert len(results["runs"][0]["starts"]) == 2 and results["runs"][0]["start"] == 1
+
+
+def test_whole_frames_that_diverge_are_tried_with_a_lower_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(balls_settings, "COARSE_SIZE", 10)
+    settings = Settings(
+        size=20, diameter=4.0, frames=41, epochs=1, batch_size=8, videos=("black",), arms=("steps",), starts=1
+    )
+    rates: list[float] = []
+    lowest = 4.0
+    plain = training.train
+
+    def diverging(model: Any, frames: torch.Tensor, *rest: Any, slower: float = 1.0) -> Any:
+        if frames.shape[1] == 20:
+            rates.append(slower)
+            if slower < lowest:
+                raise TrainingDiverged("the objective", label="steps", step=1, epoch=1, lr=0.02 / slower)
+        return plain(model, frames, *rest, slower=slower)
+
+    monkeypatch.setattr(training, "train", diverging)
+    monkeypatch.setattr(training, "evidence_of_groups", lambda prior, z: (1.0, 1.0))
+    assert not run(settings, tmp_path / "out")[2] and rates == [1, 4]
+    lowest, rates[:] = 64.0, []
+    failed = run(settings, tmp_path / "none")[2]
+    assert len(failed) == 1 and rates == [1, 4, 16]
 
 
 def test_the_constant_is_the_mean_of_the_training_centres(whole: tuple[Path, dict[str, Any], str]) -> None:

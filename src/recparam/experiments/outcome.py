@@ -1,5 +1,6 @@
-"""What an experiment leaves behind, and which seeds it takes."""
+"""What an experiment leaves behind, and checks of its settings that all of them share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,6 +21,17 @@ class Outcome(Generic[Run]):
     results: dict[str, Any]
     files: list[Path]
     failed: dict[Run, str] = field(default_factory=dict)
+
+
+def check_least(settings: object, least: Mapping[str, int]) -> None:
+    """Check fields of settings against the least that can be run.
+
+    Raises:
+        ValueError: naming the field that is smaller.
+    """
+    for name, value in least.items():
+        if getattr(settings, name) < value:
+            raise ValueError(f"{name} must be at least {value}; got {getattr(settings, name)}. Give a larger number.")
 
 
 def seeds_from(seed: int, seeds: int) -> tuple[int, ...]:

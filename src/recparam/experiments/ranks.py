@@ -9,6 +9,14 @@ from typing import Any
 from scipy.stats import spearmanr
 
 
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's rank correlation of two lists of numbers; None where one of them does not vary."""
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    found: Any = spearmanr(first, second)
+    return float(found[0])
+
+
 def rank_correlation(
     runs: Sequence[Mapping[str, Any]], first: str, second: str
 ) -> dict[str, float] | None:
@@ -25,8 +33,7 @@ def rank_correlation(
     values: list[float] = []
     for seed in sorted({run["seed"] for run in runs}):
         both = [run for run in runs if run["seed"] == seed and first in run and second in run]
-        sides = [[float(run[name]) for run in both] for name in (first, second)]
-        if len(both) > 2 and all(len(set(side)) > 1 for side in sides):
-            found: Any = spearmanr(sides[0], sides[1])
-            values.append(float(found[0]))
+        found = spearman(*([float(run[name]) for run in both] for name in (first, second)))
+        if len(both) > 2 and found is not None:
+            values.append(found)
     return {"mean": fmean(values), "lowest": min(values), "highest": max(values)} if values else None

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recparam.plots.style import INK, MUTED, save_figure, style
+from recparam.plots.style import INK, MUTED, dot_with_interval, save_figure, style
 
 _TITLES = {"": "digits as they are", "_moved": "digits moved and turned"}
 _SHOTS = {1: "#E69F00", 5: "#0072B2"}
@@ -45,7 +45,9 @@ def _accuracies(ax: Axes, summary: Mapping[str, Any], suffix: str) -> None:
         for place, (reader, (marker, label)) in enumerate(_READERS.items()):
             found = [summary[arm][f"{reader}_{shots}{suffix}"] for arm in summary]
             rows = np.arange(len(found)) - 0.24 + 0.16 * (2 * step + place)
-            _with_intervals(ax, found, rows, colour, marker, f"{shots} per class, {label}")
+            for row, each in zip(rows, found, strict=True):
+                name = f"{shots} per class, {label}" if row == rows[0] else None
+                dot_with_interval(ax, each, row, colour, marker=marker, label=name)
     ax.axvline(0.1, color=MUTED, lw=0.8, ls=":")
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of held-out digits right (dotted: chance)")
@@ -53,17 +55,10 @@ def _accuracies(ax: Axes, summary: Mapping[str, Any], suffix: str) -> None:
 
 
 def _evidence(ax: Axes, summary: Mapping[str, Any]) -> None:
-    found = {row: summary[arm]["elbo_nats"] for row, arm in enumerate(summary) if "elbo_nats" in summary[arm]}
-    if found:
-        _with_intervals(ax, list(found.values()), np.array(list(found)), INK, "s", "")
+    for row, arm in enumerate(summary):
+        if "elbo_nats" in summary[arm]:
+            dot_with_interval(ax, summary[arm]["elbo_nats"], row, INK, marker="s")
     ax.set_xlim(left=0)
     ax.set_title("held-out evidence")
     ax.set_xlabel("ELBO - const, estimate (nats)")
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def _with_intervals(ax: Axes, found: list[Any], rows: np.ndarray, colour: str, marker: str, label: str) -> None:
-    ax.plot([each["mean"] for each in found], rows, ls="none", marker=marker, ms=4, color=colour, label=label)
-    for row, each in zip(rows, found, strict=True):
-        if each["low"] is not None and each["high"] is not None:
-            ax.plot([each["low"], each["high"]], [row, row], color=colour, lw=1.1)

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recparam.plots.style import MUTED, save_figure, style
+from recparam.plots.style import MUTED, dot_with_interval, save_figure, style
 
 _MATCHING, _OTHER, _CONTROL = "#0072B2", "#D55E00", "#8C8C8C"
 _LEAST = 1e-5  # of what is missing to one, on a logarithmic axis
@@ -69,7 +69,7 @@ def _colour(prior: str, matching: str) -> str:
 def _missing_to_one(ax: Axes, of: Mapping[str, Any], name: str, colours: list[str]) -> None:
     for row, (found, colour) in enumerate(zip(of.values(), colours, strict=True)):
         if name in found:
-            _interval(ax, row, {key: _missing(value) for key, value in found[name].items()}, colour)
+            dot_with_interval(ax, {key: _missing(value) for key, value in found[name].items()}, row, colour)
     ax.set_xscale("log")
     ax.set_xlim(_LEAST / 1.5, 2)
 
@@ -81,12 +81,6 @@ def _missing(value: float | None) -> float | None:
 def _evidence(ax: Axes, of: Mapping[str, Any], colours: list[str]) -> None:
     for row, (found, colour) in enumerate(zip(of.values(), colours, strict=True)):
         if "evidence_nats" in found:
-            _interval(ax, row, found["evidence_nats"], colour)
+            dot_with_interval(ax, found["evidence_nats"], row, colour)
         if "information_nats" in found:
             ax.axvline(found["information_nats"]["mean"], color=MUTED, lw=0.8, ls="--")
-
-
-def _interval(ax: Axes, row: int, found: Mapping[str, Any], colour: str) -> None:
-    ax.plot([found["mean"]], [row], "o", ms=4, color=colour)
-    if found["low"] is not None and found["high"] is not None:
-        ax.plot([found["low"], found["high"]], [row, row], color=colour, lw=1.2)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recparam.plots.style import INK, MUTED, save_figure, style
+from recparam.plots.style import INK, MUTED, dot_with_interval, save_figure, style
 
 _AXES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 _FLOOR = -0.5  # of R2: what is worse is drawn there
@@ -44,7 +44,7 @@ def _decoding(ax: Axes, summary: Mapping[str, Any]) -> None:
             found = summary[arm][name]
             place, colour = row + (k - (len(names) - 1) / 2) * step, _AXES[k % len(_AXES)]
             label = f"coordinate {k + 1}" if row == 0 else None
-            _with_interval(ax, {key: _at_least(value) for key, value in found.items()}, place, colour, label)
+            dot_with_interval(ax, {key: _at_least(value) for key, value in found.items()}, place, colour, label=label)
     ax.axvline(0, color=MUTED, lw=0.8, ls=":")
     _rows(ax, list(summary))
     ax.set_xlim(_FLOOR - 0.04, 1.02)
@@ -56,8 +56,9 @@ def _decoding(ax: Axes, summary: Mapping[str, Any]) -> None:
 def _evidence(ax: Axes, summary: Mapping[str, Any]) -> None:
     arms = [arm for arm in summary if "evidence_nats" in summary[arm]]
     for row, arm in enumerate(arms):
-        _with_interval(ax, summary[arm]["evidence_nats"], row, INK, "trained" if row == 0 else None)
-        _with_interval(ax, summary[arm]["untrained_nats"], row, MUTED, "untrained" if row == 0 else None, "x")
+        dot_with_interval(ax, summary[arm]["evidence_nats"], row, INK, label="trained" if row == 0 else None)
+        name = "untrained" if row == 0 else None
+        dot_with_interval(ax, summary[arm]["untrained_nats"], row, MUTED, marker="x", label=name)
     _rows(ax, arms)
     ax.legend(loc="upper center", handletextpad=0.1)
     ax.set_title("held-out evidence")
@@ -72,7 +73,7 @@ def _differences(ax: Axes, compared: list[Mapping[str, Any]]) -> None:
             names += [name] if name not in names else []
             place = names.index(name) + 0.5 * ((each["seed"] - compared[0]["seed"] + 0.5) / len(compared) - 0.5)
             ends = {"mean": "difference_nats", "low": "difference_low_nats", "high": "difference_high_nats"}
-            _with_interval(ax, {key: found[value] for key, value in ends.items()}, place, INK, None)
+            dot_with_interval(ax, {key: found[value] for key, value in ends.items()}, place, INK)
     ax.axvline(0, color=MUTED, lw=0.8, ls=":")
     _rows(ax, names)
     ax.set_title("difference on the same windows, each seed")
@@ -86,11 +87,3 @@ def _rows(ax: Axes, names: list[str]) -> None:
 
 def _at_least(value: float | None) -> float | None:
     return None if value is None else max(value, _FLOOR)
-
-
-def _with_interval(
-    ax: Axes, found: Mapping[str, Any], row: float | int, colour: str, label: str | None, marker: str = "o"
-) -> None:
-    ax.plot([found["mean"]], [row], ls="none", marker=marker, ms=4, color=colour, label=label)
-    if found["low"] is not None and found["high"] is not None:
-        ax.plot([found["low"], found["high"]], [row, row], color=colour, lw=1.1)

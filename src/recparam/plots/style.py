@@ -100,6 +100,30 @@ def bare(ax: Axes) -> None:
     ax.set_yticks([])
 
 
+def dot_with_interval(
+    ax: Axes,
+    found: Mapping[str, Any],
+    row: float | int,
+    colour: str,
+    *,
+    marker: str = "o",
+    label: str | None = None,
+) -> None:
+    """Draw a mean at the height of a row, and its interval as a line where there is one.
+
+    Args:
+        ax: the panel.
+        found: mean, low and high; the last two may be None.
+        row: where on the vertical axis.
+        colour: of both.
+        marker: of the mean.
+        label: of the mean, for a legend.
+    """
+    ax.plot([found["mean"]], [row], ls="none", marker=marker, ms=4, color=colour, label=label)
+    if found["low"] is not None and found["high"] is not None:
+        ax.plot([found["low"], found["high"]], [row, row], color=colour, lw=1.1)
+
+
 def missing(ax: Axes) -> None:
     """Say in an empty panel that its arm was not run, instead of leaving a hole."""
     bare(ax)

@@ -107,6 +107,7 @@ def run_arm(
     history: list[Epoch] = []
     waited = time.perf_counter()
     of_starts: list[dict[str, Any]] = []
+    found: _Measured | None = None
     encoder: nn.Module
     if run.arm in RICHER_ARMS:
         third = torch.as_tensor(make_video(settings, run.video, run.seed + CHOOSING_SEED_OFFSET).frames).to(device)
@@ -116,10 +117,15 @@ def run_arm(
         history = [epoch for start in starts for epoch in start.history]
         # Coordinates are those of middles of pixels.
         true_small, true_small_fresh = ((true - (factor - 1) / 2) / factor for true in (true_train, true_fresh))
-        for start in sorted(starts, key=lambda start: start.number):
-            found = _Measured(start.encoder, small, small_fresh, true_small, true_small_fresh, coarse, run)
-            of_starts.append(_of_start(start, found, factor))
-        if factor > 1:
+        measured = [
+            _Measured(start.encoder, small, small_fresh, true_small, true_small_fresh, coarse, run)
+            for start in starts
+        ]
+        of_starts = [_of_start(start, each, factor) for start, each in zip(starts, measured, strict=True)]
+        of_starts.sort(key=lambda each: each["start"])
+        if factor == 1:
+            found = measured[0]
+        else:
             starts[0] = on_whole_frames(starts[0], frames, third, settings, run, folder, report=report)
             history += starts[0].history[settings.epochs :]
         encoder = starts[0].encoder
@@ -138,7 +144,8 @@ def run_arm(
     begin += time.perf_counter() - waited if history else 0.0
     begin -= sum(float(epoch["seconds"] or 0) for epoch in history)
 
-    found = _Measured(encoder, frames, fresh, true_train, true_fresh, settings, run)
+    if found is None:
+        found = _Measured(encoder, frames, fresh, true_train, true_fresh, settings, run)
     numbers, arrays = found.numbers(), found.arrays()
     if run.arm == "supervised":
         direct = found.z_fresh.reshape(true_fresh.shape) / settings.scale

@@ -6,12 +6,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.stats import rankdata
-
 from recparam.evaluation import mean_interval
 from recparam.experiments.balls.settings import ARMS, VIDEOS, Run, Settings
 from recparam.experiments.balls.work import finished
+from recparam.experiments.ranks import spearman
 from recparam.versions import versions
 
 FORMAT = 1
@@ -119,18 +117,10 @@ def rank_correlations(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _ranked(models: list[dict[str, Any]], by: str) -> dict[str, Any]:
+    columns = {"with_mcc": [model["mcc"] for model in models], "with_error": [-model["error_px"] for model in models]}
     evidence = [model[by] for model in models]
-
-    def spearman(values: list[float]) -> float | None:
-        if len(models) < 4 or len(set(values)) < 2 or len(set(evidence)) < 2:
-            return None
-        return float(np.corrcoef(rankdata(evidence), rankdata(values))[0, 1])
-
-    return {
-        "with_mcc": spearman([model["mcc"] for model in models]),
-        "with_error": spearman([-model["error_px"] for model in models]),
-        "models": len(models),
-    }
+    ranked = {name: spearman(evidence, values) if len(models) > 3 else None for name, values in columns.items()}
+    return {**ranked, "models": len(models)}
 
 
 def _mean(runs: list[dict[str, Any]], name: str) -> float | None:

@@ -81,31 +81,17 @@ def train_starts(
     """
     starts: list[Start] = []
     failure: Exception | None = None
-    blocks = frames.split(2 * settings.batch_size)
     for number in range(settings.starts_of(run.arm)):
         encoder = initial_encoder(settings, start_seed(run, number)).to(frames.device)
-        # Before training it serves the data-driven scales, which are set from latents in evaluation mode.
-        recalibrate_batch_norm(encoder, blocks)
-        prior = rp.InfoNCEPrior(coupling_of(run.arm))
-        model = rp.RPM(rp.Deterministic(encoder), prior)
+        counted = _counted(report, number * settings.epochs)
+        place = start_folder(folder, run, number)
         try:
-            counted = _counted(report, number * settings.epochs)
-            history = train(model, frames, None, settings, run, start_folder(folder, run, number), number, counted)
-            model.to(frames.device)
-            recalibrate_batch_norm(encoder, blocks)
-            model.eval()
-            value = None
-            if choosing is not None:
-                z = encode(encoder, choosing, settings.batch_size)
-                check_finite(f"the latents of {run}, start {number}", z)
-                value = evidence_of_groups(prior, z)[0]
+            starts.append(_trained(encoder, frames, choosing, settings, run, place, number, report=counted))
         except (TrainingDiverged, NonFiniteError) as error:
             failure = error
-            continue
-        starts.append(Start(number, encoder, model, prior, history, value))
     if failure is not None and not starts:
         raise failure
-    return sorted(starts, key=lambda start: -(start.evidence or 0.0))
+    return sorted(starts, key=_worth, reverse=True)
 
 
 def on_whole_frames(
@@ -121,8 +107,8 @@ def on_whole_frames(
     """Train a start that saw shrunk frames on, on whole ones: its convolutions know no size of frames.
 
     The prior begins anew, since a width that fits what the encoder made of shrunk frames is too narrow for what it
-    makes of whole ones at first. Training that ends with less evidence than the start had is taken back, and tried
-    with a quarter of the rate.
+    makes of whole ones at first. Training that turns NaN, or ends with less evidence than the start had, is taken
+    back, and tried with a quarter of the rate.
 
     Args:
         start: of an arm of `RICHER_ARMS`.
@@ -137,28 +123,63 @@ def on_whole_frames(
         The start as it is now; of several tries the one with the most evidence.
 
     Raises:
-        TrainingDiverged: if the training turned NaN.
+        TrainingDiverged: if no try ended well.
+        NonFiniteError: if no try ended well.
     """
     assert isinstance(start.encoder, PaperPixels) and start.evidence is not None
-    blocks = frames.split(2 * settings.batch_size)
     further = replace(settings, epochs=settings.further_epochs_of(run.arm))
     counted = _counted(report, settings.epochs * settings.starts_of(run.arm))
     tried: list[Start] = []
+    failure: Exception | None = None
     for number in range(TRIES):
         encoder = PaperPixels(deepcopy(start.encoder.net), scale=settings.scale)
-        recalibrate_batch_norm(encoder, blocks)
-        prior = rp.InfoNCEPrior(coupling_of(run.arm)).to(frames.device)
-        model = rp.RPM(rp.Deterministic(encoder), prior).train()
         place = folder / (f"whole{number}" if number else "whole")
-        history = train(model, frames, None, further, run, place, start.number, counted, slower=4.0**number)
-        model.to(frames.device)
-        recalibrate_batch_norm(encoder, blocks)
-        model.eval()
-        value = evidence_of_groups(prior, encode(encoder, choosing, settings.batch_size))[0]
-        tried.append(Start(start.number, encoder, model, prior, [*start.history, *history], value))
-        if value >= start.evidence:
+        try:
+            found = _trained(
+                encoder, frames, choosing, further, run, place, start.number, slower=4.0**number, report=counted
+            )
+        except (TrainingDiverged, NonFiniteError) as error:
+            failure = error
+            continue
+        tried.append(replace(found, history=[*start.history, *found.history]))
+        if _worth(found) >= start.evidence:
             break
-    return max(tried, key=lambda each: each.evidence or 0.0)
+    if failure is not None and not tried:
+        raise failure
+    return max(tried, key=_worth)
+
+
+def _worth(start: Start) -> float:
+    return 0.0 if start.evidence is None else start.evidence
+
+
+def _trained(
+    encoder: nn.Module,
+    frames: Tensor,
+    choosing: Tensor | None,
+    settings: Settings,
+    run: Run,
+    folder: Path,
+    number: int,
+    *,
+    slower: float = 1.0,
+    report: Callable[[Epoch], None],
+) -> Start:
+    blocks = frames.split(2 * settings.batch_size)
+    # Before training it serves the data-driven scales, which are set from latents in evaluation mode.
+    recalibrate_batch_norm(encoder, blocks)
+    prior = rp.InfoNCEPrior(coupling_of(run.arm)).to(frames.device)
+    model = rp.RPM(rp.Deterministic(encoder), prior).train()
+    history = train(model, frames, None, settings, run, folder, number, report, slower=slower)
+    model.to(frames.device)
+    recalibrate_batch_norm(encoder, blocks)
+    model.eval()
+    value = None
+    if choosing is not None:
+        z = encode(encoder, choosing, settings.batch_size)
+        check_finite(f"the latents of {run}, start {number}", z)
+        value = evidence_of_groups(prior, z)[0]
+    return Start(number, encoder, model, prior, history, value)
 
 
 def shrunk(frames: UInt8[Tensor, "frames height width 3"], factor: int) -> UInt8[Tensor, "frames low narrow 3"]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from recparam.experiments.outcome import check_least
+
 PRIORS = ("gaussian", "laplace", "von-mises-fisher", "bilinear", "separable")
 """What is trained: an InfoNCE prior of each of these couplings."""
 
@@ -39,10 +41,7 @@ class Settings:
     draws: int = 30
 
     def __post_init__(self) -> None:
-        least = {"latent_dim": 2, "steps": 1, "starts": 1, "batch_size": 2, "held_out": 100, "draws": 1}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} must be at least {value}; got {getattr(self, name)}. Give a larger number.")
+        check_least(self, {"latent_dim": 2, "steps": 1, "starts": 1, "batch_size": 2, "held_out": 100, "draws": 1})
         if self.held_out > 1497:
             raise ValueError(f"held_out must be at most 1497, of 1797 digits; got {self.held_out}. Give a smaller one.")
         if self.latent_dim > 64:

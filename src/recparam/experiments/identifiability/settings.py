@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from recparam.experiments.identifiability.worlds import World
+from recparam.experiments.outcome import check_least
 
 WORLDS = {
     "sphere-3": World("sphere", 3, "von-mises-fisher", 10.0),
@@ -59,10 +60,7 @@ class Settings:
     scale_lr: float = 0.05
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch_size": 2, "held_out": 64}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} must be at least {value}; got {getattr(self, name)}. Give a larger number.")
+        check_least(self, {"steps": 1, "batch_size": 2, "held_out": 64})
         for name in ("lr", "scale_lr"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from recparam.experiments.outcome import check_least
+
 PRIORS = ("gaussian", "velocity", "ar2")
 """What is trained: staying, constant velocity, and a learned AR(2)."""
 
@@ -36,9 +38,7 @@ class Settings:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        for name, value in {"lag": 1, "latent_dim": 1, "steps": 1, "starts": 1, "batch_size": 2}.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} must be at least {value}; got {getattr(self, name)}. Give a larger number.")
+        check_least(self, {"lag": 1, "latent_dim": 1, "steps": 1, "starts": 1, "batch_size": 2})
 
     def arms(self) -> list[str]:
         """Those that are trained, then the controls."""
