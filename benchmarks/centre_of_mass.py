@@ -1,6 +1,7 @@
 """CPU time and memory of the fused centre-of-mass step against eager PyTorch, on one thread.
 
 Run: python benchmarks/centre_of_mass.py --sizes 64 128 256 --batch 60 --repeats 5 --frames noise
+A step is forward and backward in training mode, or with --evaluation the network in evaluation mode.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from recparam.networks import CentreOfMassCNN
 from recparam.ops.centre_of_mass import conv_centre_of_mass, conv_centre_of_mass_reference, why_unavailable
 
 PATHS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
@@ -43,18 +45,36 @@ def problem(kind: str, batch: int, size: int) -> tuple[Tensor, list[Tensor]]:
     return frames, [p.detach().requires_grad_() for p in parameters]
 
 
-def measure(path: str, kind: str, batch: int, size: int, repeats: int, out: multiprocessing.Queue) -> None:
-    """Put the median CPU-seconds of forward + backward and the growth of peak memory in MB into `out`."""
+def step_of(path: str, parameters: list[Tensor], weights: Tensor, evaluation: bool) -> Callable[[Tensor], None]:
+    """What is timed: one step on frames."""
+    if evaluation:
+        net = CentreOfMassCNN(fused=None if path == "fused" else False).eval()
+
+        def look(frames: Tensor) -> None:
+            with torch.no_grad():
+                net(frames)
+
+        return look
+
+    def train(frames: Tensor) -> None:
+        (PATHS[path](frames, *parameters)[0] * weights[: len(frames)]).sum().backward()
+
+    return train
+
+
+def measure(
+    path: str, kind: str, batch: int, size: int, repeats: int, evaluation: bool, out: multiprocessing.Queue
+) -> None:
+    """Put the median CPU-seconds of a step and the growth of peak memory in MB into `out`."""
     torch.set_num_threads(1)
     frames, parameters = problem(kind, batch, size)
-    weights = torch.randn(batch, 6)
-    tiny, few = problem(kind, 2, 16)
-    (PATHS[path](tiny, *few)[0] * weights[:2]).sum().backward()  # compile or load, and warm torch up
+    step = step_of(path, parameters, torch.randn(batch, 6), evaluation)
+    step(problem(kind, 2, 16)[0])  # compile or load, and warm torch up
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(repeats):
         start = time.process_time()
-        (PATHS[path](frames, *parameters)[0] * weights).sum().backward()
+        step(frames)
         seconds.append(time.process_time() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     out.put((statistics.median(seconds), peak / 1024))
@@ -67,6 +87,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--frames", choices=["noise", "uint8", "black"], default="noise")
+    parser.add_argument("--evaluation", action="store_true", help="evaluation mode, no gradients")
     options = parser.parse_args()
     if why_unavailable():
         raise SystemExit(f"the fused path does not run here: {why_unavailable()}")
@@ -75,7 +96,7 @@ def main() -> None:
         found: dict[str, tuple[float, float]] = {}
         for path in PATHS:  # a process each, so that peak memory is its own
             queue = context.Queue()
-            arguments = (path, options.frames, options.batch, size, options.repeats, queue)
+            arguments = (path, options.frames, options.batch, size, options.repeats, options.evaluation, queue)
             process = context.Process(target=measure, args=arguments)
             process.start()
             found[path] = queue.get(timeout=600)

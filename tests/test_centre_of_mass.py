@@ -1,8 +1,11 @@
 """The fused centre-of-mass step against the same step in torch operations, in float64 and in float32."""
 
+import copy
+
 import pytest
 import torch
 
+from recparam.networks import CentreOfMassCNN
 from recparam.ops import centre_of_mass as module
 from recparam.ops.centre_of_mass import (
     conv_centre_of_mass,
@@ -96,6 +99,53 @@ def test_equals_reference_on_hard_frames(kind):
     else:
         frames = 20 + frames / 255
     compare(frames, parameters, upstream)
+
+
+@needs_compiler
+@pytest.mark.parametrize("floating", [True, False])
+@pytest.mark.parametrize(
+    ("batch", "height", "width"), [(3, 64, 64), (1, 17, 33), (2, 1, 7), (5, 8, 1), (1, 1, 1), (2, 10, 300)]
+)
+def test_evaluation_equals_plain_layers_in_float64(batch, height, width, floating):
+    frames, parameters, _ = problem(batch, 3, 6, 3, height, width)
+    frames = frames / 255 if floating else frames
+    torch.manual_seed(1)
+    net = CentreOfMassCNN(fused=False)
+    for name, value in zip(NAMES, parameters, strict=True):
+        layer = {"weight": "conv", "bias": "conv", "gamma": "norm", "beta": "norm"}[name[:-1]] + name[-1]
+        net.get_submodule(layer).get_parameter("weight" if name[0] in "wg" else "bias").data.copy_(value)
+    for norm in (net.norm1, net.norm2):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.1, 3)
+    net.eval()
+    exact = copy.deepcopy(net).double()(frames if not floating else frames.double())
+    net.fused = None
+    assert net(frames).requires_grad  # gradients are the plain layers'
+    with torch.no_grad():
+        found, kept = net(frames), [norm.running_mean.clone() for norm in (net.norm1, net.norm2)]
+        net.fused = False
+        assert batch * height * width < 9 or not torch.equal(found, net(frames))  # the other path was taken
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    assert not found.requires_grad
+    for norm, before in zip((net.norm1, net.norm2), kept, strict=True):
+        assert torch.equal(norm.running_mean, before)
+    statistics = {"mean1": kept[0], "var1": net.norm1.running_var, "mean2": kept[1], "var2": net.norm2.running_var}
+    with pytest.raises(ValueError, match=r"var1 of shape \(6,\); got \(3,\)"):
+        module._check(frames, tuple(parameters), statistics | {"var1": torch.ones(3)})
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")
+def test_tracing_and_norms_without_statistics_take_the_plain_layers():
+    frames = torch.rand(4, 3, 12, 12)
+    net = CentreOfMassCNN().eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(net, frames)
+        torch.testing.assert_close(traced(1 - frames), net(1 - frames))
+        for norm in (net.norm1, net.norm2):
+            norm.running_mean = norm.running_var = None
+        of_batch = net(frames)
+    torch.testing.assert_close(of_batch, net.train()(frames), rtol=0, atol=1e-3)
 
 
 @needs_compiler

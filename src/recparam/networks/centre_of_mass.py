@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recparam.networks.sizes import check_counts
-from recparam.ops.centre_of_mass import conv_centre_of_mass, fused_available
+from recparam.ops.centre_of_mass import conv_centre_of_mass, conv_centre_of_mass_in_evaluation, fused_available
 
 
 class CentreOfMassCNN(nn.Module):
@@ -25,9 +25,9 @@ class CentreOfMassCNN(nn.Module):
         in_channels: channels of the frames.
         maps: number of feature maps, hence of places.
         hidden: number of maps after the first convolution.
-        fused: one fused step in place of the plain PyTorch one in training mode on a CPU. None takes it where
-            it applies (it is built, float32 parameters, batch statistics, frames that need no gradient, no
-            torch.compile); True insists on it in training mode; False never takes it.
+        fused: one fused step in place of the plain PyTorch one on a CPU. None takes it where it applies (it is
+            built, float32 parameters, frames that need no gradient, no torch.compile; in training mode, or in
+            evaluation mode under `torch.no_grad()`); True insists on it in training mode; False never takes it.
 
     Attributes:
         latent_dim: width of the output, ``2 * maps``.
@@ -109,11 +109,18 @@ class CentreOfMassCNN(nn.Module):
         return self.norm2(self.conv2(self.norm1(self.conv1(frames)).relu_())).sigmoid_()
 
     def _takes_fused(self, frames: Tensor) -> bool:
-        if self.fused is False or not (self.norm1.training and self.norm2.training):
-            return False
+        norms = self.norm1, self.norm2
+        training = all(norm.training for norm in norms)
         parameters = list(self.parameters())
+        evaluation = (
+            all(not norm.training and norm.running_mean is not None for norm in norms)
+            and not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters))
+        )
+        if self.fused is False or not (training or evaluation):
+            return False
         applies = (
             not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
             and not torch.is_autocast_enabled("cpu")
             and not frames.requires_grad
             and frames.device.type == "cpu"
@@ -121,7 +128,7 @@ class CentreOfMassCNN(nn.Module):
             and all(p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters)
             and fused_available()
         )
-        if self.fused and not applies:
+        if self.fused and training and not applies:
             raise RuntimeError(
                 "fused=True, but the fused step does not apply: it needs its compiled kernel, a CPU, float32 "
                 "parameters, uint8 or float32 frames that need no gradient, and neither autocast nor "
@@ -131,7 +138,7 @@ class CentreOfMassCNN(nn.Module):
 
     def _fused_forward(self, frames: Tensor) -> Tensor:
         one, two = self.norm1, self.norm2
-        centres, mean1, variance1, mean2, variance2 = conv_centre_of_mass(
+        inputs = (
             frames.contiguous(),
             self.conv1.weight,
             cast(Tensor, self.conv1.bias),
@@ -141,9 +148,18 @@ class CentreOfMassCNN(nn.Module):
             cast(Tensor, self.conv2.bias),
             two.weight,
             two.bias,
-            eps1=one.eps,
-            eps2=two.eps,
         )
+        if not one.training:
+            return conv_centre_of_mass_in_evaluation(
+                *inputs,
+                mean1=cast(Tensor, one.running_mean),
+                var1=cast(Tensor, one.running_var),
+                mean2=cast(Tensor, two.running_mean),
+                var2=cast(Tensor, two.running_var),
+                eps1=one.eps,
+                eps2=two.eps,
+            )
+        centres, mean1, variance1, mean2, variance2 = conv_centre_of_mass(*inputs, eps1=one.eps, eps2=two.eps)
         count = frames.shape[0] * frames.shape[2] * frames.shape[3]
         _track(one, mean1, variance1, count)
         _track(two, mean2, variance2, count)

@@ -17,7 +17,13 @@ from torch.autograd.function import once_differentiable
 
 from recparam.ops import compile
 
-__all__ = ["conv_centre_of_mass", "conv_centre_of_mass_reference", "fused_available", "why_unavailable"]
+__all__ = [
+    "conv_centre_of_mass",
+    "conv_centre_of_mass_in_evaluation",
+    "conv_centre_of_mass_reference",
+    "fused_available",
+    "why_unavailable",
+]
 
 Frames = Float[Tensor, "batch channels height width"] | UInt8[Tensor, "batch channels height width"]
 Result = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -105,12 +111,61 @@ def conv_centre_of_mass(
     """
     parameters = (weight1, bias1, gamma1, beta1, weight2, bias2, gamma2, beta2)
     _check(frames, parameters)
-    if _library() is None:
-        raise RuntimeError(
-            f"conv_centre_of_mass needs a C compiler: {why_unavailable()}. "
-            "Install one, name it in the environment variable CC, or use conv_centre_of_mass_reference."
-        )
     return _ConvCentreOfMass.apply(frames, *parameters, eps1, eps2)
+
+
+@torch.no_grad()
+def conv_centre_of_mass_in_evaluation(
+    frames: Frames,
+    weight1: Float[Tensor, "hidden channels 3 3"],
+    bias1: Float[Tensor, " hidden"],
+    gamma1: Float[Tensor, " hidden"],
+    beta1: Float[Tensor, " hidden"],
+    weight2: Float[Tensor, "maps hidden 3 3"],
+    bias2: Float[Tensor, " maps"],
+    gamma2: Float[Tensor, " maps"],
+    beta2: Float[Tensor, " maps"],
+    *,
+    mean1: Float[Tensor, " hidden"],
+    var1: Float[Tensor, " hidden"],
+    mean2: Float[Tensor, " maps"],
+    var2: Float[Tensor, " maps"],
+    eps1: float = 1e-5,
+    eps2: float = 1e-5,
+) -> Float[Tensor, "batch places"]:
+    """Centres of mass as of `conv_centre_of_mass`, but for given statistics, and without gradients.
+
+    Args:
+        frames: images, (batch, channels, height, width), contiguous, float32, or uint8 (value / 255).
+        weight1: first kernels, and so on to beta2: see `conv_centre_of_mass`.
+        bias1: first biases.
+        gamma1: first batch norm's scales.
+        beta1: first batch norm's offsets.
+        weight2: second kernels.
+        bias2: second biases.
+        gamma2: second batch norm's scales.
+        beta2: second batch norm's offsets.
+        mean1: mean of the first convolution's output, bias included, (hidden,).
+        var1: its variance.
+        mean2: mean of the second convolution's output, bias included, (maps,).
+        var2: its variance.
+        eps1: added to var1.
+        eps2: added to var2.
+
+    Returns:
+        Centres (batch, 2 maps) in pixels, in the order x_1, y_1, x_2, y_2, ...
+
+    Raises:
+        ValueError: for a shape, dtype, device or layout the C code does not take.
+        RuntimeError: if no C compiler works here; `why_unavailable` says why.
+    """
+    parameters = (weight1, bias1, gamma1, beta1, weight2, bias2, gamma2, beta2)
+    _check(frames, parameters, {"mean1": mean1, "var1": var1, "mean2": mean2, "var2": var2})
+    size = _size(frames, weight2)
+    scale1 = gamma1 * (var1.double() + eps1).rsqrt()
+    planes, _, _, _ = _planes(frames, size, weight1, scale1, beta1 - scale1 * (mean1.double() - bias1), weight2)
+    affine = _affine(mean2.double() - bias2, var2.double() + eps2, gamma2, beta2)
+    return _centres(_sums(len(frames), size, planes, affine), size)
 
 
 def fused_available() -> bool:
@@ -123,7 +178,9 @@ def why_unavailable() -> str:
     return _build()[1]
 
 
-def _check(frames: Tensor, parameters: tuple[Tensor, ...]) -> None:
+def _check(
+    frames: Tensor, parameters: tuple[Tensor, ...], statistics: dict[str, Tensor] | None = None
+) -> None:
     if frames.ndim != 4 or 0 in frames.shape:
         raise ValueError(
             f"Expected frames (batch, channels, height, width), none of them zero; got {tuple(frames.shape)}. "
@@ -138,12 +195,14 @@ def _check(frames: Tensor, parameters: tuple[Tensor, ...]) -> None:
             "Expected frames that need no gradient; got frames.requires_grad=True. "
             "Use frames.detach() or conv_centre_of_mass_reference."
         )
-    if frames.shape[0] * frames.shape[2] * frames.shape[3] < 2:
+    if statistics is None and frames.shape[0] * frames.shape[2] * frames.shape[3] < 2:
         raise ValueError("Expected frames of more than 1 pixel in all, as batch norm does; got 1. Add frames.")
     weight1, weight2 = parameters[0], parameters[4]
     hidden, maps = weight1.shape[0], weight2.shape[0]
     expected = ((hidden, frames.shape[1], 3, 3), *[(hidden,)] * 3, (maps, hidden, 3, 3), *[(maps,)] * 3)
-    names = ("weight1", "bias1", "gamma1", "beta1", "weight2", "bias2", "gamma2", "beta2")
+    names = ("weight1", "bias1", "gamma1", "beta1", "weight2", "bias2", "gamma2", "beta2", *(statistics or ()))
+    if statistics is not None:
+        parameters, expected = (*parameters, *statistics.values()), (*expected, *[(hidden,)] * 2, *[(maps,)] * 2)
     for name, tensor, shape in zip(names, parameters, expected, strict=True):
         if tuple(tensor.shape) != shape:
             raise ValueError(f"Expected {name} of shape {shape}; got {tuple(tensor.shape)}.")
@@ -152,6 +211,11 @@ def _check(frames: Tensor, parameters: tuple[Tensor, ...]) -> None:
     for name, tensor in zip(("frames", *names), (frames, *parameters), strict=True):
         if tensor.device.type != "cpu":
             raise ValueError(f"Expected {name} on the CPU; got {tensor.device}. Use {name}.cpu().")
+    if _library() is None:
+        raise RuntimeError(
+            f"conv_centre_of_mass needs a C compiler: {why_unavailable()}. "
+            "Install one, name it in the environment variable CC, or use conv_centre_of_mass_reference."
+        )
 
 
 class _ConvCentreOfMass(torch.autograd.Function):
@@ -171,35 +235,25 @@ class _ConvCentreOfMass(torch.autograd.Function):
         eps2: float,
     ) -> Result:
         batch, channels, height, width = frames.shape
-        hidden, maps = weight1.shape[0], weight2.shape[0]
-        wide = -(-width // 32) * 32  # as in the C source: rows are padded to whole vectors
-        pixels = batch * height * width
-        source = (frames, int(frames.dtype == torch.uint8), batch, channels)
-        size = (maps, height, width, torch.get_num_threads())
+        hidden, pixels = weight1.shape[0], batch * height * width
+        size = _size(frames, weight2)
 
         # Layer 1: z1 is linear in the patch, so its statistics follow from the patch's.
         patch_mean, covariance = _doubles(9 * channels), _doubles(9 * channels, 9 * channels)
-        _call("recparam_patch_moments", *source, *size[1:], patch_mean, covariance)
+        _call("recparam_patch_moments", *_source(frames), *size[1:], patch_mean, covariance)
         w1 = weight1.double().reshape(hidden, -1)
         mean1 = w1 @ patch_mean
         w1_covariance = w1 @ covariance
         var1 = (w1_covariance * w1).sum(1).clamp_min(0)
         scale1 = gamma1 * (var1 + eps1).rsqrt()
-        folded1 = (w1 * scale1[:, None]).t().float().contiguous()
-        offset1 = (beta1 - scale1 * mean1).float()
 
         # Layer 2: its maps before batch norm are kept, and are all that is kept for every pixel.
-        planes = torch.empty(batch, maps, height, wide, dtype=torch.float32, device="cpu")
-        moments = _doubles(batch, maps, 2)
-        taps2 = weight2.reshape(maps, -1).t().contiguous()
-        _call("recparam_planes", *source, hidden, *size, folded1, offset1, taps2, planes, moments)
+        planes, moments, folded1, offset1 = _planes(frames, size, weight1, scale1, beta1 - scale1 * mean1, weight2)
         mean2, square2 = (moments.sum(0) / pixels).unbind(1)
         var2 = (square2 - mean2.square()).clamp_min(0)
-        affine = torch.stack([mean2, (var2 + eps2).rsqrt(), gamma2.double(), beta2.double()], 1).float()
-        sums = _doubles(batch, maps, 3, 3)
-        _call("recparam_sums", batch, *size, planes, affine, sums)
-        offset = sums.new_tensor([(width - 1) / 2, (height - 1) / 2])
-        centres = (sums[:, :, 0, 1:] / sums[:, :, 0, :1] + offset).float().flatten(1)
+        affine = _affine(mean2, var2 + eps2, gamma2, beta2)
+        sums = _sums(batch, size, planes, affine)
+        centres = _centres(sums, size)
 
         ctx.eps1, ctx.size = eps1, size
         layer1 = weight1, gamma1, patch_mean, w1_covariance, var1, folded1, offset1
@@ -225,9 +279,8 @@ class _ConvCentreOfMass(torch.autograd.Function):
         back = weight2.flip(2, 3).permute(0, 2, 3, 1).reshape(-1, hidden).contiguous()
         ends = 9 * channels * hidden, 9 * maps * hidden, hidden
         out = _doubles(batch, sum(ends))
-        source = (frames, int(frames.dtype == torch.uint8), batch, channels, hidden, *ctx.size)
         inputs = (folded1, offset1, back, planes, affine, slopes.float(), means.float())
-        _call("recparam_gradients", *source, *inputs, out)
+        _call("recparam_gradients", *_source(frames), hidden, *ctx.size, *inputs, out)
         patches, planes_grad, beta1_grad = out.sum(0).split(ends)
         weight2_grad = planes_grad.reshape(hidden, maps, 3, 3).transpose(0, 1).flip(2, 3)
 
@@ -240,6 +293,56 @@ class _ConvCentreOfMass(torch.autograd.Function):
         first = (weight1_grad.reshape(weight1.shape), inverse.new_zeros(hidden), gamma1_grad, beta1_grad)
         second = (weight2_grad, inverse.new_zeros(maps), gamma2_grad, beta2_grad)
         return None, *(g.float() for g in (*first, *second)), None, None
+
+
+Size = tuple[int, int, int, int]
+"""Maps, height, width and threads, as the C functions take them."""
+
+
+def _size(frames: Tensor, weight2: Tensor) -> Size:
+    return weight2.shape[0], frames.shape[2], frames.shape[3], torch.get_num_threads()
+
+
+def _source(frames: Tensor) -> tuple[Tensor, int, int, int]:
+    return frames, int(frames.dtype == torch.uint8), frames.shape[0], frames.shape[1]
+
+
+def _planes(
+    frames: Tensor, size: Size, weight1: Tensor, scale1: Tensor, offset1: Tensor, weight2: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The second convolution's output without its bias, for a first batch norm that scales and offsets.
+
+    Returns:
+        (batch, maps, height, padded width); its sums and sums of squares (batch, maps, 2); the kernels and the
+        offsets of the first convolution and batch norm as one.
+    """
+    maps, height, width, _ = size
+    hidden = weight1.shape[0]
+    wide = -(-width // 32) * 32  # as in the C source: rows are padded to whole vectors
+    folded1 = (weight1.double().reshape(hidden, -1) * scale1[:, None]).t().float().contiguous()
+    offset1 = offset1.float()
+    planes = torch.empty(len(frames), maps, height, wide, dtype=torch.float32, device="cpu")
+    moments = _doubles(len(frames), maps, 2)
+    taps2 = weight2.reshape(maps, -1).t().contiguous()
+    _call("recparam_planes", *_source(frames), hidden, *size, folded1, offset1, taps2, planes, moments)
+    return planes, moments, folded1, offset1
+
+
+def _affine(mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """The second batch norm, (maps, 4): mean, 1 / standard deviation, scale and offset."""
+    return torch.stack([mean, variance.rsqrt(), gamma.double(), beta.double()], 1).float()
+
+
+def _sums(batch: int, size: Size, planes: Tensor, affine: Tensor) -> Tensor:
+    sums = _doubles(batch, size[0], 3, 3)
+    _call("recparam_sums", batch, *size, planes, affine, sums)
+    return sums
+
+
+def _centres(sums: Tensor, size: Size) -> Tensor:
+    _, height, width, _ = size
+    offset = sums.new_tensor([(width - 1) / 2, (height - 1) / 2])
+    return (sums[:, :, 0, 1:] / sums[:, :, 0, :1] + offset).float().flatten(1)
 
 
 def _doubles(*shape: int) -> Tensor:
