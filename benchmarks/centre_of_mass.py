@@ -1,7 +1,9 @@
-"""CPU time and memory of the fused centre-of-mass step against eager PyTorch, on one thread.
+"""The fused centre-of-mass step against eager PyTorch, on one thread: CPU time, memory, errors, training curves.
 
-Run: python benchmarks/centre_of_mass.py --sizes 64 128 256 --batch 60 --repeats 5 --frames noise
-A step is forward and backward in training mode, or with --evaluation the network in evaluation mode.
+Run: python benchmarks/centre_of_mass.py --sizes 64 128 256 --frames noise black clutter
+A step is forward and backward in training mode, or with --evaluation the network in evaluation mode. Errors are
+relative, in the norm, to eager PyTorch in float64 on the first frames (--exact), of the places and of the worst
+gradient. --curves trains an epoch with either path in place of that.
 """
 
 from __future__ import annotations
@@ -13,9 +15,13 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+import recparam as rp
+from recparam.data.balls import moving_balls
+from recparam.experiments.balls.models import PaperPixels, coupling_of
 from recparam.networks import CentreOfMassCNN
 from recparam.ops.centre_of_mass import conv_centre_of_mass, conv_centre_of_mass_reference, why_unavailable
 
@@ -25,51 +31,48 @@ PATHS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
 }
 
 
-def problem(kind: str, batch: int, size: int) -> tuple[Tensor, list[Tensor]]:
-    """Frames (batch, 3, size, size) and the parameters of 3 - 6 - 3 channels, seeded."""
-    torch.manual_seed(0)
+def video(kind: str, batch: int, size: int) -> Tensor:
+    """uint8 frames (batch, 3, size, size), seeded."""
     if kind == "noise":
-        frames = torch.rand(batch, 3, size, size)
-    elif kind == "uint8":
-        frames = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8)
-    else:  # three discs of one colour each on black
-        frames = torch.zeros(batch, 3, size, size)
-        y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-        for image in frames:
-            for channel in image:
-                cx, cy = (size * (0.1 + 0.8 * torch.rand(2))).tolist()
-                channel[(x - cx) ** 2 + (y - cy) ** 2 < (size / 16) ** 2] = 1
-    conv1, conv2 = torch.nn.Conv2d(3, 6, 3), torch.nn.Conv2d(6, 3, 3)
-    parameters = [conv1.weight.data, torch.zeros(6), torch.ones(6), torch.zeros(6)]
-    parameters += [conv2.weight.data, torch.zeros(3), torch.ones(3), torch.zeros(3)]
-    return frames, [p.detach().requires_grad_() for p in parameters]
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
+    shown = moving_balls(batch, size=size, diameter=max(2.0, size / 8), background=kind, seed=0)
+    return torch.as_tensor(shown.frames).permute(0, 3, 1, 2).contiguous()
 
 
-def step_of(path: str, parameters: list[Tensor], weights: Tensor, evaluation: bool) -> Callable[[Tensor], None]:
+def parameters_of(net: CentreOfMassCNN) -> list[Tensor]:
+    """In the order of `conv_centre_of_mass`."""
+    layers = (net.conv1, net.norm1, net.conv2, net.norm2)
+    return [getattr(layer, name) for layer in layers for name in ("weight", "bias")]
+
+
+def network(path: str) -> CentreOfMassCNN:
+    """The same for either path."""
+    torch.manual_seed(0)
+    return CentreOfMassCNN(fused=path == "fused")
+
+
+def step_of(path: str, batch: int, evaluation: bool) -> Callable[[Tensor], None]:
     """What is timed: one step on frames."""
-    if evaluation:
-        net = CentreOfMassCNN(fused=None if path == "fused" else False).eval()
+    net = network(path).train(not evaluation)
+    weights = torch.randn(batch, 6)
 
-        def look(frames: Tensor) -> None:
-            with torch.no_grad():
-                net(frames)
-
-        return look
+    def look(frames: Tensor) -> None:
+        with torch.no_grad():
+            net(frames)
 
     def train(frames: Tensor) -> None:
-        (PATHS[path](frames, *parameters)[0] * weights[: len(frames)]).sum().backward()
+        (PATHS[path](frames, *parameters_of(net))[0] * weights[: len(frames)]).sum().backward()
 
-    return train
+    return look if evaluation else train
 
 
-def measure(
-    path: str, kind: str, batch: int, size: int, repeats: int, evaluation: bool, out: multiprocessing.Queue
-) -> None:
+def measure(path: str, pixels: np.ndarray, repeats: int, evaluation: bool, out: multiprocessing.Queue) -> None:
     """Put the median CPU-seconds of a step and the growth of peak memory in MB into `out`."""
     torch.set_num_threads(1)
-    frames, parameters = problem(kind, batch, size)
-    step = step_of(path, parameters, torch.randn(batch, 6), evaluation)
-    step(problem(kind, 2, 16)[0])  # compile or load, and warm torch up
+    frames = torch.from_numpy(pixels)
+    step = step_of(path, len(frames), evaluation)
+    step(frames[:2, :, :16, :16].contiguous())  # compile or load, and warm torch up
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(repeats):
@@ -80,33 +83,80 @@ def measure(
     out.put((statistics.median(seconds), peak / 1024))
 
 
+def errors(frames: Tensor) -> str:
+    """Say how far both paths are from float64."""
+    upstream = torch.randn(len(frames), 6, generator=torch.Generator().manual_seed(1))
+    found: dict[str, list[Tensor]] = {}
+    for name, dtype in (("exact", torch.float64), ("eager", torch.float32), ("fused", torch.float32)):
+        net = network("eager").to(dtype)
+        places = PATHS["fused" if name == "fused" else "eager"](frames, *parameters_of(net))[0]
+        (places * upstream.to(dtype)).sum().backward()
+        # The convolutions' biases have no effect: their gradients are zero in one path and rounding in the other.
+        grads = [p.grad for k, p in enumerate(parameters_of(net)) if p.grad is not None and k not in (1, 5)]
+        found[name] = [each.detach().double() for each in (places, *grads)]
+    parts: list[str] = []
+    for name in ("eager", "fused"):
+        each = [float((a - b).norm() / b.norm()) for a, b in zip(found[name], found["exact"], strict=True)]
+        parts.append(f"{name} places {each[0]:.0e}, gradients {max(each[1:]):.0e}")
+    return "; ".join(parts)
+
+
+def in_a_process(target: Callable[..., None], *arguments: object) -> tuple[float, float]:
+    """Memory is a process's own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=target, args=(*arguments, queue))
+    process.start()
+    found = queue.get(timeout=600)
+    process.join()
+    return found
+
+
+def curves(kind: str, size: int) -> str:
+    """Train an epoch of a video of 900 frames on each path, as the paper does, and say how the bounds compare."""
+    frames, order = video(kind, 900, size), torch.randperm(899, generator=torch.Generator().manual_seed(2))
+    batches = [rows for rows in order.split(30) if len(rows) > 1]
+    bounds: list[list[float]] = []
+    for path in PATHS:
+        encoder = PaperPixels(network(path), scale=256 / size)
+        model = rp.RPM(rp.Deterministic(encoder), rp.InfoNCEPrior(coupling_of("gaussian")))
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.005)
+        bounds.append([])
+        for rows in batches:
+            optimiser.zero_grad()
+            bound = model.elbo(frames[rows], frames[rows + 1])
+            (-bound.value).backward()
+            optimiser.step()
+            bounds[-1].append(float(bound))
+    apart = [abs(a - b) for a, b in zip(*bounds, strict=True)]
+    first, last = bounds[1][0], bounds[1][-1]
+    return f"{kind}, {len(batches)} steps: bound {first:.2f} to {last:.3f} nats; paths apart {max(apart):.0e} at most"
+
+
 def main() -> None:
-    """Print one line for each size."""
+    """Print one line for each size and kind of frames."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256], help="frame width = height")
     parser.add_argument("--batch", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--frames", choices=["noise", "uint8", "black"], default="noise")
+    parser.add_argument("--frames", nargs="+", choices=["noise", "black", "clutter"], default=["noise"])
+    parser.add_argument("--exact", type=int, default=6, help="frames on which errors are taken")
     parser.add_argument("--evaluation", action="store_true", help="evaluation mode, no gradients")
+    parser.add_argument("--curves", action="store_true", help="an epoch of training with either path")
     options = parser.parse_args()
     if why_unavailable():
         raise SystemExit(f"the fused path does not run here: {why_unavailable()}")
-    context = multiprocessing.get_context("spawn")
     for size in options.sizes:
-        found: dict[str, tuple[float, float]] = {}
-        for path in PATHS:  # a process each, so that peak memory is its own
-            queue = context.Queue()
-            arguments = (path, options.frames, options.batch, size, options.repeats, options.evaluation, queue)
-            process = context.Process(target=measure, args=arguments)
-            process.start()
-            found[path] = queue.get(timeout=600)
-            process.join()
-        (eager, eager_mb), (fused, fused_mb) = found["eager"], found["fused"]
-        print(
-            f"{options.batch} x {size} x {size} {options.frames}: eager {eager:.3f} s {eager_mb:.0f} MB, "
-            f"fused {fused:.3f} s {fused_mb:.0f} MB, ratio {fused / eager:.3f}",
-            flush=True,
-        )
+        for kind in options.frames:
+            if options.curves:
+                print(f"{size} x {size} {curves(kind, size)}", flush=True)
+                continue
+            # Made here: what a process once needed to make them would hide what the step needs.
+            facts = (video(kind, options.batch, size).numpy(), options.repeats, options.evaluation)
+            (eager, eager_mb), (fused, fused_mb) = (in_a_process(measure, path, *facts) for path in PATHS)
+            line = f"{options.batch} x {size} x {size} {kind}: eager {eager:.3f} s {eager_mb:.0f} MB, "
+            line += f"fused {fused:.3f} s {fused_mb:.0f} MB, ratio {fused / eager:.3f}"
+            print(line if options.evaluation else f"{line}; {errors(video(kind, options.exact, size))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import recparam as rp
-from recparam.plots.prior import draw_prior
+from recparam.plots.prior import draw_prediction
 from recparam.runs.ahead import followed, look_ahead
 from recparam.runs.report import Latents
 
@@ -55,7 +55,7 @@ def test_the_likelier_a_candidate_the_more_opaque() -> None:
     candidates, z = RNG.normal(size=(50, 2)), np.zeros((3, 2))
     probability = np.exp(-4 * (candidates**2).sum(1))
     probability = np.stack([probability / probability.sum()] * 3)
-    figure = draw_prior(candidates, probability, z=z, following=z + [[0.1, 0]])
+    figure = draw_prediction(candidates, probability, z=z, following=z + [[0.1, 0]])
     assert len(figure.axes) == 3
     everything, likely = figure.axes[0].collections
     assert np.allclose(everything.get_offsets(), candidates)  # latents as they are, not rotated
@@ -70,7 +70,7 @@ def test_one_latent_has_histograms_and_many_have_principal_components(width: int
     candidates = RNG.normal(size=(50, width)) * np.arange(1, width + 1)
     probability = np.full((2, 50), 0.02)
     nowhere = np.full((2, width), np.nan)
-    figure = draw_prior(candidates, probability, z=candidates[:2], following=nowhere)
+    figure = draw_prediction(candidates, probability, z=candidates[:2], following=nowhere)
     assert len(figure.axes) == min(panels, 1 if width == 1 else 2)
     if width == 3:
         offsets = np.asarray(figure.axes[0].collections[0].get_offsets())

@@ -53,10 +53,12 @@ if TYPE_CHECKING:
     from recparam.mixtures import GaussianMixtureBase
     from recparam.model import RPM
     from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder
+    from recparam.plots.prior import draw_prior
     from recparam.posteriors import AmortisedPosterior, PairPosterior
     from recparam.prediction import Prediction
     from recparam.priors import InfoNCEPrior, JointCategoricalPrior, JointGaussianPrior, OptimalPrior
     from recparam.recognition import Categorical, Deterministic, Dirac, EpsilonGaussian, Gaussian
+    from recparam.sampling import trajectories
 
 # The home of every top-level name; a subpackage is its own home. Must agree with the imports above.
 _HOMES = {
@@ -116,6 +118,8 @@ _HOMES = {
     "Comparison": "recparam.comparison",
     "Prediction": "recparam.prediction",
     "Matching": "recparam.matching",
+    "trajectories": "recparam.sampling",
+    "draw_prior": "recparam.plots.prior",
     "CentreOfMassCNN": "recparam.networks",
     "ConvEncoder": "recparam.networks",
     "MLP": "recparam.networks",
@@ -183,11 +187,13 @@ __all__ = [
     "VonMisesFisher",
     "__version__",
     "compare",
+    "draw_prior",
+    "elbo_of_groups",
     "estimate_mutual_information",
     "infonce",
-    "elbo_of_groups",
     "losses",
     "ops",
+    "trajectories",
 ]
 
 

@@ -329,6 +329,10 @@ class OptimalPrior(Prior):
         P*(z, z') = R(z, z'),   l = log R(z, z') - log R(z) - log R(z')
     """
 
+    def formula(self) -> str:
+        """P(z, z') = R(z, z')."""
+        return "P(z, z') = R(z, z')"
+
     def kind(self, side: Side, situation: Situation) -> Kind:
         """Exact over the data set; in a batch the side says which mixtures keep their own row."""
         if situation in ("exact", "exact_sampled"):
@@ -424,6 +428,11 @@ class JointGaussianPrior(ParametricPrior):
         """rho, shape (D,)."""
         return self.raw_correlation.tanh()
 
+    def formula(self) -> str:
+        """The density of each dimension, with the correlations learned so far."""
+        rho = ", ".join(f"{float(value):.3g}" for value in self.correlation.detach())
+        return f"P(z, z') = prod_d N(z_d, z'_d; 0, [[1, rho_d], [rho_d, 1]]), rho = [{rho}]"
+
     def check_densities(self, distributions: Sequence[Distribution]) -> None:
         """Raise DensityError for a Dirac, ValueError for categorical latents."""
         super().check_densities(distributions)
@@ -470,6 +479,12 @@ class JointCategoricalPrior(ParametricPrior):
         for j, size in enumerate(sizes):
             check_count(f"sizes[{j}]", size)
         self.logits = nn.Parameter(torch.zeros(sizes))
+
+    def formula(self) -> str:
+        """The table, by its size."""
+        sizes = self.logits.shape
+        names = ", ".join([f"z_{j + 1}" for j in range(len(sizes))] if len(sizes) > 2 else ["z", "z'"])
+        return f"P({names}) = softmax(theta)[{names}], theta {' x '.join(map(str, sizes))}"
 
     def check_densities(self, distributions: Sequence[Distribution]) -> None:
         """Raise DensityError for a Dirac, ValueError for continuous latents."""

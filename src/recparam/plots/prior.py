@@ -1,20 +1,105 @@
-"""What a fitted prior expects to follow: P(z'|z) of a few latents, over the candidates z' of a bank."""
+"""What a prior expects to follow: P(z'|z) of a few latents, over the candidates z' of a bank, and trajectories."""
+
+import textwrap
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
+from recparam.ops.checks import check_count, check_matrix
 from recparam.plots.style import MUTED, style
+from recparam.priors import InfoNCEPrior, Prior
+from recparam.sampling import trajectories
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")  # of Okabe & Ito's palette
 _CANDIDATES = "#cccccc"
+_CANDIDATE = "$R(z')$: a candidate"
 _BINS = 60
 _FAINTEST = 0.04  # of the largest probability: what is less likely is drawn as candidate only
 
 
 def draw_prior(
+    prior: Prior,
+    base: Float[torch.Tensor, "M D"],
+    *,
+    steps: int = 40,
+    dims: tuple[int, int] | None = None,
+    seed: int = 0,
+) -> Figure:
+    """Draw what a prior assumes, without data or with the latents of some: P(z'|z) and trajectories.
+
+    Three trajectories are drawn by `recparam.trajectories`. Above is, for each of them, what the prior expects to
+    follow its first latents, as many as the prior reads; below are the trajectories, from their first latent (circle)
+    to their last. Of more than two latents the first two principal components of the base are drawn, unless `dims`
+    says which two latents.
+
+    Args:
+        prior: An InfoNCE prior, or one with a density of two latents.
+        base: Latents among which R(z) is spread evenly, shape (M, D): an encoder's, or a grid for a uniform R.
+        steps: Length of each trajectory; more than the prior's order.
+        dims: Which two latents to draw.
+        seed: Of the trajectories.
+
+    Returns:
+        A figure with an Agg canvas, unknown to pyplot; `figure.savefig(path)` writes it.
+
+    Raises:
+        ValueError: As `recparam.trajectories`; steps that do not exceed the prior's order; dims that are not two
+            latents.
+        NonFiniteError: The base holds NaN or infinity.
+
+    Example:
+        >>> import torch
+        >>> import recparam as rp
+        >>> grid = torch.cartesian_prod(torch.linspace(-4, 4, 33), torch.linspace(-4, 4, 33))
+        >>> figure = rp.draw_prior(rp.InfoNCEPrior(rp.StepLength(radius=1.0, width=0.2)), grid)
+        >>> len(figure.axes)
+        6
+    """
+    order = prior.coupling.order if isinstance(prior, InfoNCEPrior) else 1
+    check_count("steps", steps, least=order + 1)
+    check_matrix("base", base)
+    width = base.shape[1]
+    if dims is not None and (len(set(dims)) != 2 or not all(0 <= dim < width for dim in dims)):
+        raise ValueError(f"Expected dims as two different latents of 0 to {width - 1}; got {dims}.")
+    generator = torch.Generator(base.device).manual_seed(seed)
+    paths = trajectories(prior, base, steps, num=len(_COLOURS), generator=generator)
+    context = paths[:, :order].flatten(1)
+    with torch.no_grad():
+        probability = prior.log_conditional(context, base, base.new_zeros(len(base))).softmax(1)
+    numbers = [np.asarray(part.detach().cpu().double()) for part in (base, probability, paths)]
+    candidates, likely, drawn = numbers
+    with style():
+        fig = Figure(figsize=(9.1, 6.4), layout="constrained")
+        FigureCanvasAgg(fig)
+        above, below = np.asarray(fig.subfigures(2, 1))
+        here, following = drawn[:, order - 1], np.full((len(drawn), width), np.nan)
+        if width == 1:
+            _histograms(above, candidates[:, 0], likely, here[:, 0], following[:, 0])
+            ax = below.subplots()
+            for k, colour in enumerate(_COLOURS):
+                ax.plot(np.arange(1, steps + 1), drawn[k, :, 0], color=colour, lw=1.2, marker="o", ms=2.5)
+            ax.set_xlabel("step")
+            ax.set_ylabel("$z_t$", rotation=0, labelpad=10, va="center")
+            ax.spines[["top", "right"]].set_visible(False)
+        else:
+            plane = _Plane(candidates, dims)
+            for k, ax in enumerate(_likely(above, plane, candidates, likely, here, following)):
+                ax.plot(*plane(drawn[k, :order]).T, color="black", lw=0.9, marker="o", ms=2.5)
+            for k, ax in enumerate(_panels(below, plane, len(_COLOURS))):
+                ax.scatter(*plane(candidates).T, s=3, lw=0, color=_CANDIDATES)
+                ax.plot(*plane(drawn[k]).T, color=_COLOURS[k], lw=0.9, marker="o", ms=2.5, mew=0)
+                ax.plot(*plane(drawn[k, :1]).T, ls="none", marker="o", ms=8, mfc="none", mec="black", mew=1.4)
+        above.suptitle(textwrap.fill(prior.formula(), 110))
+        _legend(fig, _CANDIDATE if width > 1 else "$R(z')$", "$P(z'|z)$, and below a trajectory", following=False)
+    return fig
+
+
+def draw_prediction(
     candidates: Float[np.ndarray, "K D"],
     probability: Float[np.ndarray, "A K"],
     *,
@@ -38,38 +123,72 @@ def draw_prior(
     count = min(len(z), len(_COLOURS))
     with style():
         if candidates.shape[1] == 1:
-            return _histograms(candidates[:, 0], probability[:count], z[:count, 0], following[:count, 0])
-        centre, axes_of, names = np.zeros(2), np.eye(2), ("$z_1$", "$z_2$")
-        if candidates.shape[1] > 2:
-            centre = candidates.mean(0)
-            axes_of, names = np.linalg.svd(candidates - centre, full_matrices=False)[2][:2].T, ("PC 1", "PC 2")
-        flat, here, there = ((points - centre) @ axes_of for points in (candidates, z, following))
+            fig = Figure(figsize=(7.0, 3.0), layout="constrained")
+            FigureCanvasAgg(fig)
+            _histograms(fig, candidates[:, 0], probability[:count], z[:count, 0], following[:count, 0])
+            _legend(fig, "$R(z')$", "$P(z'|z)$, a colour for each $z$")
+            return fig
+        plane = _Plane(candidates, None)
         fig = Figure(figsize=(0.4 + 2.9 * count, 3.3), layout="constrained")
         FigureCanvasAgg(fig)
-        panels = np.atleast_1d(np.asarray(fig.subplots(1, count, sharex=True, sharey=True)))
-        for k, ax in enumerate(panels):
-            share = probability[k] / probability[k].max()
-            likely = np.flatnonzero(share > _FAINTEST)
-            ax.scatter(*flat.T, s=3, lw=0, color=_CANDIDATES)
-            ax.scatter(*flat[likely].T, s=9, lw=0, color=_COLOURS[k], alpha=share[likely])
-            ax.plot(*here[k], ls="none", marker="o", ms=8, mfc="none", mec="black", mew=1.4)
-            ax.plot(*there[k], ls="none", marker="X", ms=8, mfc="white", mec="black", mew=1.0)
-            ax.set_xlabel(names[0])
-            ax.set_aspect("equal", adjustable="box")
-            ax.spines[["top", "right"]].set_visible(False)
-        panels[0].set_ylabel(names[1], rotation=0, labelpad=10, va="center")
-        _legend(fig, "$R(z')$: a candidate", "$P(z'|z)$: the more opaque, the likelier")
+        _likely(fig, plane, candidates, probability[:count], z[:count], following[:count])
+        _legend(fig, _CANDIDATE, "$P(z'|z)$: the more opaque, the likelier")
     return fig
 
 
+class _Plane:
+    """What is drawn of latents: two of them as they are, two that are named, or two principal components."""
+
+    def __init__(self, candidates: Float[np.ndarray, "K D"], dims: tuple[int, int] | None) -> None:
+        width = candidates.shape[1]
+        self.centre, self.axes, self.names = np.zeros(width), np.eye(width)[:, :2], ("$z_1$", "$z_2$")
+        if dims is not None:
+            self.axes, self.names = np.eye(width)[:, list(dims)], (f"$z_{dims[0] + 1}$", f"$z_{dims[1] + 1}$")
+        elif width > 2:
+            self.centre, self.names = candidates.mean(0), ("PC 1", "PC 2")
+            self.axes = np.linalg.svd(candidates - self.centre, full_matrices=False)[2][:2].T
+
+    def __call__(self, points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N 2"]:
+        return (points - self.centre) @ self.axes
+
+
+def _panels(fig: Figure | SubFigure, plane: _Plane, count: int) -> list[Axes]:
+    panels = list(np.atleast_1d(np.asarray(fig.subplots(1, count, sharex=True, sharey=True))))
+    for ax in panels:
+        ax.set_xlabel(plane.names[0])
+        ax.set_aspect("equal", adjustable="box")
+        ax.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(plane.names[1], rotation=0, labelpad=10, va="center")
+    return panels
+
+
+def _likely(
+    fig: Figure | SubFigure,
+    plane: _Plane,
+    candidates: Float[np.ndarray, "K D"],
+    probability: Float[np.ndarray, "A K"],
+    z: Float[np.ndarray, "A D"],
+    following: Float[np.ndarray, "A D"],
+) -> list[Axes]:
+    flat, here, there = (plane(points) for points in (candidates, z, following))
+    panels = _panels(fig, plane, len(z))
+    for k, ax in enumerate(panels):
+        share = probability[k] / probability[k].max()
+        likely = np.flatnonzero(share > _FAINTEST)
+        ax.scatter(*flat.T, s=3, lw=0, color=_CANDIDATES)
+        ax.scatter(*flat[likely].T, s=9, lw=0, color=_COLOURS[k], alpha=share[likely])
+        ax.plot(*here[k], ls="none", marker="o", ms=8, mfc="none", mec="black", mew=1.4)
+        ax.plot(*there[k], ls="none", marker="X", ms=8, mfc="white", mec="black", mew=1.0)
+    return panels
+
+
 def _histograms(
+    fig: Figure | SubFigure,
     candidates: Float[np.ndarray, " K"],
     probability: Float[np.ndarray, "A K"],
     z: Float[np.ndarray, " A"],
     following: Float[np.ndarray, " A"],
-) -> Figure:
-    fig = Figure(figsize=(7.0, 3.0), layout="constrained")
-    FigureCanvasAgg(fig)
+) -> None:
     ax = fig.add_subplot()
     edges = np.histogram_bin_edges(candidates, bins=_BINS).tolist()
     ax.hist(candidates, bins=edges, density=True, color=_CANDIDATES)
@@ -80,16 +199,14 @@ def _histograms(
     ax.set_xlabel("$z'$")
     ax.set_ylabel("density")
     ax.spines[["top", "right"]].set_visible(False)
-    _legend(fig, "$R(z')$", "$P(z'|z)$, a colour for each $z$")
-    return fig
 
 
-def _legend(fig: Figure, candidates: str, probability: str) -> None:
+def _legend(fig: Figure, candidates: str, probability: str, *, following: bool = True) -> None:
     mark = {"ls": "none", "mec": "black", "ms": 7}
     handles = [
         Line2D([], [], ls="none", marker="s", color=_CANDIDATES, label=candidates),
         Line2D([], [], ls="none", marker="s", color=_COLOURS[0], label=probability),
         Line2D([], [], marker="o", mfc="none", label="$z$", **mark),
         Line2D([], [], marker="X", mfc="white", label="what followed", **mark),
-    ]
+    ][: 4 if following else 3]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, labelcolor=MUTED, handletextpad=0.3)

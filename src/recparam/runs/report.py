@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from recparam.evaluation import LinearDecoder, r2
 from recparam.page import DASH, number, pairs_table, png_source, section, table, text, write_page
 from recparam.plots.latents import draw_latent_plane, draw_latent_series, draw_training
-from recparam.plots.prior import draw_prior
+from recparam.plots.prior import draw_prediction
 from recparam.plots.style import style
 
 _DPI = 160
@@ -51,7 +51,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class Ahead:
-    """P(z'|z) of a few latents, over the candidates of a model's bank; see `draw_prior`.
+    """P(z'|z) of a few latents, over the candidates of a model's bank; see `draw_prediction`.
 
     Args:
         candidates: z', shape (K, D).
@@ -189,7 +189,7 @@ def _prior(ahead: Ahead | None) -> str:
             "have channels, and so R(z′), of their own."
         )
         return section("The prior", f'<p class="note">{note}</p>')
-    figure = draw_prior(ahead.candidates, ahead.probability, z=ahead.z, following=ahead.following)
+    figure = draw_prediction(ahead.candidates, ahead.probability, z=ahead.z, following=ahead.following)
     width = ahead.z.shape[1]
     shown = f" Of {width} latents the first two principal components are drawn." if width > 2 else ""
     note = (
