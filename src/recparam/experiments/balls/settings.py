@@ -23,8 +23,8 @@ ARMS = (
     "untrained",
     "constant",
 )
-PAPER_ARMS = ("supervised", "gaussian", "linear", "recipe", "untrained", "constant")
-"""The arms of the paper and `recipe`, with the controls."""
+SHOWN_ARMS = ("supervised", "gaussian", "linear", "recipe", "steps", "untrained", "constant")
+"""The arms of the paper, `recipe` and the step length, with the controls."""
 RICHER_ARMS = ("steps", "velocity", "velocity-steps")
 """Priors richer than the paper's, trained from several starts of which the evidence chooses."""
 TRAINED_ARMS = ("supervised", "gaussian", "linear", "recipe", *RICHER_ARMS)
@@ -225,11 +225,11 @@ class Settings:
 
 _QUICK = {"size": 64, "diameter": 8.0, "frames": 900, "epochs": 30}
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {**_QUICK, "arms": (*PAPER_ARMS, "steps")},
+    "quick": {**_QUICK, "arms": SHOWN_ARMS},
     "priors": {**_QUICK, "arms": ("supervised", "recipe", *RICHER_ARMS, "untrained")},
-    "paper": {"size": PAPER_SIZE, "diameter": 32.0, "frames": 900, "epochs": 30, "arms": PAPER_ARMS},
+    "paper": {"size": PAPER_SIZE, "diameter": 32.0, "frames": 900, "epochs": 30, "arms": SHOWN_ARMS},
 }
-"""`quick`: the paper's arms and the step-length prior, small. `priors`: the richer priors. `paper`: at its size."""
+"""`quick`: small. `priors`: the richer priors, as small. `paper`: the paper's size."""
 
 
 def make_settings(
