@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -68,20 +68,25 @@ def step_of(path: str, batch: int, evaluation: bool) -> Callable[[Tensor], None]
     return look if evaluation else train
 
 
+def resident(name: str) -> float:
+    """Memory of this process in MB, now (VmRSS) or at most so far (VmHWM); the maximum of getrusage is its parent's."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[name].split()[0]) / 1024
+
+
 def measure(path: str, pixels: np.ndarray, repeats: int, evaluation: bool, out: multiprocessing.Queue) -> None:
     """Put the median CPU-seconds of a step and the growth of peak memory in MB into `out`."""
     torch.set_num_threads(1)
     frames = torch.from_numpy(pixels)
     step = step_of(path, len(frames), evaluation)
     step(frames[:2, :, :16, :16].contiguous())  # compile or load, and warm torch up
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS")
     seconds = []
     for _ in range(repeats):
         start = time.process_time()
         step(frames)
         seconds.append(time.process_time() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    out.put((statistics.median(seconds), peak / 1024))
+    out.put((statistics.median(seconds), resident("VmHWM") - before))
 
 
 def errors(frames: Tensor) -> str:
