@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import recparam as rp
 from recparam.data.balls import moving_balls
 from recparam.networks import MLP, CentreOfMassCNN, recalibrate_batch_norm
 from recparam.ops.centre_of_mass import fused_available
@@ -85,8 +86,30 @@ def test_fused_step_is_the_plain_step():
         torch.testing.assert_close(fused.get_parameter(name).grad, parameter.grad, rtol=2e-3, atol=2e-3)
     for name, buffer in plain.named_buffers():
         torch.testing.assert_close(fused.get_buffer(name), buffer, rtol=1e-4, atol=1e-6)
-    # In evaluation mode there is nothing to fuse, and both use the running statistics.
+    # In evaluation mode both use the running statistics.
     torch.testing.assert_close(fused.eval()(x), plain.eval()(x), rtol=0, atol=1e-3)
+
+
+@pytest.mark.skipif(not fused_available(), reason="no C compiler for the fused step")
+def test_training_curves_of_both_paths_agree_over_an_epoch():
+    video = torch.as_tensor(moving_balls(129, size=24, diameter=4.0, background="clutter", seed=0).frames)
+    torch.manual_seed(0)
+    start, batches = CentreOfMassCNN(fused=False), torch.randperm(128).split(16)
+    bounds = []
+    for fused in (False, True):
+        encoder = copy.deepcopy(start)
+        encoder.fused = fused
+        model = rp.RPM(rp.Deterministic(encoder), rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.0)))
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+        bounds.append([])
+        for rows in batches:
+            optimiser.zero_grad()
+            bound = model.elbo(video[rows], video[rows + 1])
+            (-bound.value).backward()
+            optimiser.step()
+            bounds[-1].append(float(bound))
+    assert bounds[0] == pytest.approx(bounds[1], abs=1e-4)
+    assert bounds[0][-1] > bounds[0][0] + 0.05  # something was learned
 
 
 @pytest.mark.skipif(not fused_available(), reason="no C compiler for the fused step")
