@@ -1,9 +1,10 @@
 """Time of one InfoNCE step, forward and backward, of composed couplings against the Gaussian one.
 
-    python benchmarks/couplings.py [--whole-step]
+    python benchmarks/couplings.py [--whole-step 64 128 256]
 
 One thread. Contender and Gaussian run in turn, and the ratio is the median of their ratios. `--whole-step` times a
-training step of the moving-balls experiment instead, whose encoder reads frames of 256 by 256 pixels.
+training step of the moving-balls experiment instead, 30 pairs of frames of these widths: of the joint bound, and of
+independent groups as the experiment climbs it.
 """
 
 import argparse
@@ -51,13 +52,16 @@ def kernel_step(coupling: Coupling, rows: int) -> Callable[[], Tensor]:
     return lambda: -pairwise_infonce(coupling.score(), z, z_prime).mean()
 
 
-def whole_step(coupling: Coupling, rows: int) -> Callable[[], Tensor]:
+def whole_step(coupling: Coupling, size: int, *, by_group: bool = False) -> Callable[[], Tensor]:
     """The loss of a batch of frames through the experiment's encoder."""
     torch.manual_seed(0)
     net = rp.CentreOfMassCNN(3, DIM // 2)
-    frames = [torch.rand(rows, 3, 256, 256) for _ in range(2)]
-    model = rp.RPM(rp.Deterministic(net), rp.InfoNCEPrior(coupling)).train()
-    return lambda: -model.elbo(*frames).value
+    frames = torch.randint(256, (60, 3, size, size), dtype=torch.uint8)
+    prior = rp.InfoNCEPrior(coupling)
+    if by_group:
+        return lambda: -rp.elbo_of_groups(prior, *net(frames).chunk(2)).value
+    model = rp.RPM(rp.Deterministic(net), prior).train()
+    return lambda: -model.elbo(*frames.chunk(2)).value
 
 
 def seconds(loss: Callable[[], Tensor]) -> float:
@@ -78,21 +82,28 @@ def ratio(contender: Callable[[], Tensor], reference: Callable[[], Tensor], repe
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--whole-step", action="store_true", help="time a step of the moving-balls experiment")
+    parser.add_argument("--whole-step", type=int, nargs="+", metavar="WIDTH", help="time steps of the moving balls")
     parser.add_argument("--repeats", type=int, default=None)
     parser.add_argument("--out", type=Path, default=None, help="folder for couplings.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    make = whole_step if arguments.whole_step else kernel_step
-    names = ["Groups(StepLength)"] if arguments.whole_step else list(CONTENDERS)
-    sizes = (60,) if arguments.whole_step else (60, 128, 900)
-    repeats = arguments.repeats or (7 if arguments.whole_step else 41)
+    repeats = arguments.repeats or (21 if arguments.whole_step else 41)
     found: list[dict[str, object]] = []
-    for name in names:
-        for rows in sizes:
-            mine, gaussian, times = ratio(make(CONTENDERS[name](), rows), make(rp.GaussianRBF(1.0), rows), repeats)
-            found.append({"coupling": name, "rows": rows, "seconds": mine, "gaussian": gaussian, "ratio": times})
-            print(f"{name:60} {rows:4} rows {1e3 * mine:9.2f} ms {1e3 * gaussian:9.2f} ms {times:6.2f}", flush=True)
+
+    def report(name: str, where: str, contender: Callable[[], Tensor], gaussian: Callable[[], Tensor]) -> None:
+        mine, of_gaussian, times = ratio(contender, gaussian, repeats)
+        found.append({"coupling": name, "of": where, "seconds": mine, "gaussian": of_gaussian, "ratio": times})
+        print(f"{name:60} {where:>9} {1e3 * mine:9.2f} ms {1e3 * of_gaussian:9.2f} ms {times:6.2f}", flush=True)
+
+    if arguments.whole_step:
+        for size in arguments.whole_step:
+            for name, by_group in (("Groups(StepLength)", False), ("Groups(StepLength), elbo_of_groups", True)):
+                contender = whole_step(CONTENDERS["Groups(StepLength)"](), size, by_group=by_group)
+                report(name, f"{size} px", contender, whole_step(rp.GaussianRBF(1.0), size))
+    else:
+        for name, make in CONTENDERS.items():
+            for rows in (60, 128, 900):
+                report(name, f"{rows} rows", kernel_step(make(), rows), kernel_step(rp.GaussianRBF(1.0), rows))
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "couplings.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
