@@ -4,7 +4,12 @@ import copy
 
 import pytest
 import torch
+import torch.nn.utils.prune
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
+import recparam.networks.centre_of_mass as network
 from recparam.networks import CentreOfMassCNN
 from recparam.ops import centre_of_mass as module
 from recparam.ops.centre_of_mass import (
@@ -129,9 +134,12 @@ def test_evaluation_equals_plain_layers_in_float64(batch, height, width, floatin
     assert not found.requires_grad
     for norm, before in zip((net.norm1, net.norm2), kept, strict=True):
         assert torch.equal(norm.running_mean, before)
-    statistics = {"mean1": kept[0], "var1": net.norm1.running_var, "mean2": kept[1], "var2": net.norm2.running_var}
+    statistics = (kept[0], net.norm1.running_var, kept[1], net.norm2.running_var)
+    of_reference = conv_centre_of_mass_reference(frames, *parameters, statistics=statistics)
+    torch.testing.assert_close(of_reference[0].double(), exact, rtol=1e-4, atol=1e-4)
+    assert of_reference[1:] == statistics
     with pytest.raises(ValueError, match=r"var1 of shape \(6,\); got \(3,\)"):
-        module._check(frames, tuple(parameters), statistics | {"var1": torch.ones(3)})
+        module._check(frames, tuple(parameters), (kept[0], torch.ones(3), *statistics[2:]))
 
 
 @needs_compiler
@@ -146,6 +154,109 @@ def test_tracing_and_norms_without_statistics_take_the_plain_layers():
             norm.running_mean = norm.running_var = None
         of_batch = net(frames)
     torch.testing.assert_close(of_batch, net.train()(frames), rtol=0, atol=1e-3)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The shapes of the frames that the fused step was given."""
+    seen = []
+
+    def noted(frames, *rest, **named):
+        seen.append(tuple(frames.shape))
+        return conv_centre_of_mass(frames, *rest, **named)
+
+    monkeypatch.setattr(network, "conv_centre_of_mass", noted)
+    return seen
+
+
+def hooked(net):
+    net.norm2.register_forward_hook(lambda layer, inputs, output: output + 3)
+
+
+def pre_hooked(net):
+    net.conv1.register_forward_pre_hook(lambda layer, inputs: (inputs[0] * 2,))
+
+
+def strided(net):
+    net.conv1 = torch.nn.Conv2d(3, 6, 3, padding=1, stride=2)
+
+
+def reflecting(net):
+    net.conv2 = torch.nn.Conv2d(6, 3, 3, padding=1, padding_mode="reflect")
+
+
+def wide(net):
+    net.conv1 = torch.nn.Conv2d(3, 6, 5, padding=2)
+
+
+def plain_norm(net):
+    net.norm1 = torch.nn.BatchNorm2d(6, affine=False)
+
+
+def without_bias(net):
+    net.conv2.bias = None
+
+
+def instances(net):
+    net.norm1 = torch.nn.InstanceNorm2d(6, affine=True, track_running_stats=True)
+
+
+def pruned(net):
+    torch.nn.utils.prune.random_unstructured(net.conv1, "weight", 0.5)
+    net.conv1.weight_orig.data.mul_(2)  # the layer computes its weight when it is called
+
+
+@needs_compiler
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "change", [hooked, pre_hooked, strided, reflecting, wide, plain_norm, without_bias, instances, pruned]
+)
+def test_other_layers_and_hooks_are_called(change, training, calls):
+    torch.manual_seed(0)
+    net, frames = CentreOfMassCNN(), torch.rand(3, 3, 12, 12)
+    net(frames)
+    change(net)
+    net.train(training)
+    calls.clear()
+    with torch.no_grad():
+        found = net(frames)
+        net.fused = False
+        torch.testing.assert_close(found, net(frames), rtol=0, atol=0)
+    assert not calls
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")  # torch's own, of its forward mode
+def test_who_needs_to_see_the_operations_gets_the_plain_layers(calls):
+    frames, tangent = torch.rand(4, 3, 12, 12), torch.rand(4, 3, 12, 12)
+    net = CentreOfMassCNN().eval().requires_grad_(False)
+    plain = copy.deepcopy(net)
+    plain.fused = False
+    net(frames)
+    assert calls == [(4, 3, 12, 12)]
+    calls.clear()
+    each = torch.vmap(lambda frame: net(frame[None])[0])(frames)
+    torch.testing.assert_close(each, plain(frames), rtol=0, atol=1e-4)
+    found, expected = (torch.func.jvp(model, (frames,), (tangent,)) for model in (net, plain))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    with forward_ad.dual_level():
+        dual = [forward_ad.unpack_dual(model(forward_ad.make_dual(frames, tangent))).tangent for model in (net, plain)]
+    assert dual[0] is not None
+    torch.testing.assert_close(dual[0], dual[1], rtol=0, atol=0)
+    with torch.no_grad():
+        graph = make_fx(net)(frames)
+    torch.testing.assert_close(graph(1 - frames), plain(1 - frames), rtol=0, atol=1e-4)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        for training in (True, False):
+            assert CentreOfMassCNN().train(training)(torch.rand(2, 3, 8, 8)).shape == (2, 6)
+    weight = torch.nn.Parameter(net.conv1.weight.clone())
+    del net.conv1.weight
+    net.conv1.weight = weight * 1  # of a network that makes weights
+    assert net(frames).requires_grad and not calls
+    net.conv1.weight = weight.detach()
+    net.norm1.running_mean = net.norm1.running_mean.double()
+    with pytest.raises(RuntimeError, match="(?i)mixed|expect|same|type"):  # torch's own words, as of the layers
+        net(frames)
 
 
 @needs_compiler

@@ -7,9 +7,11 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from recparam.networks.sizes import check_counts
-from recparam.ops.centre_of_mass import conv_centre_of_mass, conv_centre_of_mass_in_evaluation, fused_available
+from recparam.ops.centre_of_mass import Statistics, conv_centre_of_mass, fused_available
+from recparam.ops.compile import readable
 
 
 class CentreOfMassCNN(nn.Module):
@@ -26,8 +28,9 @@ class CentreOfMassCNN(nn.Module):
         maps: number of feature maps, hence of places.
         hidden: number of maps after the first convolution.
         fused: one fused step in place of the plain PyTorch one on a CPU. None takes it where it applies (it is
-            built, float32 parameters, frames that need no gradient, no torch.compile; in training mode, or in
-            evaluation mode under `torch.no_grad()`); True insists on it in training mode; False never takes it.
+            built, float32 parameters, layers as they were made and without hooks, frames that need no gradient, no
+            torch.compile, tracing or torch.func; in training mode, or in evaluation mode under `torch.no_grad()`);
+            True insists on it in training mode; False never takes it.
 
     Attributes:
         latent_dim: width of the output, ``2 * maps``.
@@ -109,61 +112,61 @@ class CentreOfMassCNN(nn.Module):
         return self.norm2(self.conv2(self.norm1(self.conv1(frames)).relu_())).sigmoid_()
 
     def _takes_fused(self, frames: Tensor) -> bool:
-        norms = self.norm1, self.norm2
-        training = all(norm.training for norm in norms)
-        parameters = list(self.parameters())
-        evaluation = (
-            all(not norm.training and norm.running_mean is not None for norm in norms)
-            and not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters))
-        )
+        training = self.norm1.training and self.norm2.training
+        evaluation = not self.norm1.training and not self.norm2.training
         if self.fused is False or not (training or evaluation):
             return False
+        tensors = [*self._parameters_in_order(), *(self._running_statistics() if evaluation else ())]
+        if evaluation and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+            return False
         applies = (
-            not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+            all(_is_made(layer) for layer in (self.conv1, self.norm1, self.conv2, self.norm2))
+            and not _has_any_global_hook()
             and not torch.is_autocast_enabled("cpu")
             and not frames.requires_grad
-            and frames.device.type == "cpu"
             and frames.dtype in (torch.uint8, torch.float32)
-            and all(p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters)
+            and all(t is not None and t.dtype == torch.float32 for t in tensors)
+            and readable(frames, *(t for t in tensors if t is not None))
             and fused_available()
         )
         if self.fused and training and not applies:
             raise RuntimeError(
                 "fused=True, but the fused step does not apply: it needs its compiled kernel, a CPU, float32 "
-                "parameters, uint8 or float32 frames that need no gradient, and neither autocast nor "
-                "torch.compile. Use fused=None to fall back to plain PyTorch."
+                "parameters, layers as they were made and without hooks, uint8 or float32 frames that need no "
+                "gradient, and neither autocast nor torch.compile. Use fused=None to fall back to plain PyTorch."
             )
         return applies
 
+    def _parameters_in_order(self) -> list[Tensor | None]:
+        layers = (self.conv1, self.norm1, self.conv2, self.norm2)
+        return [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+
+    def _running_statistics(self) -> list[Tensor | None]:
+        return [tensor for norm in (self.norm1, self.norm2) for tensor in (norm.running_mean, norm.running_var)]
+
     def _fused_forward(self, frames: Tensor) -> Tensor:
         one, two = self.norm1, self.norm2
-        inputs = (
-            frames.contiguous(),
-            self.conv1.weight,
-            cast(Tensor, self.conv1.bias),
-            one.weight,
-            one.bias,
-            self.conv2.weight,
-            cast(Tensor, self.conv2.bias),
-            two.weight,
-            two.bias,
+        statistics = None if one.training else cast(Statistics, tuple(self._running_statistics()))
+        parameters = cast(list[Tensor], self._parameters_in_order())
+        centres, mean1, variance1, mean2, variance2 = conv_centre_of_mass(
+            frames.contiguous(), *parameters, statistics=statistics, eps1=one.eps, eps2=two.eps
         )
-        if not one.training:
-            return conv_centre_of_mass_in_evaluation(
-                *inputs,
-                mean1=cast(Tensor, one.running_mean),
-                var1=cast(Tensor, one.running_var),
-                mean2=cast(Tensor, two.running_mean),
-                var2=cast(Tensor, two.running_var),
-                eps1=one.eps,
-                eps2=two.eps,
-            )
-        centres, mean1, variance1, mean2, variance2 = conv_centre_of_mass(*inputs, eps1=one.eps, eps2=two.eps)
+        if statistics is not None:
+            return centres
         count = frames.shape[0] * frames.shape[2] * frames.shape[3]
         _track(one, mean1, variance1, count)
         _track(two, mean2, variance2, count)
         return centres
+
+
+def _is_made(layer: nn.Module) -> bool:
+    """Whether a layer is what `CentreOfMassCNN` made, and calls no hook."""
+    if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        return False
+    if type(layer) is nn.Conv2d:
+        shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
+        return shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
+    return type(layer) is nn.BatchNorm2d
 
 
 def _centres_of_mass(m: Float[Tensor, "batch maps height width"]) -> Float[Tensor, "batch places"]:

@@ -19,14 +19,18 @@ from recparam.ops import compile
 
 __all__ = [
     "conv_centre_of_mass",
-    "conv_centre_of_mass_in_evaluation",
     "conv_centre_of_mass_reference",
     "fused_available",
     "why_unavailable",
 ]
 
 Frames = Float[Tensor, "batch channels height width"] | UInt8[Tensor, "batch channels height width"]
+Statistics = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Mean and biased variance of the first convolution's output, (hidden,) each, and of the second's, (maps,) each."""
 Result = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+_PARAMETERS = ("weight1", "bias1", "gamma1", "beta1", "weight2", "bias2", "gamma2", "beta2")
+_STATISTICS = ("mean1", "var1", "mean2", "var2")
 
 
 def conv_centre_of_mass_reference(
@@ -40,6 +44,7 @@ def conv_centre_of_mass_reference(
     gamma2: Float[Tensor, " maps"],
     beta2: Float[Tensor, " maps"],
     *,
+    statistics: Statistics | None = None,
     eps1: float = 1e-5,
     eps2: float = 1e-5,
 ) -> Result:
@@ -48,15 +53,19 @@ def conv_centre_of_mass_reference(
     Args and Returns: see `conv_centre_of_mass`; frames may have any floating dtype here.
     """
     x = frames.to(weight1.dtype) / 255 if frames.dtype == torch.uint8 else frames
+    mean1, var1, mean2, var2 = statistics or (None, None, None, None)
+    own = statistics is None
     z1 = torch.nn.functional.conv2d(x, weight1, bias1, padding=1)
-    y1 = torch.nn.functional.batch_norm(z1, None, None, gamma1, beta1, training=True, eps=eps1)
+    y1 = torch.nn.functional.batch_norm(z1, mean1, var1, gamma1, beta1, training=own, eps=eps1)
     z2 = torch.nn.functional.conv2d(y1.relu(), weight2, bias2, padding=1)
-    y2 = torch.nn.functional.batch_norm(z2, None, None, gamma2, beta2, training=True, eps=eps2)
+    y2 = torch.nn.functional.batch_norm(z2, mean2, var2, gamma2, beta2, training=own, eps=eps2)
     m = y2.sigmoid()
     mass = m.sum((2, 3))
     column = torch.arange(m.shape[3], dtype=m.dtype, device=m.device)
     row = torch.arange(m.shape[2], dtype=m.dtype, device=m.device)
     centres = torch.stack([(m.sum(2) * column).sum(2) / mass, (m.sum(3) * row).sum(2) / mass], 2).flatten(1)
+    if statistics is not None:
+        return centres, *statistics
     with torch.no_grad():
         var1, mean1 = torch.var_mean(z1, (0, 2, 3), correction=0)
         var2, mean2 = torch.var_mean(z2, (0, 2, 3), correction=0)
@@ -74,6 +83,7 @@ def conv_centre_of_mass(
     gamma2: Float[Tensor, " maps"],
     beta2: Float[Tensor, " maps"],
     *,
+    statistics: Statistics | None = None,
     eps1: float = 1e-5,
     eps2: float = 1e-5,
 ) -> Result:
@@ -85,7 +95,8 @@ def conv_centre_of_mass(
 
     Both convolutions pad by one zero. Differentiable once, in the eight parameters; the convolutions' biases
     get zeros, since batch norm removes them. At most `torch.get_num_threads()` threads run, and their number
-    does not change the result. The first call compiles the C source, which takes seconds; later ones load it.
+    does not change the result. The first call compiles the C source, which takes seconds; later ones load it. For given
+    statistics, those of running averages say, there are no gradients.
 
     Args:
         frames: images, (batch, channels, height, width), contiguous, float32, or uint8 (value / 255).
@@ -97,75 +108,30 @@ def conv_centre_of_mass(
         bias2: second biases, (maps,).
         gamma2: second batch norm's scales, (maps,).
         beta2: second batch norm's offsets, (maps,).
+        statistics: mean and variance for each batch norm, biases included, float32; None takes the batch's.
         eps1: added to the first batch norm's variance.
         eps2: added to the second batch norm's variance.
 
     Returns:
         Centres (batch, 2 maps) in pixels, in the order x_1, y_1, x_2, y_2, ..., with x in 0..width - 1 and
-        y in 0..height - 1; then each convolution's batch mean and biased variance, detached: mean1, var1
-        (hidden,), mean2, var2 (maps,).
+        y in 0..height - 1; then the statistics used, the batch's detached: mean1, var1 (hidden,), mean2, var2
+        (maps,).
 
     Raises:
         ValueError: for a shape, dtype, device or layout the C code does not take.
         RuntimeError: if no C compiler works here; `why_unavailable` says why.
     """
     parameters = (weight1, bias1, gamma1, beta1, weight2, bias2, gamma2, beta2)
-    _check(frames, parameters)
-    return _ConvCentreOfMass.apply(frames, *parameters, eps1, eps2)
-
-
-@torch.no_grad()
-def conv_centre_of_mass_in_evaluation(
-    frames: Frames,
-    weight1: Float[Tensor, "hidden channels 3 3"],
-    bias1: Float[Tensor, " hidden"],
-    gamma1: Float[Tensor, " hidden"],
-    beta1: Float[Tensor, " hidden"],
-    weight2: Float[Tensor, "maps hidden 3 3"],
-    bias2: Float[Tensor, " maps"],
-    gamma2: Float[Tensor, " maps"],
-    beta2: Float[Tensor, " maps"],
-    *,
-    mean1: Float[Tensor, " hidden"],
-    var1: Float[Tensor, " hidden"],
-    mean2: Float[Tensor, " maps"],
-    var2: Float[Tensor, " maps"],
-    eps1: float = 1e-5,
-    eps2: float = 1e-5,
-) -> Float[Tensor, "batch places"]:
-    """Centres of mass as of `conv_centre_of_mass`, but for given statistics, and without gradients.
-
-    Args:
-        frames: images, (batch, channels, height, width), contiguous, float32, or uint8 (value / 255).
-        weight1: first kernels, and so on to beta2: see `conv_centre_of_mass`.
-        bias1: first biases.
-        gamma1: first batch norm's scales.
-        beta1: first batch norm's offsets.
-        weight2: second kernels.
-        bias2: second biases.
-        gamma2: second batch norm's scales.
-        beta2: second batch norm's offsets.
-        mean1: mean of the first convolution's output, bias included, (hidden,).
-        var1: its variance.
-        mean2: mean of the second convolution's output, bias included, (maps,).
-        var2: its variance.
-        eps1: added to var1.
-        eps2: added to var2.
-
-    Returns:
-        Centres (batch, 2 maps) in pixels, in the order x_1, y_1, x_2, y_2, ...
-
-    Raises:
-        ValueError: for a shape, dtype, device or layout the C code does not take.
-        RuntimeError: if no C compiler works here; `why_unavailable` says why.
-    """
-    parameters = (weight1, bias1, gamma1, beta1, weight2, bias2, gamma2, beta2)
-    _check(frames, parameters, {"mean1": mean1, "var1": var1, "mean2": mean2, "var2": var2})
-    size = _size(frames, weight2)
-    scale1 = gamma1 * (var1.double() + eps1).rsqrt()
-    planes, _, _, _ = _planes(frames, size, weight1, scale1, beta1 - scale1 * (mean1.double() - bias1), weight2)
-    affine = _affine(mean2.double() - bias2, var2.double() + eps2, gamma2, beta2)
-    return _centres(_sums(len(frames), size, planes, affine), size)
+    _check(frames, parameters, statistics)
+    if statistics is None:
+        return _ConvCentreOfMass.apply(frames, *parameters, eps1, eps2)
+    mean1, var1, mean2, var2 = statistics
+    with torch.no_grad():
+        size = _size(frames, weight2)
+        scale1 = gamma1 * (var1.double() + eps1).rsqrt()
+        planes = _planes(frames, size, weight1, scale1, beta1 - scale1 * (mean1.double() - bias1), weight2)[0]
+        affine = _affine(mean2.double() - bias2, var2.double() + eps2, gamma2, beta2)
+        return _centres(_sums(len(frames), size, planes, affine), size), *statistics
 
 
 def fused_available() -> bool:
@@ -178,9 +144,7 @@ def why_unavailable() -> str:
     return _build()[1]
 
 
-def _check(
-    frames: Tensor, parameters: tuple[Tensor, ...], statistics: dict[str, Tensor] | None = None
-) -> None:
+def _check(frames: Tensor, parameters: tuple[Tensor, ...], statistics: Statistics | None = None) -> None:
     if frames.ndim != 4 or 0 in frames.shape:
         raise ValueError(
             f"Expected frames (batch, channels, height, width), none of them zero; got {tuple(frames.shape)}. "
@@ -197,18 +161,18 @@ def _check(
         )
     if statistics is None and frames.shape[0] * frames.shape[2] * frames.shape[3] < 2:
         raise ValueError("Expected frames of more than 1 pixel in all, as batch norm does; got 1. Add frames.")
-    weight1, weight2 = parameters[0], parameters[4]
-    hidden, maps = weight1.shape[0], weight2.shape[0]
-    expected = ((hidden, frames.shape[1], 3, 3), *[(hidden,)] * 3, (maps, hidden, 3, 3), *[(maps,)] * 3)
-    names = ("weight1", "bias1", "gamma1", "beta1", "weight2", "bias2", "gamma2", "beta2", *(statistics or ()))
+    named: dict[str, Tensor] = dict(zip(_PARAMETERS, parameters, strict=True))
     if statistics is not None:
-        parameters, expected = (*parameters, *statistics.values()), (*expected, *[(hidden,)] * 2, *[(maps,)] * 2)
-    for name, tensor, shape in zip(names, parameters, expected, strict=True):
+        named.update(zip(_STATISTICS, statistics, strict=True))
+    hidden, maps = len(named["weight1"]), len(named["weight2"])
+    kernels = {"weight1": (hidden, frames.shape[1], 3, 3), "weight2": (maps, hidden, 3, 3)}
+    for name, tensor in named.items():
+        shape = kernels.get(name, (hidden if name.endswith("1") else maps,))
         if tuple(tensor.shape) != shape:
             raise ValueError(f"Expected {name} of shape {shape}; got {tuple(tensor.shape)}.")
         if tensor.dtype != torch.float32:
             raise ValueError(f"Expected {name} of dtype float32; got {tensor.dtype}. Use {name}.float().")
-    for name, tensor in zip(("frames", *names), (frames, *parameters), strict=True):
+    for name, tensor in {"frames": frames, **named}.items():
         if tensor.device.type != "cpu":
             raise ValueError(f"Expected {name} on the CPU; got {tensor.device}. Use {name}.cpu().")
     if _library() is None:

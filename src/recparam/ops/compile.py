@@ -12,7 +12,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd.forward_ad import unpack_dual
+from torch.nn import Parameter
+from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 _FOLDER = Path(__file__).parent
 _FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
@@ -55,6 +60,21 @@ def call(library: ctypes.CDLL, name: str, *arguments: Tensor | int | None) -> No
     ]
     if getattr(library, name)(*converted):
         raise MemoryError(f"{name} could not allocate its buffers")
+
+
+def readable(*tensors: Tensor) -> bool:
+    """Say whether C may read tensors, since they have memory on the CPU and nobody needs to see the operations on it.
+
+    It may not where they are traced, compiled, faked, batched, or have forward-mode tangents.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        and _get_current_dispatch_mode() is None
+        and not peek_interpreter_stack()
+        and all(type(each) in (Tensor, Parameter) and each.device.type == "cpu" for each in tensors)
+        and all(unpack_dual(each).tangent is None for each in tensors)
+    )
 
 
 def _compiled(command: list[str], source: str, headers: tuple[str, ...]) -> Path:
