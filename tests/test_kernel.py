@@ -458,7 +458,6 @@ ALLOWED = {
     ("dynamics.py", "_log_weights"): "the weights of a mixture",
     ("prediction.py", "grid_probabilities"): "over a grid that the caller asks for whole",
     ("sampling.py", "_of_density"): "a density on a base as on a grid, all pairs",
-    ("prior.py", "draw_prior"): "over a base, for the three latents that are drawn",
 }
 
 

@@ -69,6 +69,8 @@ def test_the_same_generator_gives_the_same_trajectories() -> None:
         (rp.InfoNCEPrior(rp.Bilinear(3)), PLANE, 3, "3"),
         (rp.InfoNCEPrior(rp.After(rp.ConstantVelocity(), rp.GaussianRBF(1.0))), PLANE, 2, "more than 2 latents"),
         (rp.OptimalPrior(), PLANE, 3, "OptimalPrior"),
+        (rp.InfoNCEPrior(rp.JointCritic(2)), PLANE.double(), 3, "base of dtype torch.float32"),
+        (rp.JointGaussianPrior(2), PLANE + 1e20, 3, "within reach of JointGaussianPrior"),
         (rp.JointCategoricalPrior(2, 2), PLANE, 3, "one-hot|widths"),
         (rp.JointCategoricalPrior(3, 3, 3), torch.eye(3), 3, "widths"),
     ],
@@ -100,6 +102,13 @@ def test_picture_of_a_prior(prior: Any, base: torch.Tensor, dims: Any, axes: int
         assert figure.axes[3].get_xlabel() == f"$z_{(dims or (0, 1))[0] + 1}$"
     else:
         assert figure.axes[0].get_xlabel() == "PC 1"
+
+
+def test_what_has_no_picture_is_refused() -> None:
+    prior = rp.InfoNCEPrior(rp.GaussianRBF(1.0))
+    for base in (torch.randn(1, 5), torch.zeros(3, 0)):
+        with pytest.raises(ValueError, match="base"):
+            rp.draw_prior(prior, base)
 
 
 @pytest.mark.parametrize("dims", [(0, 0), (0, 2), (-1, 0)])

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recparam.couplings.chains import chain_steps
-from recparam.ops.checks import check_count, check_finite, check_matrix
+from recparam.ops.checks import check_count, check_finite, check_matrix, explain_dtype
 from recparam.prediction import Prediction
 from recparam.priors import InfoNCEPrior, ParametricPrior, Prior
 
@@ -26,7 +26,8 @@ def trajectories(
         z_1 ~ R(z),   z_{t+1} ~ R(z_{t+1}) f(z_{t-p+1}, ..., z_t, z_{t+1}) / Z
 
     A step with fewer than p latents before it is drawn as `InfoNCEPrior` scores it: from the factors that read so
-    few, else from `first`, and else from R. A prior with a density of its own is drawn on the base as on a grid.
+    few, else from `first`, and else from R. A prior with a density of its own is drawn on the base as on an even grid,
+    z_1 from its marginal there; the densities of all M^2 pairs are held.
 
     See also: Eq. 21
 
@@ -41,8 +42,9 @@ def trajectories(
         Shape (num, T, D).
 
     Raises:
-        ValueError: A prior without conditionals, a base of another width or without its lengthscale set, or counts
-            below one (two for steps).
+        ValueError: A prior without conditionals or without its lengthscale set, a base of another width or dtype or
+            out of the prior's reach, or counts below one (two for steps; more than the prior's order, where no step
+            before has a coupling).
         NonFiniteError: The base holds NaN or infinity.
 
     Example:
@@ -58,6 +60,8 @@ def trajectories(
     check_count("num", num)
     check_matrix("base", base)
     check_finite("base", base)
+    if not base.is_floating_point():
+        raise ValueError(f"Expected base as floating-point latents; got {base.dtype}. Use base.float().")
     if isinstance(prior, InfoNCEPrior):
         return _of_chain(prior, base, steps, num, generator)
     if isinstance(prior, ParametricPrior):
@@ -83,7 +87,11 @@ def _of_chain(
             path.append(base[place])
             continue
         ahead = Prediction(step.coupling.score(), step.context(path), base)
-        path.append(ahead.sample(generator=generator).latents[:, 0])
+        try:
+            path.append(ahead.sample(generator=generator).latents[:, 0])
+        except RuntimeError as error:
+            explain_dtype(error, "base", base, step.coupling)
+            raise
     return torch.stack(path, 1)
 
 
@@ -91,8 +99,13 @@ def _of_density(
     prior: ParametricPrior, base: Tensor, steps: int, num: int, generator: torch.Generator | None
 ) -> Tensor:
     table = prior.log_conditional(base, base, base.new_zeros(len(base))).double()
-    probability = table.logsumexp(1).softmax(0)
-    place = torch.multinomial(probability, num, replacement=True, generator=generator)
+    marginal = table.logsumexp(1)
+    if not bool(marginal.logsumexp(0).isfinite()):
+        raise ValueError(
+            f"Expected a base within reach of {type(prior).__name__}; got one whose pairs have no finite density. "
+            f"Move the base, or rescale it."
+        )
+    place = torch.multinomial(marginal.softmax(0), num, replacement=True, generator=generator)
     path = [place]
     for _ in range(steps - 1):
         place = torch.multinomial(table[place].softmax(1), 1, generator=generator)[:, 0]

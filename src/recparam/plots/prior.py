@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from recparam.ops.checks import check_count, check_matrix
 from recparam.plots.style import MUTED, style
+from recparam.prediction import grid_probabilities
 from recparam.priors import InfoNCEPrior, Prior
 from recparam.sampling import trajectories
 
@@ -64,13 +65,15 @@ def draw_prior(
     check_count("steps", steps, least=order + 1)
     check_matrix("base", base)
     width = base.shape[1]
-    if dims is not None and (len(set(dims)) != 2 or not all(0 <= dim < width for dim in dims)):
+    if len(base) < 2 or not width:
+        raise ValueError(f"Expected base of at least two rows of at least one latent; got {tuple(base.shape)}.")
+    if dims is not None and (len(dims) != 2 or dims[0] == dims[1] or not all(0 <= dim < width for dim in dims)):
         raise ValueError(f"Expected dims as two different latents of 0 to {width - 1}; got {dims}.")
     generator = torch.Generator(base.device).manual_seed(seed)
     paths = trajectories(prior, base, steps, num=len(_COLOURS), generator=generator)
     context = paths[:, :order].flatten(1)
     with torch.no_grad():
-        probability = prior.log_conditional(context, base, base.new_zeros(len(base))).softmax(1)
+        probability = grid_probabilities(prior, context, base, base="uniform")
     numbers = [np.asarray(part.detach().cpu().double()) for part in (base, probability, paths)]
     candidates, likely, drawn = numbers
     with style():
