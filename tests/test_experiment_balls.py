@@ -174,6 +174,15 @@ def test_whole_frames_that_diverge_are_tried_with_a_lower_rate(
     assert len(failed) == 1 and rates == [1, 4, 16]
 
 
+def test_evidence_that_is_nan_is_never_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(TINY, epochs=1, arms=("steps",), starts=3)
+    values = iter([float("nan"), -1.0, float("nan")])
+    exact = training.evidence_of_groups
+    monkeypatch.setattr(training, "evidence_of_groups", lambda prior, z: (next(values), exact(prior, z)[1]))
+    results, _, failed = run(settings, tmp_path / "out")
+    assert not failed and results["runs"][0]["start"] == 1
+
+
 def test_the_constant_is_the_mean_of_the_training_centres(whole: tuple[Path, dict[str, Any], str]) -> None:
     out, _, _ = whole
     videos = arms.make_videos(TINY, Run("black", 0, "constant"))

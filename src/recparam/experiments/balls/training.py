@@ -2,6 +2,7 @@
 best of those that saw shrunk frames goes on with whole ones.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
@@ -150,7 +151,9 @@ def on_whole_frames(
 
 
 def _worth(start: Start) -> float:
-    return 0.0 if start.evidence is None else start.evidence
+    """Its evidence; least where that is NaN, as it is of latents that do not vary."""
+    value = 0.0 if start.evidence is None else start.evidence
+    return -math.inf if math.isnan(value) else value
 
 
 def _trained(
