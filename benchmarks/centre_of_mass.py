@@ -3,8 +3,7 @@
 Run: python benchmarks/centre_of_mass.py --sizes 64 128 256 --frames noise black clutter
 A step is forward and backward in training mode, or with --evaluation the network in evaluation mode. Errors are
 relative, in the norm, to eager PyTorch in float64 on the first frames (--exact), of the places and of the worst
-gradient. --curves trains an epoch on either path and in float64
-in place of that.
+gradient. --curves trains an epoch on either path and in float64 in place of that.
 """
 
 from __future__ import annotations
