@@ -1,4 +1,7 @@
-"""The kernel in Triton on a GPU: its tests, then time and memory of forward + backward against the matrix product.
+"""The kernel in Triton on a GPU: its tests, then time and memory of forward + backward against other ways.
+
+These are blocks in plain torch and `torch.nn.functional.cross_entropy(z @ bank.T, arange(N))`, which holds the matrix;
+the rate is set beside that of a matrix product.
 
 Operations are counted as 6 N^2 D (each score formed once, both gradients); the kernel itself does 8 N^2 D.
 
@@ -21,6 +24,8 @@ import torch
 from recparam.ops import DotProduct, pairwise_infonce
 
 ROOT = Path(__file__).parents[1]
+MATRIX = "cross-entropy"
+WAYS = ["triton", "blocked", MATRIX]
 PRODUCT = 8192  # rows and columns of the matrices whose product sets the rate
 
 
@@ -51,9 +56,14 @@ def measure(dtype: torch.dtype, n: int, width: int, implementation: str, repeats
         (torch.randn(n, width, device="cuda") * width**-0.25).to(dtype).requires_grad_() for _ in range(2)
     )  # scores of about one nat
 
+    labels = torch.arange(n, device="cuda")
+
     def step() -> None:
         z.grad = bank.grad = None
-        pairwise_infonce(DotProduct(), z, bank, implementation=implementation).mean().backward()  # pyright: ignore
+        if implementation == MATRIX:
+            torch.nn.functional.cross_entropy(z @ bank.T, labels).backward()
+        else:
+            pairwise_infonce(DotProduct(), z, bank, implementation=implementation).mean().backward()  # pyright: ignore
 
     step()
     z.grad = bank.grad = None
@@ -72,7 +82,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[32768, 65536], help="rows, and columns")
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 512], help="features")
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16"], choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--implementations", nargs="+", default=["triton"], choices=["triton", "blocked"])
+    parser.add_argument("--implementations", nargs="+", default=WAYS, choices=WAYS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--skip-tests", action="store_true", help="only the benchmark")
     options = parser.parse_args()
@@ -95,10 +105,14 @@ def main() -> None:
         for width in options.widths:
             for n in options.sizes:
                 for implementation in options.implementations:
-                    time, peak = measure(dtype, n, width, implementation, options.repeats)
+                    try:
+                        time, peak = measure(dtype, n, width, implementation, options.repeats)
+                    except torch.OutOfMemoryError:
+                        print(f"  D {width:4d}  N {n:6d}  {implementation:13s} out of memory", flush=True)
+                        continue
                     reached = 6 * n * n * width / time
                     print(
-                        f"  D {width:4d}  N {n:6d}  {implementation:8s} {1000 * time:9.2f} ms  "
+                        f"  D {width:4d}  N {n:6d}  {implementation:13s} {1000 * time:9.2f} ms  "
                         f"{reached / 1e12:7.1f} T operations/s  {reached / rate:5.2f} of the product's  "
                         f"peak {peak:8.1f} MiB",
                         flush=True,

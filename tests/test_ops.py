@@ -19,7 +19,10 @@ from recparam.ops import (
     SumOfScores,
     pairwise_logmeanexp,
     pairwise_logsumexp,
+    pairwise_moments,
+    pairwise_topk,
 )
+from recparam.ops.precision import full_precision
 
 DIM = 3
 Pair = Callable[[Tensor, Tensor], Tensor]
@@ -242,3 +245,38 @@ def test_bad_input(case: str) -> None:
     call, words = BAD[case]
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_full_precision_puts_settings_aside_and_back(newer: bool) -> None:
+    settings, gpu = torch.backends.cuda.matmul, torch.device("cuda")
+    if newer and not hasattr(settings, "fp32_precision"):
+        pytest.skip("this torch has the older setting only")
+    rounded = (lambda: settings.fp32_precision == "tf32") if newer else (lambda: settings.allow_tf32)
+    before = settings.fp32_precision if newer else torch.get_float32_matmul_precision()
+    if newer:
+        settings.fp32_precision = "tf32"
+    else:
+        torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(KeyError), full_precision(gpu):
+            assert not rounded()
+            raise KeyError
+        assert rounded()
+        with full_precision(torch.device("cpu")):
+            assert rounded()  # no business of a product on the CPU
+    finally:
+        if newer:
+            settings.fp32_precision = before
+        else:
+            torch.set_float32_matmul_precision(before)
+
+
+def test_autocast_does_not_round_what_is_selected() -> None:
+    torch.manual_seed(0)
+    z, bank = torch.randn(30, 4) * 3, torch.randn(40, 4) * 3
+    expected = pairwise_topk(DotProduct(), z, bank, 3), pairwise_moments(DotProduct(), z, bank, covariance=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = pairwise_topk(DotProduct(), z, bank, 3), pairwise_moments(DotProduct(), z, bank, covariance=True)
+    for one, other in zip((*found[0], *found[1]), (*expected[0], *expected[1]), strict=True):
+        assert torch.equal(one, other)

@@ -77,7 +77,7 @@ def test_the_kernels_in_the_interpreter() -> None:
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("width", [3, 130, 512])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_kernels_compile_without_a_gpu(
     dtype: torch.dtype, width: int, capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
@@ -121,7 +121,7 @@ class TestKernels:
 
     @pytest.mark.parametrize("need", [(True, False, False), (False, True, False), (False, False, True)])
     def test_only_what_is_needed(self, need: tuple[bool, bool, bool]) -> None:
-        logits = question(torch.float32, 20, 30, 3, bias=True, own="all").logits(torch.device(DEVICE))
+        logits = question(torch.bfloat16, 20, 30, 3, bias=True, own="all").logits(torch.device(DEVICE))
         every, one = sweep(logits, ALL).gradients, sweep(logits, need).gradients
         assert every is not None and one is not None
         for wanted, part, full in zip(need, one, every, strict=True):
@@ -130,12 +130,12 @@ class TestKernels:
 
     @pytest.mark.parametrize("contrast", [True, False])
     def test_nearly_solved(self, contrast: bool) -> None:
-        rows = torch.nn.functional.normalize(torch.randn(100, 128), dim=1) * 7
-        asked = question(torch.float32, 100, 100, 128, own="contrast" if contrast else "all")
+        rows = (torch.nn.functional.normalize(torch.randn(100, 128), dim=1) * 7).to(torch.bfloat16)
+        asked = question(torch.bfloat16, 100, 100, 128, own="contrast" if contrast else "all")
         asked.rows, asked.columns, asked.own = rows, rows.clone(), torch.arange(100)
-        others = (rows @ rows.T).fill_diagonal_(-torch.inf)
-        assert float((rows.square().sum(1) - others.amax(1)).min()) > 25
-        compare(asked, torch.float32, gradient=1e-5)
+        others = (rows.float() @ rows.float().T).fill_diagonal_(-torch.inf)
+        assert float((rows.float().square().sum(1) - others.amax(1)).min()) > 25
+        compare(asked, torch.bfloat16)
 
     @pytest.mark.parametrize("dtype", GRADIENT)
     def test_large_scores_stay_finite(self, dtype: torch.dtype) -> None:
@@ -247,13 +247,13 @@ def dense(asked: Question, upstream: Tensor) -> tuple[Tensor, list[Tensor | None
     return value.detach(), [*found, *[None] * (3 - len(found))]
 
 
-def compare(asked: Question, dtype: torch.dtype, *, gradient: float | None = None) -> None:
+def compare(asked: Question, dtype: torch.dtype) -> None:
     """Hold a sweep, and gradients for unequal upstream gradients, to the dense version."""
     from recparam.ops import triton_kernels
 
     logits = asked.logits(torch.device(DEVICE))
     need = (True, True, asked.bias is not None)
-    n, tolerance = len(asked.rows), GRADIENT[dtype] if gradient is None else gradient
+    n, tolerance = len(asked.rows), GRADIENT[dtype]
     swept = sweep(logits, need)
     upstream = torch.linspace(-1, 2, n)
     uneven = triton_kernels.gradients(logits, upstream.to(DEVICE), need)
@@ -305,7 +305,7 @@ class Compiling:
             for name, value in given.items()
             if name in kwargs or value is None or isinstance(value, int) and value == 1
         }
-        types = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
+        types = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int64: "*i64"}
         signature = {
             name: "constexpr" if name in constants else types[value.dtype] if isinstance(value, Tensor) else "i32"
             for name, value in given.items()

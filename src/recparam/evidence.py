@@ -19,6 +19,7 @@ from recparam.critics import Critic, Fitting, Pairs
 from recparam.model import RPM
 from recparam.ops import BlockScore, pairwise_infonce
 from recparam.ops.checks import check_count, check_finite
+from recparam.ops.seeds import seeded
 from recparam.priors import InfoNCEPrior
 from recparam.recognition import Deterministic
 
@@ -124,8 +125,7 @@ def estimate_mutual_information(
     order = torch.randperm(len(training[0]), generator=generator)
     pairs, validation = (_rows(training, rows) for rows in (order[held:], order[:held]))
     fitting = Fitting(pairs, validation, max_steps, batch_size, generator)
-    with torch.random.fork_rng(devices=[]):  # initial weights, without touching the caller's generator
-        torch.manual_seed(random_state)
+    with seeded(random_state):  # initial weights, without touching the caller's generator
         tried = list(_candidates(fitting)) if critic is None else [_given(critic, fitting)]
     with torch.no_grad():
         values = {c.name: float(c.value(*validation)) for c in tried}

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recparam.ops.checks import check_count, check_finite, check_matrix, check_positive
+from recparam.ops.seeds import seeded
 
 
 class FlowBase(nn.Module):
@@ -102,8 +103,7 @@ class FlowBase(nn.Module):
                 f"Leave out constant columns."
             )
         generator = torch.Generator(x.device).manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             base = cls(x.shape[1], transforms=transforms, bins=bins, hidden=hidden)
         base.to(x)
         base.centre.copy_(x.mean(0))

@@ -315,7 +315,7 @@ def _tabulated(joint: RecognitionJoint, z: Tensor, z_prime: Tensor) -> tuple[Sco
             f"fewer rows or draws, or use rp.InfoNCEPrior(...)."
         )
     blocks: list[Tensor] = []
-    for rows in row_blocks(count, width):
+    for rows in row_blocks(count, width, z.device):
         pairs = values[rows].repeat_interleave(width, 0), values_prime.repeat(rows.stop - rows.start, 1)
         blocks.append(joint.log_joint([side[None] for side in pairs])[0])
     table = torch.cat(blocks).reshape(count, width)

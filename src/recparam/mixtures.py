@@ -20,6 +20,7 @@ class GaussianMixtureBase:
     Args:
         mixture: A fitted scikit-learn mixture, of any covariance type.
         dtype: Of the samples.
+        device: Where they are drawn.
 
     Raises:
         ValueError: The mixture is not fitted.
@@ -33,7 +34,9 @@ class GaussianMixtureBase:
         (torch.Size([3, 2]), torch.Size([500]))
     """
 
-    def __init__(self, mixture: GaussianMixture, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, mixture: GaussianMixture, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> None:
         if not hasattr(mixture, "covariances_"):
             raise ValueError("Expected a fitted mixture; got one that is not. Use GaussianMixtureBase.fit(x).")
         means, covariances = np.asarray(mixture.means_), np.asarray(mixture.covariances_)
@@ -43,9 +46,9 @@ class GaussianMixtureBase:
         elif mixture.covariance_type != "full":  # diagonal, or one variance each
             diagonal = covariances if covariances.ndim == 2 else covariances[:, None]
             covariances = np.eye(width) * np.broadcast_to(diagonal, (count, width))[:, None, :]
-        self.weights = torch.as_tensor(np.asarray(mixture.weights_), dtype=dtype)
-        self.means = torch.as_tensor(means, dtype=dtype)
-        self.roots = torch.as_tensor(np.linalg.cholesky(covariances), dtype=dtype)
+        self.weights = torch.as_tensor(np.asarray(mixture.weights_), dtype=dtype, device=device)
+        self.means = torch.as_tensor(means, dtype=dtype, device=device)
+        self.roots = torch.as_tensor(np.linalg.cholesky(covariances), dtype=dtype, device=device)
 
     @classmethod
     def fit(cls, x: Float[Tensor, "N D"], *, components: int = 8, seed: int = 0) -> GaussianMixtureBase:
@@ -69,7 +72,7 @@ class GaussianMixtureBase:
                 f"{x.dtype}."
             )
         mixture = GaussianMixture(components, random_state=seed).fit(x.detach().cpu().double().numpy())
-        return cls(mixture, dtype=x.dtype)
+        return cls(mixture, dtype=x.dtype, device=x.device)
 
     def __repr__(self) -> str:
         """Sizes alone."""
@@ -79,7 +82,9 @@ class GaussianMixtureBase:
         """Draw n observations, shape (n, D)."""
         check_count("n", n)
         chosen = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        noise = torch.randn(n, self.means.shape[1], 1, generator=generator, dtype=self.means.dtype)
+        noise = torch.randn(
+            n, self.means.shape[1], 1, generator=generator, dtype=self.means.dtype, device=self.means.device
+        )
         return self.means[chosen] + (self.roots[chosen] @ noise)[..., 0]
 
     def log_prob(self, x: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:

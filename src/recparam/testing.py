@@ -4,7 +4,8 @@
     check_coupling(lambda dim: MyCoupling(dim))
 
 Each check builds small objects from a constructor, states one property at a time and raises `ConformanceError`
-with the property's name. The dictionaries list what the library ships. Nothing here needs a test framework.
+with the property's name. It works on torch's default device (`with torch.device("cuda"): ...` for a GPU). The
+dictionaries list what the library ships. Nothing here needs a test framework.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def check_coupling(make: Callable[[int], Coupling], *, dim: int = 3) -> None:
     Raises:
         ConformanceError: Names the property that does not hold.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = _seeded(0)
     coupling = make(dim)
     order = coupling.order
     z = torch.randn(7, order * dim, generator=generator).requires_grad_()
@@ -231,7 +232,7 @@ def check_recognition(make: Callable[[int], RecognitionModel], *, dim: int = 3, 
     Raises:
         ConformanceError: Names the property that does not hold.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = _seeded(0)
     x, x_prime = (torch.randn(6, width, generator=generator) for _ in range(2))
     model = make(dim).eval()
     distribution = model(x)
@@ -243,7 +244,7 @@ def check_recognition(make: Callable[[int], RecognitionModel], *, dim: int = 3, 
         _close(got.mean, model(batch).mean, "encode_many and one-by-one encoding agree")
 
     def draw(seed: int) -> list[Tensor]:
-        source = torch.Generator().manual_seed(seed)
+        source = _seeded(seed)
         particles = recognise([distribution, model(x_prime)], num_samples=5, generator=source)
         _require(particles.exact == enumerable([distribution]), "particles are exact where latents are enumerable")
         _close(particles.log_weights.exp().sum(0), torch.ones(6), "particle weights sum to one")
@@ -294,7 +295,7 @@ def check_prior(
     Raises:
         ConformanceError: Names the property that does not hold.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = _seeded(0)
     x, x_prime = (torch.randn(6, INPUT_WIDTH, generator=generator) for _ in range(2))
     model = RPM(recognition(dim), make(dim))
     prior = model.prior
@@ -314,7 +315,7 @@ def check_prior(
                 _require(float(bound) <= bound.ceiling + 1e-4, f"the value is at most its ceiling ({name})")
 
     model.marginal = BatchMarginal()
-    bound = model.elbo(x, x_prime, generator=torch.Generator().manual_seed(1))
+    bound = model.elbo(x, x_prime, generator=_seeded(1))
     _check_gradients(prior, -bound.value)
 
     z, z_prime = torch.randn(6, dim, generator=generator), torch.randn(6, dim, generator=generator)
@@ -329,7 +330,7 @@ def check_prior(
 
     other = RPM(recognition(dim), make(dim))
     other.load_state_dict(model.state_dict())
-    restored = other.elbo(x, x_prime, generator=torch.Generator().manual_seed(1))
+    restored = other.elbo(x, x_prime, generator=_seeded(1))
     _close(restored.value, bound.value, "load_state_dict restores the values")
     double = RPM(recognition(dim), make(dim)).double()
     _require(double.elbo(x.double(), x_prime.double()).value.dtype == torch.float64, "after .double() it is float64")
@@ -360,13 +361,13 @@ def check_posterior(
     Raises:
         ConformanceError: Names the property that does not hold.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = _seeded(0)
     observations = [torch.randn(6, INPUT_WIDTH, generator=generator) for _ in range(2)]
     model = RPM(recognition(dim), InfoNCEPrior(Bilinear(dim)), posterior=make(dim, 6))
     distributions = [model.encode(x) for x in observations]
 
     def draw(seed: int, size: int = 5) -> Particles:
-        source = torch.Generator().manual_seed(seed)
+        source = _seeded(seed)
         return model.posterior(distributions, observations, num_samples=size, generator=source)
 
     particles = draw(1)
@@ -388,7 +389,7 @@ def check_posterior(
         _require(bool(((mean - 1).abs() <= error + 1e-3).all()), "the mean of R_phi / Q under Q is one")
 
     def value(of: RPM) -> Bound:
-        return of.elbo(*observations, num_samples=2, generator=torch.Generator().manual_seed(1))
+        return of.elbo(*observations, num_samples=2, generator=_seeded(1))
 
     bound = value(model)
     _require(bool(torch.isfinite(bound.per_observation).all()), "values are finite")
@@ -413,7 +414,7 @@ def check_marginal(make: Callable[..., Marginal]) -> None:
     Raises:
         ConformanceError: Names the property that does not hold.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = _seeded(0)
     observations = [torch.randn(6, 3, generator=generator) for _ in range(2)]
     encoder = Deterministic(nn.Identity())
     model = RPM(encoder, InfoNCEPrior(GaussianRBF(lengthscale=1.0)), marginal=make(*observations))
@@ -433,6 +434,11 @@ def check_marginal(make: Callable[..., Marginal]) -> None:
     rows = order if isinstance(model.marginal, DatasetMarginal) else None
     shuffled = model.elbo(*(x[order] for x in observations), rows=rows)
     _close(shuffled.value, bound.value, "the order of rows does not matter")
+
+
+def _seeded(seed: int) -> torch.Generator:
+    """On torch's default device, where the checks build what they need."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
 
 
 def _require(holds: bool, message: str) -> None:

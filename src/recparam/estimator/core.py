@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -19,6 +18,7 @@ from recparam.estimator.fitting import Plan, climb, fabric_of, split_off
 from recparam.estimator.inputs import check_settings, check_varies, known, sources, warn_of_labels
 from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.scoring import encoded_pairs, groups_of, parameters_of, spread_pairs
+from recparam.ops.seeds import seeded
 
 _STEPS, _BATCH = 1500, 512
 _STEPS_OF_IMAGES, _BATCH_OF_IMAGES = 500, 128
@@ -189,8 +189,7 @@ class RPMEstimator(Fitted):
             seed = checkpoint.facts["seed"]
         models = []
         for restart in range(self.restarts):
-            with torch.random.fork_rng([]):
-                torch.manual_seed(_mixed(seed, restart))
+            with seeded(_mixed(seed, restart)):
                 nets = [
                     make_network(spec, part.encoder, rows=part.rows, restart=restart)
                     for spec, part in zip(specs[restart % len(specs)], parts, strict=True)

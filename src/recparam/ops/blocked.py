@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from recparam.ops.logits import Gradients, Logits, Need, Swept, Weights, weights
+from recparam.ops.precision import full_precision
 
 _RIDE = 16  # up to this width bias, reference and row sums ride in the matrix products
 _BLOCK = 1 << 19  # scores in a block with few features; stays near the processor
 _WIDE_BLOCK = 1 << 23  # with many features, where taller blocks make better matrix products
 _SMALL = 1 << 18  # up to so many scores in all, the number of operations counts more than their passes
 _LARGE = 1 << 16  # columns
+_GPU_BLOCK = 1 << 26  # on a GPU, where a block of the sizes above takes longer to ask for than to do
 _LEAST_ROWS = 16
 _OVERSHOT = 1e20  # sums beyond this may overflow when they meet the features
 _PROBES = 16  # columns from which a row's reference is taken
@@ -24,6 +26,11 @@ _PROBES = 16  # columns from which a row's reference is taken
 
 def sweep(logits: Logits, need: Need | None) -> Swept:
     """Values of all rows and, with `need`, the gradients of their sum, in one sweep."""
+    with full_precision(logits.rows.device):
+        return _sweep(logits, need)
+
+
+def _sweep(logits: Logits, need: Need | None) -> Swept:
     few = len(logits.rows) * len(logits.columns) <= _SMALL
     if few and logits.contrast and logits.keep_own and logits.own is not None and logits.excluded is None:
         return _small_contrast(logits, logits.own[:, None], need)
@@ -40,11 +47,12 @@ def sweep(logits: Logits, need: Need | None) -> Swept:
 
 def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
     """Gradients for upstream gradients (n,) that differ between rows: each score is formed again."""
-    blocks = _Blocks(logits, need)
-    for rows in blocks.slices():
-        found, g = blocks.weights(rows), upstream[rows]
-        blocks.accumulate(rows, found.off * g, None if found.own is None else found.own * g)
-    return blocks.gradients()
+    with full_precision(logits.rows.device):
+        blocks = _Blocks(logits, need)
+        for rows in blocks.slices():
+            found, g = blocks.weights(rows), upstream[rows]
+            blocks.accumulate(rows, found.off * g, None if found.own is None else found.own * g)
+        return blocks.gradients()
 
 
 def _small_contrast(logits: Logits, own: Tensor, need: Need | None) -> Swept:
@@ -96,10 +104,11 @@ class _Blocks:
         rows, columns, bias = logits.rows, logits.columns, logits.bias
         self.n, self.m, self.width = len(rows), len(columns), rows.shape[1]
         self.small = self.n * self.m <= _SMALL
-        self.ride = not self.small and self.width + 2 <= _RIDE
+        here = rows.device.type == "cpu"
+        self.ride = here and not self.small and self.width + 2 <= _RIDE
         # In a large bank the gradients take the memory, and a lower block has to do.
         wide = _WIDE_BLOCK if self.m <= _LARGE else _WIDE_BLOCK * 3 // 8
-        budget = _BLOCK if self.ride else wide
+        budget = _BLOCK if self.ride else wide if here else _GPU_BLOCK
         self.height = min(self.n, max(_LEAST_ROWS, budget // self.m))
         self.buffer = rows.new_empty(self.height, self.m)
         if self.ride:

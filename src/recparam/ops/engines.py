@@ -84,7 +84,8 @@ class use:  # noqa: N801 - called as a function, and a context manager
 def choose(implementation: str, device: torch.device | None = None) -> Engine:
     """The implementation of that name for tensors on a device (None: the CPU).
 
-    "auto" takes Triton on a GPU where it is installed, and on the CPU what `use` named, or "blocked".
+    "auto" takes Triton on a GPU where it is installed, and on the CPU what `use` named, or "blocked". Triton's kernels
+    are for half precision; in single, blocks answer.
 
     Raises:
         ValueError: An unknown name, or an implementation that cannot run here.

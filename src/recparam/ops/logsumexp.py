@@ -15,6 +15,7 @@ from recparam.ops import engines
 from recparam.ops.checks import NonFiniteError
 from recparam.ops.logits import Logits
 from recparam.ops.pairs import LeaveOut, Pairs, check_both, check_left, check_pairs, row_blocks
+from recparam.ops.precision import full_precision
 from recparam.ops.scores import DotProduct, Features, Score, features_of, largest_norm, tolerated_in
 
 Implementation = Literal["auto", "dense", "blocked", "native", "triton"]
@@ -174,9 +175,11 @@ def _log_total(pairs: Pairs, implementation: Implementation) -> Tensor | float:
 
 def _value(pairs: Pairs, implementation: Implementation) -> Tensor:
     """lse over the kept columns, or the own logit (its weight included) less it."""
-    if torch.is_autocast_enabled(pairs.z.device.type):  # the precision of every product here is chosen by a bound
-        with torch.autocast(pairs.z.device.type, enabled=False):
-            return _value(pairs, implementation)
+    with full_precision(pairs.z.device):
+        return _value_in_full(pairs, implementation)
+
+
+def _value_in_full(pairs: Pairs, implementation: Implementation) -> Tensor:
     dtype = pairs.z.dtype
     if implementation != "dense":
         engine, half = engines.choose(implementation, pairs.z.device), dtype in (torch.float16, torch.bfloat16)
@@ -300,7 +303,7 @@ class _Sweep(torch.autograd.Function):
 def _by_blocks(pairs: Pairs) -> Tensor:
     """Blocks of rows of any score; backward forms each block again."""
     values: list[Tensor] = []
-    for rows in row_blocks(len(pairs.z), len(pairs.bank)):
+    for rows in row_blocks(len(pairs.z), len(pairs.bank), pairs.z.device):
         block = pairs.z[rows]
         if torch.is_grad_enabled() and len(block) < len(pairs.z):
             value = checkpoint(_block, pairs, rows, block, pairs.bank, pairs.log_weights, use_reentrant=False)

@@ -17,10 +17,13 @@ LeaveOut = Callable[[slice], Tensor]
 BLOCK = 1 << 19
 """Scores, or entries of a mask, that are held at once where no engine decides."""
 
+GPU_BLOCK = 1 << 24
+"""The same on a GPU, where a block is as quickly done as asked for."""
 
-def row_blocks(rows: int, width: int) -> Iterator[slice]:
-    """Slices of rows whose blocks, `width` entries to a row, are held one at a time."""
-    height = max(1, BLOCK // width)
+
+def row_blocks(rows: int, width: int, device: torch.device) -> Iterator[slice]:
+    """Slices of rows whose blocks on a device, `width` entries to a row, are held one at a time."""
+    height = max(1, (BLOCK if device.type == "cpu" else GPU_BLOCK) // width)
     for start in range(0, rows, height):
         yield slice(start, min(start + height, rows))
 
@@ -136,7 +139,7 @@ def check_left(pairs: Pairs) -> None:
             left = left - ((own >= 0) & weighted[own.clamp_min(0)]).long()
     else:
         counts: list[Tensor] = []
-        for rows in row_blocks(n, m):
+        for rows in row_blocks(n, m, weighted.device):
             out = pairs.excluded(rows)
             if out.shape != (rows.stop - rows.start, m) or out.dtype != torch.bool:
                 raise ValueError(

@@ -13,6 +13,7 @@ from torch import Tensor
 from recparam.ops.checks import check_count
 from recparam.ops.logsumexp import in_dtype, product_features
 from recparam.ops.pairs import LeaveOut, check_pairs, put_together, row_blocks
+from recparam.ops.precision import full_precision
 from recparam.ops.scores import Score
 
 
@@ -164,7 +165,8 @@ def logit_blocks(
     pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
     if z.dtype in (torch.float16, torch.bfloat16):
         pairs = in_dtype(pairs, torch.float32)
-    features, pairs = product_features(pairs)
+    with full_precision(z.device):
+        features, pairs = product_features(pairs)
     bias = pairs.log_weights
     columns = None
     if features is not None:
@@ -172,15 +174,16 @@ def logit_blocks(
         bias = None if bias is None else bias.to(columns.dtype)
         if features.column_bias is not None:
             bias = features.column_bias if bias is None else features.column_bias + bias
-    for rows in row_blocks(len(z), len(bank)):
-        if features is None or columns is None:
-            block = score(pairs.z[rows], pairs.bank)
-            block = block if bias is None else block + bias
-        else:
-            part = features.rows[rows]
-            block = part @ columns if bias is None else torch.addmm(bias, part, columns)
-            if whole and features.row_bias is not None:
-                block = block + features.row_bias[rows, None]
+    for rows in row_blocks(len(z), len(bank), z.device):
+        with full_precision(z.device):
+            if features is None or columns is None:
+                block = score(pairs.z[rows], pairs.bank)
+                block = block if bias is None else block + bias
+            else:
+                part = features.rows[rows]
+                block = part @ columns if bias is None else torch.addmm(bias, part, columns)
+                if whole and features.row_bias is not None:
+                    block = block + features.row_bias[rows, None]
         if pairs.excluded is not None:
             block = block.masked_fill(pairs.excluded(rows), -torch.inf)
         if pairs.own is not None:

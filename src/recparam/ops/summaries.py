@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recparam.ops.checks import check_finite, check_matrix, is_whole
 from recparam.ops.pairs import put_together, row_blocks
+from recparam.ops.precision import full_precision
 from recparam.ops.scores import Score
 from recparam.ops.select import logit_blocks
 
@@ -102,12 +103,13 @@ def pairwise_moments(
         if not covariance:
             return (mean.to(z.dtype),)
         spread = mean.new_empty(*mean.shape, mean.shape[1])
-        for rows in row_blocks(len(mean), values.numel()):
+        for rows in row_blocks(len(mean), values.numel(), z.device):
             away = values - mean[rows, None]
             spread[rows] = (mass[rows, :, None] * away).mT @ away
         return mean.to(z.dtype), spread.to(z.dtype)
 
-    whole = put_together((moments(*part[1:]) for part in _masses(score, z, bank, log_weights)), len(z))
+    with full_precision(z.device):
+        whole = put_together((moments(*part[1:]) for part in _masses(score, z, bank, log_weights)), len(z))
     return Moments(whole[0], whole[1] if covariance else None)
 
 

@@ -6,9 +6,11 @@ m are) is formed by a second kernel and multiplied by a third, once over its col
 once over its rows for the columns'. So no width of the features needs an accumulator as wide as they are, and
 each score is formed twice: 8 n m F operations for value and gradients.
 
-Everything is accumulated, and returned, in single precision; float32 is multiplied without TensorFloat. In half
-precision a panel's entries exp(t - largest) <= 1 are rounded like the features; a row's weight multiplies
-its finished sum, or the features of the rows less the largest weight, so that small weights do not underflow.
+They are for features in half precision, which the chip multiplies sixteen times as fast as single: beside that a
+matrix of scores costs its way to memory. In single precision the products are the cost, and blocks of them in plain
+torch (`blocked.py`) are faster. Everything is accumulated, and returned, in single precision. A panel's entries
+exp(t - largest) <= 1 are rounded like the features; a row's weight multiplies its finished sum, or the features of
+the rows less the largest weight, so that small weights do not underflow.
 
 Importing this file needs the package `triton`. With TRITON_INTERPRET=1 set before that import, tensors on the
 CPU are taken too.
@@ -29,7 +31,8 @@ from torch import Tensor
 from recparam.ops import blocked
 from recparam.ops.logits import Gradients, Logits, Need, Swept, Weights, weights
 
-_PANEL = (4096, 8192)  # rows, columns: 64 MiB in half precision
+_PANEL = (8192, 16384)  # rows, columns: 256 MiB; each costs a few launches, whatever its size
+_HALF = (torch.float16, torch.bfloat16)
 _ALIGNED = 16  # features are padded to multiples: loads of 16 bytes or more
 
 
@@ -66,7 +69,7 @@ def _scores(
     for f in range(0, F, BF):
         left = _chunk(rows, i, f, F, BF, UPCAST)
         right = _chunk(columns, j, f, F, BF, UPCAST)
-        scores = tl.dot(left, tl.trans(right), scores, input_precision="ieee")
+        scores = tl.dot(left, tl.trans(right), scores)
     return scores
 
 
@@ -104,7 +107,7 @@ def _totals_kernel(
         column = tl.where(j < m, j, 0)
         if F <= BF:
             right = _chunk(columns, column, 0, F, BF, UPCAST)
-            scores = tl.dot(kept, tl.trans(right), input_precision="ieee")
+            scores = tl.dot(kept, tl.trans(right))
         else:
             scores = _scores(rows, columns, row, column, F, BM, BN, BF, UPCAST)
         scores += _bias(bias, j, m, HAS_BIAS)[None, :]
@@ -177,7 +180,7 @@ def _product_kernel(
             b = tl.load(at, mask=(f < F)[None, :], other=0.0)
         if UPCAST:
             a, b = a.to(tl.float32), b.to(tl.float32)
-        sums = tl.dot(a, b, sums, input_precision="ieee")
+        sums = tl.dot(a, b, sums)
     inside = (i < n)[:, None] & (f < F)[None, :]
     here = out + i.to(tl.int64)[:, None] * F + f[None, :]
     scale = tl.load(factor + i * factor_stride, mask=i < n, other=0.0)
@@ -230,7 +233,7 @@ class _Sides:
         self.bias = None if bias is None else bias.to(torch.float32).contiguous()
         self.own = None if logits.own is None else logits.own.contiguous()
         self.upcast = _INTERPRETED and self.dtype == torch.bfloat16  # the interpreter multiplies its bits
-        self.tiles = _tiles(self.dtype, self.width)
+        self.tiles = _tiles(self.width)
 
     def weights(self) -> tuple[Tensor, Weights]:
         """Sweep once over all pairs for the sums: each row's reference, and what follows from its sum."""
@@ -317,13 +320,11 @@ class _Sides:
 
     def _multiply(self, left: Tensor, right: Tensor, factor: Tensor, out: Tensor) -> None:
         """out += factor[:, None] * (left @ right), in single precision; a factor of one entry is every row's."""
-        half = self.dtype != torch.float32
-        block, depth = (128, 64) if half else (64, 32)
-        features = min(block, triton.next_power_of_2(self.width))
-        _product_kernel[triton.cdiv(len(left), block), triton.cdiv(self.width, features)](
+        tiles = _product_tiles(self.width)
+        _product_kernel[triton.cdiv(len(left), tiles.rows), triton.cdiv(self.width, tiles.features)](
             left, right, factor, out, len(left), left.shape[1], left.stride(0), left.stride(1), int(len(factor) > 1),
-            F=self.width, BM=block, BF=features, BK=depth, UPCAST=self.upcast,
-            **_launched(8 if features == 128 else 4, 3 if half else 2),
+            F=self.width, BM=tiles.rows, BF=tiles.features, BK=tiles.columns, UPCAST=self.upcast,
+            **_launched(tiles.warps, tiles.stages),
         )  # fmt: skip
 
 
@@ -334,12 +335,12 @@ def _launched(warps: int, stages: int) -> dict[str, Any]:
 
 def _elsewhere(logits: Logits) -> bool:
     """Whether the plain implementation has to answer."""
-    return logits.excluded is not None or logits.rows.dtype == torch.float64
+    return logits.excluded is not None or logits.rows.dtype not in _HALF
 
 
 def _single(logits: Logits) -> Logits:
     """The same in single precision, if it was in half."""
-    if logits.rows.dtype not in (torch.float16, torch.bfloat16):
+    if logits.rows.dtype not in _HALF:
         return logits
     bias = None if logits.bias is None else logits.bias.float()
     return replace(logits, rows=logits.rows.float(), columns=logits.columns.float(), bias=bias)
@@ -350,14 +351,17 @@ def _padded(side: Tensor) -> Tensor:
     return torch.nn.functional.pad(side, (0, missing)) if missing else side.contiguous()
 
 
-def _tiles(dtype: torch.dtype, width: int) -> _Tiles:
-    """Tiles whose buffers fit 96 KiB of shared memory."""
+def _tiles(width: int) -> _Tiles:
+    """Tiles of scores, whose buffers fit 96 KiB of shared memory."""
     features = triton.next_power_of_2(width)
-    if dtype == torch.float32:
-        return _Tiles(64, 64, min(features, 32), 4, 2)
     if features == 128:
-        return _Tiles(128, 64, 128, 8, 3)
-    return _Tiles(128, 128, min(features, 64), 8, 3)
+        return _Tiles(128, 64, 128, 4, 3)
+    return _Tiles(128, 128, min(features, 64), 4, 3)
+
+
+def _product_tiles(width: int) -> _Tiles:
+    """Tiles of a panel (its columns are the depth) times features."""
+    return _Tiles(128, 64, min(128, triton.next_power_of_2(width)), 4, 3)
 
 
 def _processors(tensor: Tensor) -> int:

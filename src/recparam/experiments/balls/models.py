@@ -10,6 +10,7 @@ import recparam as rp
 from recparam.couplings import Coupling
 from recparam.experiments.balls.settings import RICHER_ARMS, Settings, training_of
 from recparam.networks import CentreOfMassCNN
+from recparam.ops.seeds import seeded
 
 BALLS = 3
 LATENT_DIM = 2 * BALLS
@@ -63,8 +64,7 @@ def supervised_objective(net: nn.Module, batch: tuple[Tensor, ...]) -> SquaredEr
 
 def initial_encoder(settings: Settings, seed: int) -> PaperPixels:
     """Build the encoder that all arms of a seed start from."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         net = CentreOfMassCNN(in_channels=3, maps=BALLS)
     return PaperPixels(net, scale=settings.scale)
 

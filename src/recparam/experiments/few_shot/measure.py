@@ -20,6 +20,7 @@ from recparam.data.recording import Recording
 from recparam.estimator import FitWarning
 from recparam.experiments.few_shot.digits import Digits, encoder, moved, split_digits, view_maker
 from recparam.experiments.few_shot.settings import PRIORS, Settings
+from recparam.ops.seeds import seeded
 
 SHOTS = (1, 5)
 
@@ -94,8 +95,7 @@ _SIDES: dict[str, Any] = {"elbo_nats": None, "elbo_upper_nats": "upper", "elbo_l
 
 
 def _encoder(settings: Settings, seed: int) -> torch.nn.Module:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return encoder(settings.latent_dim)
 
 

@@ -18,6 +18,7 @@ from recparam.bounds import Bound, CeilingWarning
 from recparam.evaluation import LinearDecoder, mcc, r2
 from recparam.experiments.identifiability.settings import WORLDS, Settings
 from recparam.experiments.identifiability.worlds import Mixing, World, unit
+from recparam.ops.seeds import seeded
 from recparam.training import TrainingDiverged
 
 _WHITENED = 2048  # observations that whiten the encoder's input
@@ -101,8 +102,7 @@ def measure_arm(settings: Settings, arm: str, seed: int) -> dict[str, Any]:
         information = float(world.log_ratio(z, z_prime).mean())
         return _evidence(model, z, z_prime) | {"information_nats": information}
     stream = _generator(name, seed, "training")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         first, _ = world.pairs(_WHITENED, stream)
         model = make_model(world, "separable" if prior == "untrained" else prior, settings, mixing(first))
     if prior != "untrained":

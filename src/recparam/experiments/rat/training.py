@@ -19,6 +19,7 @@ from recparam.estimator.choices import choose_encoder, make_network
 from recparam.evaluating import evaluating
 from recparam.experiments.rat.series import Series, training_windows, windows
 from recparam.experiments.rat.settings import WINDOW, Settings
+from recparam.ops.seeds import seeded
 from recparam.sides import Against, sides_of_latents
 from recparam.training.ascent import Ascent
 
@@ -70,8 +71,7 @@ def encoder(series: Series, settings: Settings, *, seed: int, start: int) -> nn.
         dropout=_DROPOUTS[start % len(_DROPOUTS)],
     )
     rows = torch.from_numpy(series.rows[: series.trained])
-    with torch.random.fork_rng([]):
-        torch.manual_seed(_mixed(seed, start))
+    with seeded(_mixed(seed, start)):
         return make_network(spec, "mlp", rows=lambda: rows, restart=start)
 
 
