@@ -20,7 +20,7 @@ from recparam.runs.files import read_values
 from recparam.runs.reading import Beside, Reading
 
 pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
-QUICK = ["--max-steps", "20", "--batch-size", "64", "--restarts", "1"]
+QUICK = ["--max-steps", "20", "--batch-size", "64", "--restarts", "1", "--accelerator", "cpu"]
 TRIALS = np.repeat(["b", "a", "c"], 60)
 FITS = {
     "windows": ["table.csv", "--sessions-key", "trial", "--window", "4"],
@@ -87,7 +87,7 @@ def test_windows_are_those_of_the_library(folder: Path) -> None:
     est = rp.RPMEstimator.load(folder / "windows")
     rows = windowed(Reading(sessions_key="trial").rows([folder / "table.csv"]), before=3)
     assert est.lag == 4 and est.shape_in_ == (4, 8) and "TemporalConv" in est.describe()
-    again = rp.RPMEstimator(lag=4, max_steps=20, batch_size=64, restarts=1, random_state=0).fit(rows)
+    again = rp.RPMEstimator(lag=4, max_steps=20, batch_size=64, restarts=1, random_state=0, accelerator="cpu").fit(rows)
     np.testing.assert_array_equal(again.transform(rows), est.transform(rows))
     with np.load(folder / "windows" / "latents.npz") as file:
         np.testing.assert_array_equal(file["z"], est.transform(rows))

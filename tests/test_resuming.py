@@ -39,7 +39,7 @@ X = data()
 
 
 def estimator(**settings: Any) -> rp.RPMEstimator:
-    plain = {"max_steps": 60, "restarts": 3, "batch_size": 64, "dropout": 0.2, "random_state": 0}
+    plain = {"max_steps": 60, "restarts": 3, "batch_size": 64, "dropout": 0.2, "random_state": 0, "accelerator": "cpu"}
     return rp.RPMEstimator(**plain | settings)
 
 
