@@ -284,7 +284,7 @@ def test_all_arms_of_a_seed_start_from_the_same_encoder() -> None:
 def test_only_the_papers_size_is_labelled_so() -> None:
     assert make_settings("paper").label.startswith("paper's size")
     assert make_settings("paper", epochs=29).label.startswith("small version")
-    assert make_settings("quick").label.startswith("small version (64x64")
+    assert make_settings("quick").label.startswith("small version (128x128")
     # Balls keep the paper's proportion, and the unit of the latents the paper's frame.
     assert make_settings(size=128).diameter == 16 and make_settings(size=128).scale == 2
 

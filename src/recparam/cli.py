@@ -43,8 +43,8 @@ def balls(
     Interrupted, it goes on where it was when the same command is given again.
 
     Args:
-        preset: quick is the small version (64x64 frames, minutes); priors compares richer priors at that size; paper
-            is the paper's size (256x256).
+        preset: quick is the small version (128x128 frames, 20 epochs, minutes); priors compares richer priors (64x64
+            frames, 30 epochs); paper is the paper's size (256x256, 30 epochs).
         arms: Which arms to run, of supervised, gaussian, linear, recipe, steps, velocity, velocity-steps, untrained
             and constant; the preset's if not given.
         videos: Which backgrounds to run.
