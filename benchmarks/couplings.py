@@ -1,10 +1,11 @@
 """Time of one InfoNCE step, forward and backward, of composed couplings against the Gaussian one.
 
-    python benchmarks/couplings.py [--whole-step 64 128 256]
+    python benchmarks/couplings.py [--whole-step 64 128 256 | --windows 3 5 9]
 
 One thread. Contender and Gaussian run in turn, and the ratio is the median of their ratios. `--whole-step` times a
 training step of the moving-balls experiment instead, 30 pairs of frames of these widths: of the joint bound, and of
-independent groups as the experiment climbs it.
+independent groups as the experiment climbs it. `--windows` times the ELBO of windows of these many latents, whose steps
+are scored together, against the sum of those of their pairs, one by one.
 """
 
 import argparse
@@ -64,6 +65,18 @@ def whole_step(coupling: Coupling, size: int, *, by_group: bool = False) -> Call
     return lambda: -model.elbo(*frames.chunk(2)).value
 
 
+def windows(rows: int, length: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    """The loss of windows of latents at once, and pair by pair: the same number."""
+    generator = torch.Generator().manual_seed(0)
+    latents = [torch.randn(rows, DIM, generator=generator).requires_grad_() for _ in range(length)]
+    model = rp.RPM(rp.Deterministic(torch.nn.Identity()), rp.InfoNCEPrior(rp.GaussianRBF(1.0)))
+
+    def one_by_one() -> Tensor:
+        return -torch.stack([model.elbo(*latents[t : t + 2]).value for t in range(length - 1)]).sum()
+
+    return lambda: -model.elbo(*latents).value, one_by_one
+
+
 def seconds(loss: Callable[[], Tensor]) -> float:
     """CPU seconds of one forward and backward pass."""
     start = time.process_time()
@@ -83,6 +96,7 @@ def ratio(contender: Callable[[], Tensor], reference: Callable[[], Tensor], repe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--whole-step", type=int, nargs="+", metavar="WIDTH", help="time steps of the moving balls")
+    parser.add_argument("--windows", type=int, nargs="+", metavar="LATENTS", help="time windows of so many latents")
     parser.add_argument("--repeats", type=int, default=None)
     parser.add_argument("--out", type=Path, default=None, help="folder for couplings.json")
     arguments = parser.parse_args()
@@ -90,16 +104,20 @@ def main() -> None:
     repeats = arguments.repeats or (21 if arguments.whole_step else 41)
     found: list[dict[str, object]] = []
 
-    def report(name: str, where: str, contender: Callable[[], Tensor], gaussian: Callable[[], Tensor]) -> None:
-        mine, of_gaussian, times = ratio(contender, gaussian, repeats)
-        found.append({"coupling": name, "of": where, "seconds": mine, "gaussian": of_gaussian, "ratio": times})
-        print(f"{name:60} {where:>9} {1e3 * mine:9.2f} ms {1e3 * of_gaussian:9.2f} ms {times:6.2f}", flush=True)
+    def report(name: str, where: str, contender: Callable[[], Tensor], reference: Callable[[], Tensor]) -> None:
+        mine, of_reference, times = ratio(contender, reference, repeats)
+        found.append({"coupling": name, "of": where, "seconds": mine, "reference": of_reference, "ratio": times})
+        print(f"{name:60} {where:>9} {1e3 * mine:9.2f} ms {1e3 * of_reference:9.2f} ms {times:6.2f}", flush=True)
 
     if arguments.whole_step:
         for size in arguments.whole_step:
             for name, by_group in (("Groups(StepLength)", False), ("Groups(StepLength), elbo_of_groups", True)):
                 contender = whole_step(CONTENDERS["Groups(StepLength)"](), size, by_group=by_group)
                 report(name, f"{size} px", contender, whole_step(rp.GaussianRBF(1.0), size))
+    elif arguments.windows:
+        for length in arguments.windows:
+            for rows in (30, 128, 512):
+                report(f"GaussianRBF, windows of {length}", f"{rows} rows", *windows(rows, length))
     else:
         for name, make in CONTENDERS.items():
             for rows in (60, 128, 900):

@@ -139,7 +139,7 @@ def test_against_dense_double(name: str, call: str) -> None:
 def test_many_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with blocks of a few rows, the last one uneven."""
     for module in ("blocked", "logsumexp", "pairs", "select"):
-        for size in ("_BLOCK", "_WIDE_BLOCK", "BLOCK", "_SMALL"):
+        for size in ("_BLOCK", "_WIDE_BLOCK", "BLOCK", "SMALL"):
             monkeypatch.setattr(f"recparam.ops.{module}.{size}", 100, raising=False)
     monkeypatch.setattr(blocked, "_LEAST_ROWS", 3)
     z, bank = inputs(61, 70, 20)
@@ -191,7 +191,7 @@ def test_two_far_clusters(name: str, spread: float) -> None:
 @pytest.mark.parametrize("lead", [60.0, 76.0, 80.0, 90.0, 200.0])
 def test_a_column_far_above_the_probed_ones(lead: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its exponential may be representable and its product with the features not."""
-    monkeypatch.setattr(blocked, "_SMALL", 0)
+    monkeypatch.setattr(blocked, "SMALL", 0)
     z, bank = inputs(30, 200, 4)
     bank[101] = lead * z[3] / float(z[3].square().sum())
     z, bank = (z / 100).float().double(), (100 * bank).float().double()  # the same scores, large columns

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from recparam.banks import Bank, Queries
-from recparam.ops import LeaveOut, OnColumns, Score, SumOfScores, pairwise_infonce, pairwise_logmeanexp
+from recparam.ops import LeaveOut, OnColumns, Score, SumOfScores, pairwise_logmeanexp
+from recparam.ops.stacks import pairwise_infonce_stacked
 from recparam.recognition import density_score, gaussian_parameters
 
 Situation = Literal["exact", "exact_sampled", "batch", "independent", "queue"]
@@ -175,51 +176,51 @@ class RecognitionJoint:
 
     def log_contrast(
         self,
-        index: int,
+        indices: Sequence[int],
         score: Score,
-        z: Float[Tensor, "S A D"],
-        z_own: Float[Tensor, "S A E"],
+        z: Float[Tensor, "T S A D"],
+        z_own: Float[Tensor, "T S A E"],
         *,
         queries: Queries = _ANY,
         keep_own: bool = True,
-    ) -> Float[Tensor, "S A"] | None:
+    ) -> Float[Tensor, "T S A"] | None:
         """score(z, z_own) - log E_{R(z_j)}[exp score(z, z_j)] in one sweep, where the bank holds z_own itself.
 
         Args:
-            index: Which observation j the expectation is over.
+            indices: Which observations j the expectations are over, T of them.
             score: Pairwise score in nats.
-            z: Queries (S, A, D).
-            z_own: What each query is paired with (S, A, E).
+            z: Queries (T, S, A, D).
+            z_own: What each query is paired with (T, S, A, E).
             queries: Where the queries stand to the bank.
             keep_own: Whether the latents of a query's own row stay in.
 
         Returns:
-            Shape (S, A), in nats; None if the bank's latents at the own rows are other than z_own.
+            Shape (T, S, A), in nats; None if the bank's latents at the own rows are other than z_own.
         """
-        latents, own = self.bank.latents[index][0], queries.own
+        own, (_, draws, rows, _) = queries.own, z.shape
+        banked = [self.bank.latents[index][0] for index in indices]
         if self.bank.source == "data set":  # encoded once more: a gradient in z_own would be lost
             return None
-        if own is None or (self.bank.particles.exact and len(latents) > 1) or len(latents) not in (1, len(z)):
+        if own is None or any(len(z_j) not in (1, draws) for z_j in banked):
             return None
-        if not bool((self.bank.weights[own] > 0).all()):
+        if (self.bank.particles.exact and len(banked[0]) > 1) or not bool((self.bank.weights[own] > 0).all()):
             return None
+        each = [z_j.expand(draws, -1, -1) for z_j in banked]
+        bank = each[0] if len(each) == 1 else torch.cat(each)
         # The positives are then read from the bank: the same values, with the same gradient in the encoder.
-        if any(not torch.equal(latents[s % len(latents)][own], z_own[s]) for s in range(len(z))):
+        if not torch.equal(bank[:, own], z_own.flatten(0, 1)):
             return None
         owner = torch.arange(self.bank.size, device=own.device)
-        rows = [
-            pairwise_infonce(
-                score,
-                z[s],
-                latents[s % len(latents)],
-                positives=own,
-                keep_positive=keep_own,
-                log_weights=None if self.bank.equal else self.bank.weights.log(),
-                leave_out=self._leave_out(queries, keep_own, owner, rows=z.shape[1]),
-            )
-            for s in range(len(z))
-        ]
-        return torch.stack(rows)
+        value = pairwise_infonce_stacked(
+            score,
+            z.flatten(0, 1),
+            bank,
+            positives=own,
+            keep_positive=keep_own,
+            log_weights=None if self.bank.equal else self.bank.weights.log(),
+            leave_out=self._leave_out(queries, keep_own, owner, rows=rows),
+        )
+        return value.unflatten(0, (-1, draws))
 
     def _rows(self, half: Literal[0, 1] | None, *, like: Tensor) -> Int[Tensor, " N"]:
         """Indices of the bank's rows, or of its even or odd ones."""

@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from recparam.banks import Bank, Queries
 from recparam.closed_forms import Moments, expected_log_f, expected_score
-from recparam.couplings import ChainStep, Coupling, chain_steps, latent_names
+from recparam.couplings import ChainStep, Coupling, alike, chain_steps, latent_names
 from recparam.joint import RecognitionJoint, Situation
 from recparam.marginals import Recognised
 from recparam.ops.checks import check_count, check_finite, check_tensor, explain_dtype, is_finite_number
@@ -260,44 +260,57 @@ class InfoNCEPrior(Prior):
         return situation == "exact" or (situation in ("batch", "queue") and side is None)
 
     def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
-        steps = self._steps(len(latents))
-        log_f = [self._log_f(step, latents, recognised) for step in steps]
-        ratios = [
-            self._log_ratio(step, latents, value, recognised, side) for step, value in zip(steps, log_f, strict=True)
-        ]
-        log_ratio, total = torch.stack(ratios).sum(0), torch.stack(log_f).sum(0)
-        return Terms(log_ratio, {"log_f": total, "minus_log_Z": log_ratio - total})
+        parts = [self._alike(steps, latents, recognised, side) for steps in alike(self._steps(len(latents)), latents)]
+        log_ratio, log_f = (torch.cat(part).sum(0) for part in zip(*parts, strict=True))
+        return Terms(log_ratio, {"log_f": log_f, "minus_log_Z": log_ratio - log_f})
 
-    def _log_f(self, step: ChainStep, latents: Sequence[Tensor], recognised: Recognised) -> Tensor:
-        """log f(z, z') of one step of the chain, or its expectation over z'.
+    def _alike(
+        self, steps: Sequence[ChainStep], latents: Sequence[Tensor], recognised: Recognised, side: Side
+    ) -> tuple[Tensor, Tensor]:
+        """log f(z, z') - log Z(z) and log f(z, z') of T steps with one coupling, each (T, S, B)."""
+        coupling, joint = steps[0].coupling, recognised.joint
+        z = torch.stack([step.context(latents) for step in steps])
+        z_prime = torch.stack([latents[step.index] for step in steps])
+        if recognised.integrated is None:
+            log_f = coupling(z, z_prime)
+            keep_own = joint.situation == "exact" or side is None
+            if keep_own or side == "upper":
+                indices, score = [step.index for step in steps], coupling.score()
+                queries = self._queries(recognised, side)
+                together = joint.log_contrast(indices, score, z, z_prime, queries=queries, keep_own=keep_own)
+                if together is not None:
+                    return together, log_f
+        else:
+            log_f = torch.stack([self._expected_log_f(step, latents, recognised.integrated) for step in steps])
+        minus_log_z = [self._minus_log_z(step, z[t], recognised, side) for t, step in enumerate(steps)]
+        return log_f + torch.stack(minus_log_z), log_f
+
+    def _expected_log_f(
+        self, step: ChainStep, latents: Sequence[Tensor], integrated: Sequence[Distribution]
+    ) -> Tensor:
+        """log f(z, z') of one step of the chain in expectation over z'.
 
         Not over z, which is drawn all the same: log f and log Z at one z have much of their noise in common, and the
         difference loses it. With the integral over z' alone the value also stays under its ceiling at each draw.
         """
         z = step.context(latents)
-        if recognised.integrated is None:
-            return step.coupling(z, latents[step.index])
-        z_prime = Moments.of(recognised.integrated[step.index])
-        return expected_log_f(step.coupling, Moments(z, torch.zeros_like(z)), z_prime)
+        return expected_log_f(step.coupling, Moments(z, torch.zeros_like(z)), Moments.of(integrated[step.index]))
 
-    def _log_ratio(
-        self, step: ChainStep, latents: Sequence[Tensor], log_f: Tensor, recognised: Recognised, side: Side
-    ) -> Tensor:
-        """log f(z, z') - log Z(z) of one step of the chain."""
-        joint, queries, score = recognised.joint, recognised.queries, step.coupling.score()
-        index, z, z_prime = step.index, step.context(latents), latents[step.index]
-        log_mean = joint.log_expectation
+    def _queries(self, recognised: Recognised, side: Side) -> Queries:
+        if recognised.joint.situation == "exact_sampled" and side is not None:
+            return Queries()  # fresh draws of every row, the row's own included, are unbiased
+        return recognised.queries
+
+    def _minus_log_z(self, step: ChainStep, z: Tensor, recognised: Recognised, side: Side) -> Tensor:
+        """-log Z(z) of one step of the chain, or what bounds it."""
+        joint, queries, index = recognised.joint, self._queries(recognised, side), step.index
+        score, log_mean = step.coupling.score(), joint.log_expectation
         if recognised.integrated is not None:
-            score, log_mean = expected_score(step.coupling, z_prime.shape[-1]), joint.log_integral
-        if joint.situation == "exact_sampled" and side is not None:
-            queries = Queries()  # fresh draws of every row, the row's own included, are unbiased
+            width = recognised.integrated[index].event_shape[0]
+            score, log_mean = expected_score(step.coupling, width), joint.log_integral
         keep_own = joint.situation == "exact" or side is None
         if keep_own or side == "upper":
-            if recognised.integrated is None:
-                together = joint.log_contrast(index, score, z, z_prime, queries=queries, keep_own=keep_own)
-                if together is not None:
-                    return together
-            return log_f - log_mean(index, score, z, queries=queries, keep_own=keep_own)
+            return -log_mean(index, score, z, queries=queries, keep_own=keep_own)
         # -log Z >= 1 - log a - Z / a for any a > 0, and Zhat is unbiased and independent of a
         if joint.situation == "exact_sampled" and recognised.redraw is not None:
             log_a = recognised.redraw.log_expectation(index, score, z)
@@ -305,7 +318,7 @@ class InfoNCEPrior(Prior):
         else:
             log_a = log_mean(index, score, z, queries=queries, keep_own=False, half=0)
             log_zhat = log_mean(index, score, z, queries=queries, keep_own=False, half=1)
-        return log_f + 1 - log_a - (log_zhat - log_a).exp()
+        return 1 - log_a - (log_zhat - log_a).exp()
 
     def log_conditional(
         self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"], log_base: Float[Tensor, " G"]

@@ -65,3 +65,12 @@ def chain_steps(coupling: Coupling, first: Coupling | None, length: int) -> list
             f"{length}. Give more observations at once, or a coupling of order 1 for the first steps, first=."
         )
     return steps
+
+
+def alike(steps: Sequence[ChainStep], latents: Sequence[Tensor]) -> list[list[ChainStep]]:
+    """The steps in groups of one coupling and one width, which can be scored together."""
+    groups: dict[tuple[int, ...], list[ChainStep]] = {}
+    for step in steps:
+        widths = (latents[t].shape[-1] for t in range(step.index - step.coupling.order, step.index + 1))
+        groups.setdefault((id(step.coupling), *widths), []).append(step)
+    return list(groups.values())

@@ -16,7 +16,7 @@ from recparam.ops.precision import full_precision
 _RIDE = 16  # up to this width bias, reference and row sums ride in the matrix products
 _BLOCK = 1 << 19  # scores in a block with few features; stays near the processor
 _WIDE_BLOCK = 1 << 23  # with many features, where taller blocks make better matrix products
-_SMALL = 1 << 18  # up to so many scores in all, the number of operations counts more than their passes
+SMALL = 1 << 18  # up to so many scores in all, the number of operations counts more than their passes
 _LARGE = 1 << 16  # columns
 _GPU_BLOCK = 1 << 26  # on a GPU, where a block of the sizes above takes longer to ask for than to do
 _LEAST_ROWS = 16
@@ -31,9 +31,9 @@ def sweep(logits: Logits, need: Need | None) -> Swept:
 
 
 def _sweep(logits: Logits, need: Need | None) -> Swept:
-    few = len(logits.rows) * len(logits.columns) <= _SMALL
+    few = len(logits.rows) * len(logits.columns) <= SMALL
     if few and logits.contrast and logits.keep_own and logits.own is not None and logits.excluded is None:
-        return _small_contrast(logits, logits.own[:, None], need)
+        return small_contrast(logits, need)
     blocks = _Blocks(logits, need or (False, False, False))
     out, off = [], []
     for rows in blocks.slices():
@@ -55,27 +55,37 @@ def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
         return blocks.gradients()
 
 
-def _small_contrast(logits: Logits, own: Tensor, need: Need | None) -> Swept:
-    """A training batch at once: the sweep below in as few operations as it takes."""
+def small_contrast(logits: Logits, need: Need | None) -> Swept:
+    """A training batch at once: the sweep below in as few operations as it takes.
+
+    Rows (S, n, F), columns (S, m, F) and biases (S, m) may be of several questions, whose `own` is one (n,).
+    """
     rows, columns, bias = logits.rows, logits.columns, logits.bias
-    block = torch.mm(rows, columns.T) if bias is None else torch.addmm(bias, rows, columns.T)
-    t_own = block.gather(1, own)
-    block.scatter_(1, own, -torch.inf)
-    largest = block.amax(1, keepdim=True).clamp_min(torch.finfo(block.dtype).min)  # -inf: no column but the own
+    assert logits.own is not None
+    if rows.ndim > 2:
+        own = logits.own[:, None].expand(len(rows), -1, 1)
+        bias = None if bias is None else bias[:, None]
+        block = torch.bmm(rows, columns.mT) if bias is None else torch.baddbmm(bias, rows, columns.mT)
+    else:
+        own = logits.own[:, None]
+        block = torch.mm(rows, columns.T) if bias is None else torch.addmm(bias, rows, columns.T)
+    t_own = block.gather(-1, own)
+    block.scatter_(-1, own, -torch.inf)
+    largest = block.amax(-1, keepdim=True).clamp_min(torch.finfo(block.dtype).min)  # -inf: no column but the own
     _exp(block.sub_(largest), logits, _taken_out(bias))
-    total = block.sum(1, keepdim=True)
+    total = block.sum(-1, keepdim=True)
     off = total.log().add_(largest)
     lead = t_own - off
     gradients = None
     if need is not None:
         share_off = torch.sigmoid(-lead)
-        block.mul_(share_off / -total.clamp_min(torch.finfo(total.dtype).tiny)).scatter_(1, own, share_off)
-        if rows.shape[1] < _RIDE:  # transposed, these products take half the time
+        block.mul_(share_off / -total.clamp_min(torch.finfo(total.dtype).tiny)).scatter_(-1, own, share_off)
+        if rows.ndim == 2 and rows.shape[1] < _RIDE:  # transposed, these products take half the time
             by_rows, by_columns = (columns.T @ block.T).T, (rows.T @ block).T
         else:
-            by_rows, by_columns = block @ columns, block.T @ rows
-        gradients = Gradients(by_rows, by_columns, block.sum(0) if need[2] else None)
-    return Swept(torch.nn.functional.logsigmoid(lead)[:, 0], off[:, 0], gradients)
+            by_rows, by_columns = block @ columns, block.mT @ rows
+        gradients = Gradients(by_rows, by_columns, block.sum(-2) if need[2] else None)
+    return Swept(torch.nn.functional.logsigmoid(lead)[..., 0], off[..., 0], gradients)
 
 
 def _taken_out(bias: Tensor | None) -> Tensor | None:
@@ -103,7 +113,7 @@ class _Blocks:
         self.logits, self.need = logits, need
         rows, columns, bias = logits.rows, logits.columns, logits.bias
         self.n, self.m, self.width = len(rows), len(columns), rows.shape[1]
-        self.small = self.n * self.m <= _SMALL
+        self.small = self.n * self.m <= SMALL
         here = rows.device.type == "cpu"
         self.ride = here and not self.small and self.width + 2 <= _RIDE
         # In a large bank the gradients take the memory, and a lower block has to do.

@@ -137,7 +137,7 @@ def pairwise_infonce(
             raise ValueError(f"Expected positives=, or at least {len(z)} bank rows, one per query; got {len(bank)}.")
         positives = torch.arange(len(z), device=z.device)
     else:
-        _check_positives(positives, z, bank)
+        check_positives(positives, z, bank)
     if log_weights is not None and bool(torch.isneginf(log_weights[positives]).any()):
         raise ValueError("Expected finite log_weights at every positive; got -inf. Leave those rows out of z.")
     pairs = replace(pairs, own=positives, keep_own=keep_positive, contrast=True, excluded=leave_out)
@@ -146,7 +146,8 @@ def pairwise_infonce(
     return value if log_weights is None else value - log_weights[positives]
 
 
-def _check_positives(positives: Tensor, z: Tensor, bank: Tensor) -> None:
+def check_positives(positives: Tensor, z: Tensor, bank: Tensor) -> None:
+    """Raise ValueError unless there is an index of a row of the bank for each row of z."""
     if positives.shape != (len(z),) or positives.dtype != torch.int64 or positives.device != z.device:
         raise ValueError(
             f"Expected positives of shape ({len(z)},), int64 on {z.device}; got {tuple(positives.shape)}, "

@@ -28,7 +28,7 @@ PRIORS = {
 }
 """What is trained in each space. On the sphere von Mises-Fisher, cosine and Gaussian are one prior."""
 
-LONGER = {"sphere-10": 5}
+LONGER = {"sphere-10": 10}
 """How many times as many steps a world takes: with more latents the encoder learns more slowly."""
 
 CONTROLS = ("untrained", "truth", "chance")
