@@ -55,7 +55,7 @@ def fit(
         data: Files: npy, npz, csv, parquet, h5, mat, video, or a folder of images. Several are sessions.
         out: Folder to write; runs/NAME, of the first file, if not given.
         config: run.yaml of another run: its data and settings, but for those given here.
-        prior: How x' follows x: gaussian, linear, cosine, joint-gaussian; gaussian if not given.
+        prior: How x' follows x: gaussian, linear, cosine, velocity, ar2, joint-gaussian; gaussian if not given.
         encoder: auto (by the shape of a row), mlp, temporal, conv, centre-of-mass; auto if not given.
         encoder_prime: Likewise of the second modality; auto if not given.
         latent_dim: Number of latents; 2 if not given.

@@ -13,9 +13,9 @@ from recparam import bounds
 from recparam.banks import Labels, halves_in_turn
 from recparam.bounds import Bound
 from recparam.couplings import ChainStep, Coupling, chain_steps
+from recparam.couplings.chains import OfContext
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal
 from recparam.model import RPM
-from recparam.ops import Score
 from recparam.priors import InfoNCEPrior, Prior, Side
 from recparam.recognition import Deterministic
 
@@ -35,23 +35,6 @@ class Against:
     observations: Sequence[Tensor] | None = None
     labels: Labels | None = None
     exclude_within: float | None = None
-
-
-class _OfContext(Coupling):
-    """A coupling of several earlier latents as one of order one, whose z is all of them."""
-
-    def __init__(self, coupling: Coupling) -> None:
-        super().__init__()
-        self.coupling = coupling
-
-    def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        return self.coupling(z, z_prime)
-
-    def score(self) -> Score:
-        return self.coupling.score()
-
-    def _check_widths(self, width: int, width_prime: int) -> None:
-        self.coupling.check_widths(width, width_prime)
 
 
 def steps_from(prior: Prior, *, length: int, context: int) -> list[ChainStep]:
@@ -113,7 +96,7 @@ def sides_of_latents(
             if other is not None:
                 at_step = replace(against, observations=(step.context(other), other[step.index]))
             pair = (step.context(latents), latents[step.index])
-            parts.append(_side(InfoNCEPrior(_OfContext(step.coupling)), pair, at_step, labels, side))
+            parts.append(_side(InfoNCEPrior(OfContext(step.coupling)), pair, at_step, labels, side))
         totals.append(_total(parts))
     return totals
 

@@ -9,6 +9,30 @@ import torch
 from torch import Tensor
 
 from recparam.couplings.base import Coupling
+from recparam.ops import Score
+
+
+class OfContext(Coupling):
+    """A coupling of several earlier latents as one of order one, whose z is all of them."""
+
+    def __init__(self, coupling: Coupling) -> None:
+        super().__init__()
+        self.coupling = coupling
+
+    @property
+    def initialised(self) -> bool:
+        """Whether the coupling is."""
+        return self.coupling.initialised
+
+    def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
+        return self.coupling(z, z_prime)
+
+    def score(self) -> Score:
+        """That of the coupling."""
+        return self.coupling.score()
+
+    def _check_widths(self, width: int, width_prime: int) -> None:
+        self.coupling.check_widths(width, width_prime)
 
 
 @dataclass(frozen=True)

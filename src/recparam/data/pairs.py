@@ -88,7 +88,7 @@ class Pairs:
 
     def tensors(
         self, rows: Int[np.ndarray, " rows"] | slice | None = None, *, draw: Sequence[int] = ()
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """The observations x and x' of some pairs.
 
         Args:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from recparam.couplings import Bilinear, Cosine, GaussianRBF
+from recparam.couplings import After, Bilinear, ConstantVelocity, Cosine, GaussianRBF, LinearAR
 from recparam.data.pairs import as_tensor
 from recparam.data.recording import Recording
 from recparam.model import RPM
@@ -27,6 +27,8 @@ PRIORS: dict[str, Callable[[int], Prior]] = {
     "gaussian": lambda dim: InfoNCEPrior(GaussianRBF()),
     "linear": lambda dim: InfoNCEPrior(Bilinear(dim)),
     "cosine": lambda dim: InfoNCEPrior(Cosine()),
+    "velocity": lambda dim: InfoNCEPrior(After(ConstantVelocity(), GaussianRBF())),
+    "ar2": lambda dim: InfoNCEPrior(After(LinearAR(2, dim), GaussianRBF())),
     "joint-gaussian": lambda dim: JointGaussianPrior(dim),
 }
 """Priors by short name, made for latents of a width."""
@@ -35,6 +37,8 @@ MEANINGS = {
     "gaussian": "P(z'|z) = R(z') exp(-|z - z'|^2 / (2 theta^2)) / Z(z): what follows is near (Eqs. 21, 27)",
     "linear": "P(z'|z) = R(z') exp(z^T theta z') / Z(z): the usual InfoNCE coupling (Eqs. 8, 21)",
     "cosine": "P(z'|z) = R(z') exp(cos(z, z') / tau) / Z(z): only the direction of z matters (Eq. 21)",
+    "velocity": "P(z''|z, z') = R(z'') exp(-|2 z' - z - z''|^2 / (2 theta^2)) / Z: latents keep their velocity",
+    "ar2": "P(z''|z, z') = R(z'') exp(-|A_1 z' + A_2 z + b - z''|^2 / (2 theta^2)) / Z: a learned linear AR(2)",
     "joint-gaussian": "P(z) = N(0, I), P(z'|z) = N(rho z, 1 - rho^2) in each dimension: a density of its own (Eq. 9)",
 }
 """What each short name says about the latents."""
@@ -118,8 +122,13 @@ def make_prior(prior: object, dim: int) -> Prior:
             "Expected latent_dim >= 2 with the cosine prior, under which a latent is a direction; got 1. "
             "Use prior='gaussian', or more latents."
         )
-    made.check_widths([dim, dim])
+    made.check_widths([dim] * (order_of(made) + 1))
     return made
+
+
+def order_of(prior: Prior) -> int:
+    """How many earlier latents a prior reads."""
+    return prior.coupling.order if isinstance(prior, InfoNCEPrior) else 1
 
 
 def describe_prior(prior: object, made: Prior) -> str:
@@ -196,10 +205,10 @@ def dropouts(dropout: Any, shape: tuple[int, ...]) -> tuple[float, ...]:
     return tuple(float(share) for share in np.atleast_1d(dropout))
 
 
-def lags(lag: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """The lags of a setting, for rows of a shape; None: those of the documentation."""
+def lags(lag: Any, shape: tuple[int, ...], order: int) -> tuple[Any, ...]:
+    """The lags of a setting, for rows of a shape and a prior of an order; None: those of the documentation."""
     if lag is None:
-        return _LAGS if len(shape) == 1 else _LAGS_OF_IMAGES
+        return _LAGS if len(shape) == 1 or order > 1 else _LAGS_OF_IMAGES
     return tuple(lag) if isinstance(lag, Sequence | np.ndarray) else (lag,)
 
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from recparam.data.pairs import Pairs
 from recparam.estimator import saved
 from recparam.estimator.alarms import alarms, warn
-from recparam.estimator.choices import choose_encoder, dropouts, make_model, make_network, make_prior
+from recparam.estimator.choices import choose_encoder, dropouts, make_model, make_network, make_prior, order_of
 from recparam.estimator.fitted import Fitted
 from recparam.estimator.fitting import Plan, climb, fabric_of, split_off
 from recparam.estimator.inputs import check_settings, check_varies, known, sources, warn_of_labels
@@ -32,8 +32,9 @@ class RPMEstimator(Fitted):
     With `fit(X, X_prime=Y)` a pair is a row of X and the same row of another modality, with an encoder each.
 
     Args:
-        prior: What is assumed of the latents: "gaussian" (z' is near z), "linear", "cosine", "joint-gaussian", or a
-            recparam prior. `describe()` gives its equation.
+        prior: What is assumed of the latents: "gaussian" (z' is near z), "linear", "cosine", "velocity" (they keep
+            their velocity), "ar2" (a learned linear AR(2)), "joint-gaussian", or a recparam prior. `describe()` gives
+            its equation. One that reads several earlier latents is given as many earlier rows, a lag apart.
         encoder: "auto" ("mlp" for rows that are vectors, "conv" for frames, "temporal" for windows of
             rows, `recparam.data.windows.windowed`), one of these names, "centre-of-mass", or a torch module that
             maps (B, ...) to (B, latent_dim), or (B, 2 latent_dim) for a prior that needs densities. A module is copied.
@@ -292,7 +293,9 @@ class RPMEstimator(Fitted):
 
     def _check_outputs(self, model: Any, fitted: Pairs) -> None:
         outputs = self.latent_dim * (2 if model.prior.needs_density else 1)
+        order = order_of(model.prior)
         for name, parameters in zip(("", "_prime"), encoded_pairs(model, fitted, np.arange(2)), strict=True):
+            parameters = parameters[:, : parameters.shape[1] // order] if order > 1 and not name else parameters
             if tuple(parameters.shape) != (2, outputs):
                 raise ValueError(
                     f"Expected an encoder{name} with {outputs} outputs for latent_dim={self.latent_dim}"

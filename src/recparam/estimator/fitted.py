@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from recparam import bounds
 from recparam.bounds import Bound
 from recparam.data.channels import of_session
+from recparam.data.contexts import contexts_of
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
-from recparam.estimator.choices import EncoderSpec, describe_prior, lags
+from recparam.estimator.choices import EncoderSpec, describe_prior, lags, make_prior, order_of
 from recparam.estimator.inputs import declared, filled, known
 from recparam.estimator.scoring import Head, encoded_pairs, groups_of, network, parameters_of
 from recparam.matching import Matching
@@ -54,7 +55,13 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def lag_(self) -> tuple[int, ...]:
         """Rows from x to x', where pairs were not declared otherwise."""
         check_is_fitted(self)
-        return lags(self.lag, self.shape_in_)
+        return lags(self.lag, self.shape_in_, order_of(self.prior_))
+
+    @property
+    def order_(self) -> int:
+        """Earlier rows that the prior reads: x, and those before it, one lag apart."""
+        check_is_fitted(self)
+        return order_of(self.prior_)
 
     @property
     def bank_size_(self) -> int:
@@ -145,10 +152,13 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """E[z'|z], the mean of the latents that the model expects of the x' of each row; shape (N, latent_dim).
 
         That is the row `lag_` rows later, one of several at random; with X_prime, what the same row of the other
-        modality will show; with other pairs, what those declare.
+        modality will show; with other pairs, what those declare. A prior of `order_` above one reads earlier rows, too:
+        the first rows of a session, which lack them, are NaN.
         """
         check_is_fitted(self)
         self._check_one_base("predict_next")
+        if self.order_ > 1:
+            return self._predicted_after(Recording.of(X))
         encoded, head = self._encoded(X), self._head
         with torch.no_grad():
             if isinstance(head.prior, JointGaussianPrior):
@@ -156,12 +166,12 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             return head.model.predictive(encoded, head.bank[1]).mean().numpy()
 
     def next_over_bank(
-        self, z: Float[np.ndarray, "A D"]
+        self, z: Float[np.ndarray, "A _D"]
     ) -> tuple[Float[np.ndarray, "K D"], Float[np.ndarray, "A K"]]:
         """P(z'|z) over the z' of the bank, among which R(z') is spread evenly.
 
         Args:
-            z: Latents, shape (A, latent_dim).
+            z: Latents, shape (A, latent_dim); for a prior of `order_` p those of p rows side by side, oldest first.
 
         Returns:
             The candidates z', shape (K, latent_dim), and the probability of each, rows summing to one, shape (A, K).
@@ -185,13 +195,20 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """How probably each row of X goes with each row of X_prime, row i being the partner of row i.
 
         See also: `rp.RPM.match`.
+
+        Raises:
+            ValueError: The prior reads several earlier rows, or the data are not those that were fitted.
         """
         check_is_fitted(self)
+        if self.order_ > 1:
+            raise ValueError(
+                f"Expected a prior of one earlier row for match; got one of {self.order_}. Use elbo, or predict_next."
+            )
         return self._head.model.match(self._encoded(X), self._encoded(X_prime, "x_prime"))
 
     def sample(
         self, n_samples: int = 1, *, random_state: Any = None
-    ) -> tuple[Float[np.ndarray, "n D"], Float[np.ndarray, "n D"]]:
+    ) -> tuple[Float[np.ndarray, "n _D"], Float[np.ndarray, "n D"]]:
         """Pairs of latents (z, z') drawn from the prior; R(z) and R(z') are those of the bank.
 
         Args:
@@ -199,7 +216,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             random_state: As the estimator's.
 
         Returns:
-            z and z', each (n_samples, latent_dim).
+            z and z', each (n_samples, latent_dim); z of a prior of `order_` p as p latents side by side, oldest first.
         """
         check_is_fitted(self)
         self._check_one_base("sample")
@@ -273,7 +290,10 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ) -> tuple[Recording, Pairs]:
         if not reset and X_prime is None and pairs is None and not self.model_.shared:
             raise ValueError("Expected X_prime=, the rows of the second modality, as for fit; got none.")
-        recording, given = declared(X, X_prime, sessions=sessions, times=times, pairs=pairs, lag=self.lag)
+        order = order_of(make_prior(self.prior, self.latent_dim) if reset else self.prior_)
+        recording, given = declared(
+            X, X_prime, sessions=sessions, times=times, pairs=pairs, lag=self.lag, order=order
+        )
         self._check_rows(X, recording, reset=reset)
         if not reset and self.model_.shared != (given.recording_prime is None):
             fitted, got = ("one recording", "two") if self.model_.shared else ("two recordings", "one")
@@ -281,6 +301,19 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if not reset and given.recording_prime is not None:
             self._check_rows(None, given.recording_prime, reset=False, side="x_prime")
         return recording, given if reset else known(self.model_, given)
+
+    def _predicted_after(self, recording: Recording) -> Float[np.ndarray, "N D"]:
+        """`predict_next` of a prior that reads several earlier rows."""
+        lag, *others = self.lag_
+        if others:
+            raise ValueError(f"Expected one lag for predict_next under a prior of {self.order_} rows; got {self.lag_}.")
+        z = torch.from_numpy(self.transform(recording))
+        rows = contexts_of(recording, lag=lag, order=self.order_)
+        found = torch.full_like(z, torch.nan)
+        with torch.no_grad():
+            ahead = self._head.model.predictive(z[rows].flatten(1), self._head.bank[1])
+            found[rows[:, -1]] = ahead.mean()
+        return found.numpy()
 
     def _encoded(self, X: Any, side: str = "x") -> Tensor:
         """The recognition parameters of rows that are no pairs."""

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from recparam.data.channels import in_session
+from recparam.data.contexts import with_contexts
 from recparam.data.given import listed
 from recparam.data.pairs import Pairs, aligned, consecutive
 from recparam.data.recording import Recording
@@ -61,12 +62,15 @@ def check_varies(recording: Recording, name: str = "X") -> None:
 
 
 def declared(
-    X: Any, X_prime: Any, *, sessions: Any, times: Any, pairs: Pairs | None, lag: Any
+    X: Any, X_prime: Any, *, sessions: Any, times: Any, pairs: Pairs | None, lag: Any, order: int
 ) -> tuple[Recording, Pairs]:
     """The recording of X, and the pairs that were declared: by `pairs`, by X_prime, or by a lag.
 
+    For a prior of an order above one, those with as many earlier rows.
+
     Raises:
-        ValueError: Data that are no recording, pairs of another recording, or both pairs and X_prime.
+        ValueError: Data that are no recording, pairs of another recording, both pairs and X_prime, or pairs that cannot
+            have the earlier rows.
     """
     if pairs is not None and not isinstance(pairs, Pairs):
         raise ValueError(f"Expected pairs of recparam.data.pairs, such as consecutive(...); got {pairs!r}.")
@@ -78,11 +82,12 @@ def declared(
             raise ValueError(
                 f"Expected X to be the recording of pairs, of shape {pairs.recording.shape}; got {recording.shape}."
             )
-        return recording, pairs
+        return recording, with_contexts(pairs, order)
     if X_prime is None:
-        return recording, consecutive(recording, lag=lags(lag, recording.shape[1:]))
+        return recording, with_contexts(consecutive(recording, lag=lags(lag, recording.shape[1:], order)), order)
     labelled = isinstance(X_prime, Recording) or sessions is None or len(X_prime) != len(recording)
-    return recording, aligned(recording, Recording.of(X_prime, sessions=None if labelled else sessions))
+    both = aligned(recording, Recording.of(X_prime, sessions=None if labelled else sessions))
+    return recording, with_contexts(both, order)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from recparam.banks import Bank
 from recparam.bounds import Bound
+from recparam.couplings.chains import OfContext
+from recparam.data.contexts import Contexts
 from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
 from recparam.data.recording import Recording
-from recparam.estimator.choices import recognition
+from recparam.estimator.choices import order_of, recognition
 from recparam.evaluating import evaluating
 from recparam.joint import RecognitionJoint
 from recparam.marginals import DatasetMarginal
@@ -44,8 +46,16 @@ def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = No
 
 
 def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-    """The recognition parameters of the x and x' of some pairs, or of all; a row that is in several is encoded once."""
-    chosen = np.arange(len(pairs)) if chosen is None else chosen
+    """The recognition parameters of the x and x' of some pairs, or of all; a row that is in several is encoded once.
+
+    For a prior of order p those of x, and of the rows before it, stand side by side, oldest first: (pairs, p width).
+    """
+    chosen, order = np.arange(len(pairs)) if chosen is None else chosen, order_of(model.prior)
+    if order > 1:
+        steps = np.column_stack([cast(Contexts, pairs).rows(order), pairs.second])[chosen]
+        unique, places = np.unique(steps, return_inverse=True)
+        z = parameters_of(model, pairs.recording, unique)[places.reshape(steps.shape)]
+        return z[:, :-1].flatten(1), z[:, -1]
     if isinstance(pairs, Views):
         chunks = map(pairs.tensors, _chunks(chosen, pairs.recording))
         x, x_prime = _through(model, [network(model), network(model, 1)], chunks, len(chosen))
@@ -101,9 +111,11 @@ class Head:
     """
 
     def __init__(self, model: RPM, bank: tuple[Tensor, Tensor], *, groups: Tensor | None = None) -> None:
-        self.bank, self.prior, self.groups = bank, model.prior, groups
+        self.bank, self.groups, self.prior = bank, groups, model.prior
+        if order_of(model.prior) > 1:
+            self.prior = InfoNCEPrior(OfContext(cast(InfoNCEPrior, model.prior).coupling))
         self.recognition = recognition(model.prior, nn.Identity())
-        self.model = RPM(self.recognition, model.prior).eval()
+        self.model = RPM(self.recognition, self.prior).eval()
 
     @torch.no_grad()
     def elbo(

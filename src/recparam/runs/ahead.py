@@ -23,10 +23,11 @@ def look_ahead(
         following: The latents z' that followed each row; NaN where they are not known.
 
     Returns:
-        None where the prior has a density of its own, which candidates are not needed for, or where each session has
-        its own R(z').
+        None where the prior has a density of its own, which candidates are not needed for, where it reads several
+        earlier latents, or where each session has its own R(z').
     """
-    if not isinstance(estimator.prior_, InfoNCEPrior) or estimator.session_shapes_ is not None:
+    one = isinstance(estimator.prior_, InfoNCEPrior) and estimator.order_ == 1
+    if not one or estimator.session_shapes_ is not None:
         return None
     rows = np.flatnonzero(latents.held_out)
     spread = latents.z[rows] - latents.z[rows].mean(0)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from recparam.data.contexts import with_contexts
 from recparam.data.pairs import consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
-from recparam.estimator.choices import lags
+from recparam.estimator.choices import lags, make_prior, order_of
 from recparam.estimator.fitting import split_off
 from recparam.estimator.resuming import Checkpoint
 from recparam.runs.config import Config
@@ -39,10 +40,11 @@ class Fit:
     def __init__(self, config: Config, recording: Recording, *, say: Callable[[str], None]) -> None:
         self.config, self.recording, self.say = config, recording, say
         self.estimator = RPMEstimator(**config.settings, progress=True)
-        lag = lags(self.estimator.lag, recording.shape[1:])
+        order = order_of(make_prior(self.estimator.prior, self.estimator.latent_dim))
+        lag = lags(self.estimator.lag, recording.shape[1:], order)
         if self.estimator.lag is None:  # said, so that runs can be compared that were given it and that were not
             self.estimator.set_params(lag=lag)
-        self.pairs = config.reading.pairs(recording, config.data, config.beside, lag=lag)
+        self.pairs = with_contexts(config.reading.pairs(recording, config.data, config.beside, lag=lag), order)
         self.fitted, self.held_out = split_off(self.pairs, self.estimator.validation_fraction)
 
     def run(self, partial: Path, *, resume: bool) -> Fit:

@@ -12,6 +12,7 @@ import numpy as np
 from recparam.bootstrap import BlockInterval
 from recparam.bounds import Bound
 from recparam.comparison import interval_of, values_of
+from recparam.data.contexts import with_contexts
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
@@ -82,6 +83,9 @@ def pairs_to_score(
         if trained is not None:
             fresh &= ~trained
     kept = [pairs.where(fresh[pairs.first] & fresh[pairs.second]) for pairs in found]
+    if len(kept[0]) >= 2:
+        order = max(run.estimator.order_ for run in runs)  # all score the pairs that each of them can
+        kept = [with_contexts(pairs, order) for pairs in kept]
     if len(kept[0]) < 2:
         raise ValueError(
             f"Expected at least 2 pairs of rows that no run was trained on; got {len(kept[0])}. Give other data."

@@ -1,0 +1,119 @@
+"""Pairs with the rows before x, for priors that read several earlier latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from recparam.data.pairs import Pairs, as_tensor, consecutive
+from recparam.data.recording import Recording
+from recparam.ops.checks import check_count
+
+
+@dataclass(frozen=True, eq=False)
+class Contexts(Pairs):
+    """Pairs of which each x has `order` - 1 rows before it, one lag apart; make them with `with_contexts`."""
+
+    order: int = 1
+
+    def rows(self, order: int | None = None) -> Int[np.ndarray, " P order"]:
+        """The last `order` rows before x', oldest first: x is the last of them."""
+        steps = np.arange((self.order if order is None else order) - 1, -1, -1)
+        return self.first[:, None] - self.lag[:, None] * steps
+
+    def tensors(
+        self, rows: Int[np.ndarray, " rows"] | slice | None = None, *, draw: Sequence[int] = ()
+    ) -> tuple[Tensor, ...]:
+        """The observations of some pairs, oldest first: the rows before x, x and x'; see `Pairs.tensors`."""
+        chosen = slice(None) if rows is None else rows
+        before = self.rows()[chosen]
+        return tuple(as_tensor(self.recording[part]) for part in (*before.T, self.second[chosen]))
+
+    def _parts(self, fitted: np.ndarray, held_out: np.ndarray) -> tuple[Pairs, Pairs]:
+        inside = (part[self.rows()].all(1) & part[self.second] for part in (fitted, held_out))
+        fit, held = (self.where(keep) for keep in inside)
+        return fit, held
+
+
+def with_contexts(pairs: Pairs, order: int) -> Pairs:
+    """The pairs before which there are pairs enough: x is the x' of one of the same lag, whose x is that of another.
+
+    So no context crosses the end of a session or a gap, as no pair does.
+
+    Args:
+        pairs: Of one recording, whose rows have one shape.
+        order: Rows that a prior reads: x and those before it.
+
+    Returns:
+        The pairs as they are where they have such contexts, or where `order` is 1.
+
+    Raises:
+        ValueError: Pairs of two recordings, of two views, or of sessions with channels of their own; or none left.
+
+    Example:
+        >>> import numpy as np
+        >>> from recparam.data.contexts import with_contexts
+        >>> from recparam.data.pairs import consecutive
+        >>> from recparam.data.recording import Recording
+        >>> steps = with_contexts(consecutive(Recording.of([np.zeros((4, 2)), np.zeros((2, 2))])), 2)
+        >>> steps.rows().tolist(), steps.second.tolist()
+        ([[0, 1], [1, 2]], [2, 3])
+    """
+    check_count("order", order)
+    if order == 1 or (isinstance(pairs, Contexts) and pairs.order >= order):
+        return pairs
+    if type(pairs) not in (Pairs, Contexts) or pairs.recording_prime is not None:
+        raise ValueError(
+            f"Expected pairs of rows of one recording for a prior of {order} earlier latents; got pairs of "
+            f"{'two recordings' if pairs.recording_prime is not None else 'views'}. Use lag=, or a prior of one."
+        )
+    if pairs.recording.row_shapes is not None:
+        raise ValueError(
+            f"Expected sessions that share their columns for a prior of {order} earlier latents; got channels of their "
+            "own. Use a prior of one."
+        )
+    keep = _led_to(pairs, order - 1)
+    if keep.sum() < 2:
+        raise ValueError(
+            f"Expected at least 2 pairs (x, x') with {order - 1} rows before x, each a lag apart; got {keep.sum()} of "
+            f"{len(pairs)} pairs. Give longer sessions, a smaller lag, or a prior of fewer earlier latents."
+        )
+    return Contexts(
+        pairs.recording,
+        pairs.first[keep],
+        pairs.second[keep],
+        gap=pairs.gap,
+        how=f"{pairs.how}, after {order} rows",
+        order=order,
+    )
+
+
+def contexts_of(recording: Recording, *, lag: int, order: int) -> Int[np.ndarray, "rows order"]:
+    """The rows before and at each row of a recording that has as many, a lag apart, oldest first.
+
+    Raises:
+        ValueError: No row has.
+    """
+    pairs = consecutive(recording, lag=lag)
+    last = pairs.second[_led_to(pairs, order - 2)]
+    if not len(last):
+        raise ValueError(
+            f"Expected rows with {order - 1} before them, each {lag} apart, without the end of a session or a gap; got "
+            f"none in {len(recording)}. Give more rows."
+        )
+    return np.sort(last)[:, None] - lag * np.arange(order - 1, -1, -1)
+
+
+def _led_to(pairs: Pairs, steps: int) -> Bool[np.ndarray, " P"]:
+    """Which pairs follow others of their lag, so many in a row."""
+    lag = pairs.lag
+    span = int(lag.max(initial=0) - lag.min(initial=0)) + 1
+    numbers = pairs.first * span + lag
+    keep = np.ones(len(pairs), dtype=bool)
+    for step in range(1, steps + 1):
+        keep &= np.isin((pairs.first - step * lag) * span + lag, numbers)
+    return keep
