@@ -1,5 +1,6 @@
 """Priors of several earlier latents in the estimator: which rows they read, and what is then scored and predicted."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import recparam as rp
 from quick_fits import quick
 from recparam.cli import main
 from recparam.data.channels import own_channels
+from recparam.data.conditioned import nearest
 from recparam.data.contexts import Contexts, contexts_of, with_contexts
 from recparam.data.pairs import aligned, by_index, consecutive, views
 from recparam.data.recording import Recording
@@ -48,7 +50,9 @@ def test_contexts_stay_in_their_session_and_in_their_part() -> None:
     assert [len(part) for part in pairs.tensors(slice(1, 3))] == [2, 2, 2]
     times = np.r_[np.arange(5.0), np.arange(9.0, 13.0)]
     gap = with_contexts(consecutive(Recording.of(np.zeros((9, 1)), times=times)), 3)
-    assert gap.first.tolist() == [2, 3, 7] and with_contexts(gap, 2) is gap  # what has more will do
+    assert gap.first.tolist() == [2, 3, 7]
+    fewer = [with_contexts(gap, order) for order in (2, 1)]  # what has more will do
+    assert [len(part.tensors()) for part in (gap, *fewer)] == [4, 3, 2] and fewer[1].first.tolist() == [2, 3, 7]
     rows = contexts_of(gap.recording, lag=1, order=3)
     assert rows.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8]]
 
@@ -60,6 +64,7 @@ def test_parts_share_no_row() -> None:
     assert isinstance(fit, Contexts) and isinstance(held_out, Contexts) and fit.order == held_out.order == 3
 
 
+NOISE = Recording.of(np.random.default_rng(1).normal(size=(400, 2)))
 RECORDING = Recording.of(np.random.default_rng(0).normal(size=(12, 3)))
 BAD: dict[str, tuple[Any, str]] = {
     "two recordings": (lambda: with_contexts(aligned(RECORDING, RECORDING), 2), "one recording.*two recordings"),
@@ -71,6 +76,14 @@ BAD: dict[str, tuple[Any, str]] = {
         "share their columns",
     ),
     "too few": (lambda: with_contexts(consecutive(RECORDING, lag=5), 3), "at least 2 pairs.*2 rows before x"),
+    "pairs by accident": (
+        lambda: with_contexts(nearest(NOISE, NOISE[:], neighbours=10), 2),
+        r"lag= or consecutive",
+    ),
+    "pairs that cross": (
+        lambda: with_contexts(by_index(Recording.of([np.eye(4), np.eye(4)]), np.arange(5), np.arange(1, 6)), 2),
+        "4 of 5 pairs, some of which cross sessions",
+    ),
     "order": (lambda: with_contexts(consecutive(RECORDING), 0), "order"),
     "no context": (lambda: contexts_of(RECORDING, lag=6, order=3), "2 before them, each 6 apart.*none in 12"),
     "two modalities": (lambda: quick(prior="velocity").fit(X[:50], X_prime=X[:50]), "two recordings"),
@@ -126,11 +139,39 @@ def test_saved_resumed_and_gone_on_with(fitted: rp.RPMEstimator, tmp_path: Path)
     assert np.isfinite(whole.partial_fit(X[300:600]).score(X[600:]))
 
 
+def test_declared_pairs_say_how_far_apart_rows_are(tmp_path: Path) -> None:
+    recording = Recording.of(X[:400])
+    declared = quick(prior="velocity", max_steps=20).fit(recording, pairs=consecutive(recording, lag=5))
+    given = quick(prior="velocity", max_steps=20, lag=5).fit(X[:400])
+    expected = given.predict_next(X[400:450])
+    assert np.isnan(expected[:5]).all() and np.isfinite(expected[5:]).all()
+    np.testing.assert_array_equal(declared.predict_next(X[400:450]), expected)
+    declared.save(tmp_path / "model")
+    np.testing.assert_array_equal(rp.RPMEstimator.load(tmp_path / "model").predict_next(X[400:450]), expected)
+    plain = quick(prior="gaussian", max_steps=20).fit(recording)
+    longer = quick(prior="gaussian", max_steps=20).fit(recording, pairs=with_contexts(consecutive(recording), 3))
+    assert longer.history_[-1]["ceiling_nats"] == pytest.approx(plain.history_[-1]["ceiling_nats"], abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::recparam.bounds.CeilingWarning")
+def test_few_rows_will_do() -> None:
+    assert np.isfinite(quick(prior="velocity", max_steps=2, batch_size=4).fit(X[:12]).score(X[12:20]))
+
+
+def test_columns_are_known_by_their_names() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X[:200], columns=list("abcdefgh"))
+    named = quick(prior="velocity", max_steps=5).fit(frame)
+    assert named.predict_next(frame).shape == (200, 2)
+    with pytest.raises(ValueError, match="feature names"):
+        named.predict_next(frame[list("hgfedcba")])
+
+
 def test_a_composed_prior_and_frames() -> None:
     prior = rp.InfoNCEPrior(rp.Groups(rp.After(rp.Damped(), rp.GaussianRBF()) + rp.StepLength(), [[0], [1]]))
     composed = quick(prior=prior, max_steps=20, lag=[1, 3]).fit(X[:300])
     assert np.isfinite(composed.score(X[300:500])) and "given" in composed.describe()
-    with pytest.raises(ValueError, match=r"one lag for predict_next.*\(1, 3\)"):
+    with pytest.raises(ValueError, match=r"one lag for predict_next.*lags \(1, 3\)"):
         composed.predict_next(X[:50])
     with pytest.raises(ValueError, match="one earlier row for match"):
         composed.match(X[:50], X[50:100])
@@ -140,6 +181,9 @@ def test_a_composed_prior_and_frames() -> None:
     own = nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
     with pytest.raises(ValueError, match=r"2 outputs for latent_dim=2; got outputs of shape \(2, 3\)"):
         quick(prior="velocity", encoder=own, max_steps=3).fit(X[:100])
+    tall = nn.Sequential(nn.Linear(8, 2), nn.Unflatten(1, (2, 1)))
+    with pytest.raises(ValueError, match=r"an encoder with 2 outputs.*\(2, 2, 1\)"):
+        quick(prior="velocity", encoder=tall, max_steps=3).fit(X[:100])
 
 
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,9 +191,11 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     np.save("x.npy", X[:600])
     few = ["--max-steps", "20", "--restarts", "1", "--batch-size", "64"]
     for prior in ("velocity", "gaussian"):
-        assert main(["fit", "x.npy", "--prior", prior, "--out", prior, *few]) == 0
-    capsys.readouterr()
+        assert main(["fit", "x.npy", "--prior", prior, "--lag", "20", "--out", prior, *few]) == 0
+    assert json.loads(Path("velocity/run.json").read_text())["held_out_rows"] == [[480, 599]]
+    assert "80 pairs held out" in capsys.readouterr().out
     assert main(["compare", "velocity", "gaussian", "--data", "x.npy"]) == 0
     assert "and 1 before it" in capsys.readouterr().out
     assert main(["score", "velocity", "x.npy"]) == 0 and main(["report", "velocity"]) == 0
+    assert "80 pairs held out" in capsys.readouterr().out
     assert "reads several earlier latents" in Path("velocity/report.html").read_text()

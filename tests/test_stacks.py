@@ -131,3 +131,26 @@ def test_steps_of_a_chain_with_one_coupling_are_scored_together(name: str, monke
     assert sorted(seen) == sorted(2 * expected)
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_categories_beside_points_of_one_width_are_summed_over() -> None:
+    torch.manual_seed(0)
+    models = [rp.Deterministic(nn.Linear(5, 2)), rp.Deterministic(nn.Linear(5, 2)), rp.Categorical(nn.Linear(5, 2))]
+    model = rp.RPM(models, rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=1.3))).double()
+    x = list(torch.randn(3, 24, 5, dtype=torch.float64))
+    z, z_prime = (models[j].net(x[j]) for j in range(2))
+    chances = models[2].net(x[2]).softmax(1)
+
+    def log_f(a: Tensor, b: Tensor) -> Tensor:
+        return -0.5 * ((a[:, None] - b) / 1.3).square().sum(-1)
+
+    first = log_f(z, z_prime)
+    to_category = log_f(z_prime, torch.eye(2, dtype=torch.float64))
+    by_hand = (
+        first.diagonal()
+        - first.logsumexp(1)
+        + math.log(24)
+        + (chances * to_category).sum(1)
+        - (to_category + chances.mean(0).log()).logsumexp(1)
+    )
+    torch.testing.assert_close(model.elbo(*x).per_observation, by_hand, rtol=1e-5, atol=1e-6)

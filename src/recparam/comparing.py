@@ -115,13 +115,14 @@ def compare(
                 "estimators, which keep a bank of their own."
             )
         if pairs is None and X_prime is None:
-            _check_alike("lag", {name: e.lag_ for name, e in estimators.items()})
+            _check_alike("lag", {name: e.lag_ for name, e in estimators.items()}, "Fit them alike, or give pairs=.")
         first = next(iter(estimators.values()))
         _, given = declared(data, X_prime, sessions=sessions, times=times, pairs=pairs, lag=first.lag_, order=1)
         found = compare_estimators(estimators, dict.fromkeys(estimators, given))
         banks = {name: cast(int, e.bank) for name, e in found.models.items()}
         if max(banks.values()) > _ALIKE * min(banks.values()):
-            _check_alike("bank_size", banks)
+            remedy = f"Fit them with bank_size={min(banks.values())}, or give window= and lag=."
+            _check_alike("bank_size", banks, remedy)
         return found
     if X_prime is not None:
         raise ValueError("Expected X_prime= with estimators alone; got other models or a bank. Give a tuple (x, x').")
@@ -292,11 +293,11 @@ def _named(models: Mapping[str, Model] | Sequence[Model]) -> dict[str, Model]:
     return named
 
 
-def _check_alike(what: str, values: Mapping[str, Any]) -> None:
+def _check_alike(what: str, values: Mapping[str, Any], remedy: str) -> None:
     if len(set(values.values())) > 1:
         raise ValueError(
             f"Expected estimators of one {what}, which score the same targets against as large a bank; got {values}. "
-            "Fit them alike, or give pairs= and bank=."
+            + remedy
         )
 
 

@@ -203,7 +203,8 @@ class RecognitionJoint:
             return None
         if own is None or any(len(z_j) not in (1, draws) for z_j in banked):
             return None
-        if (self.bank.particles.exact and len(banked[0]) > 1) or not bool((self.bank.weights[own] > 0).all()):
+        enumerated = self.bank.particles.exact and any(len(z_j) > 1 for z_j in banked)
+        if enumerated or not bool((self.bank.weights[own] > 0).all()):
             return None
         each = [z_j.expand(draws, -1, -1) for z_j in banked]
         bank = each[0] if len(each) == 1 else torch.cat(each)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -13,6 +13,9 @@ from recparam.data.pairs import Pairs, as_tensor, consecutive
 from recparam.data.recording import Recording
 from recparam.ops.checks import check_count
 
+_AFTER = ", after "
+_LEAST = 0.05  # of the pairs have to follow others: of those that were not made by a lag few do, by accident
+
 
 @dataclass(frozen=True, eq=False)
 class Contexts(Pairs):
@@ -20,18 +23,17 @@ class Contexts(Pairs):
 
     order: int = 1
 
-    def rows(self, order: int | None = None) -> Int[np.ndarray, " P order"]:
-        """The last `order` rows before x', oldest first: x is the last of them."""
-        steps = np.arange((self.order if order is None else order) - 1, -1, -1)
-        return self.first[:, None] - self.lag[:, None] * steps
+    def rows(self, chosen: Int[np.ndarray, " chosen"] | slice = slice(None)) -> Int[np.ndarray, "_chosen order"]:
+        """The rows that a prior reads before x' of some pairs, oldest first: x is the last of them."""
+        first = self.first[chosen]
+        return first[:, None] - (self.second[chosen] - first)[:, None] * np.arange(self.order - 1, -1, -1)
 
     def tensors(
         self, rows: Int[np.ndarray, " rows"] | slice | None = None, *, draw: Sequence[int] = ()
     ) -> tuple[Tensor, ...]:
         """The observations of some pairs, oldest first: the rows before x, x and x'; see `Pairs.tensors`."""
         chosen = slice(None) if rows is None else rows
-        before = self.rows()[chosen]
-        return tuple(as_tensor(self.recording[part]) for part in (*before.T, self.second[chosen]))
+        return tuple(as_tensor(self.recording[part]) for part in (*self.rows(chosen).T, self.second[chosen]))
 
     def _parts(self, fitted: np.ndarray, held_out: np.ndarray) -> tuple[Pairs, Pairs]:
         inside = (part[self.rows()].all(1) & part[self.second] for part in (fitted, held_out))
@@ -45,14 +47,15 @@ def with_contexts(pairs: Pairs, order: int) -> Pairs:
     So no context crosses the end of a session or a gap, as no pair does.
 
     Args:
-        pairs: Of one recording, whose rows have one shape.
+        pairs: Of one recording, a number of rows apart: what `lag=` and `consecutive` make.
         order: Rows that a prior reads: x and those before it.
 
     Returns:
-        The pairs as they are where they have such contexts, or where `order` is 1.
+        Those pairs, as `Contexts`; plain pairs as they are where `order` is 1.
 
     Raises:
-        ValueError: Pairs of two recordings, of two views, or of sessions with channels of their own; or none left.
+        ValueError: Pairs of two recordings, of two views, or of sessions with channels of their own; pairs that cross
+            sessions, or of which nearly none follows another of its lag; or fewer than two left.
 
     Example:
         >>> import numpy as np
@@ -64,7 +67,9 @@ def with_contexts(pairs: Pairs, order: int) -> Pairs:
         ([[0, 1], [1, 2]], [2, 3])
     """
     check_count("order", order)
-    if order == 1 or (isinstance(pairs, Contexts) and pairs.order >= order):
+    if isinstance(pairs, Contexts) and pairs.order >= order:
+        return replace(pairs, order=order)
+    if order == 1:
         return pairs
     if type(pairs) not in (Pairs, Contexts) or pairs.recording_prime is not None:
         raise ValueError(
@@ -77,19 +82,17 @@ def with_contexts(pairs: Pairs, order: int) -> Pairs:
             "own. Use a prior of one."
         )
     keep = _led_to(pairs, order - 1)
-    if keep.sum() < 2:
+    sessions, kept = pairs.recording.sessions, int(keep.sum())
+    crossing = bool((sessions[pairs.first] != sessions[pairs.second]).any())
+    if crossing or kept < 2 or kept < _LEAST * len(pairs):
         raise ValueError(
-            f"Expected at least 2 pairs (x, x') with {order - 1} rows before x, each a lag apart; got {keep.sum()} of "
-            f"{len(pairs)} pairs. Give longer sessions, a smaller lag, or a prior of fewer earlier latents."
+            f"Expected at least 2 pairs (x, x') with {order - 1} rows before x, each a lag apart in one session; got "
+            f"{kept} of {len(pairs)} pairs{', some of which cross sessions' if crossing else ''}. Use lag= or "
+            "consecutive(...), longer sessions, a smaller lag, or a prior of fewer earlier latents."
         )
-    return Contexts(
-        pairs.recording,
-        pairs.first[keep],
-        pairs.second[keep],
-        gap=pairs.gap,
-        how=f"{pairs.how}, after {order} rows",
-        order=order,
-    )
+    few = f" ({kept} of {len(pairs)})" if kept < len(pairs) / 2 else ""
+    how = f"{pairs.how.partition(_AFTER)[0]}{_AFTER}{order} rows{few}"
+    return Contexts(pairs.recording, pairs.first[keep], pairs.second[keep], gap=pairs.gap, how=how, order=order)
 
 
 def contexts_of(recording: Recording, *, lag: int, order: int) -> Int[np.ndarray, "rows order"]:
@@ -106,6 +109,11 @@ def contexts_of(recording: Recording, *, lag: int, order: int) -> Int[np.ndarray
             f"none in {len(recording)}. Give more rows."
         )
     return np.sort(last)[:, None] - lag * np.arange(order - 1, -1, -1)
+
+
+def lags_of(pairs: Pairs) -> tuple[int, ...]:
+    """The lags of pairs whose x has rows before it; none of others."""
+    return tuple(np.unique(pairs.lag).tolist()) if isinstance(pairs, Contexts) else ()
 
 
 def _led_to(pairs: Pairs, steps: int) -> Bool[np.ndarray, " P"]:

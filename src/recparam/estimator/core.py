@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from recparam.data.contexts import lags_of
 from recparam.data.pairs import Pairs
 from recparam.estimator import saved
 from recparam.estimator.alarms import alarms, warn
@@ -199,7 +200,7 @@ class RPMEstimator(Fitted):
         fitted, held_out = known(models[0], fitted), known(models[0], held_out)
         self._check_outputs(models[0], fitted)
         self._set_encoders(specs[0], [part.shape for part in parts], per_session=recording.row_shapes is not None)
-        self._seed, self._paired = seed, given.how
+        self._seed, self._paired, self._lags = seed, given.how, lags_of(given)
         self._climbed(models, fitted, held_out, checkpoint)
         self._specs = specs[next(number for number, start in enumerate(self.restarts_) if start["chosen"]) % len(specs)]
         return self
@@ -223,7 +224,7 @@ class RPMEstimator(Fitted):
         check_settings(self)
         _, given = self._declared(X, X_prime, sessions, times, pairs, reset=False)
         warn_of_labels(y)
-        self._seed, self._paired = _mixed(self._seed, 1), given.how
+        self._seed, self._paired, self._lags = _mixed(self._seed, 1), given.how, lags_of(given)
         return self._climbed([self.model_], *split_off(given, self.validation_fraction))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -293,9 +294,9 @@ class RPMEstimator(Fitted):
 
     def _check_outputs(self, model: Any, fitted: Pairs) -> None:
         outputs = self.latent_dim * (2 if model.prior.needs_density else 1)
-        order = order_of(model.prior)
-        for name, parameters in zip(("", "_prime"), encoded_pairs(model, fitted, np.arange(2)), strict=True):
-            parameters = parameters[:, : parameters.shape[1] // order] if order > 1 and not name else parameters
+        x, x_prime = encoded_pairs(model, fitted, np.arange(2))  # x may be several rows, of the encoder of x'
+        sides = {"": x, "_prime": x_prime} if order_of(model.prior) == 1 else {"": x_prime}
+        for name, parameters in sides.items():
             if tuple(parameters.shape) != (2, outputs):
                 raise ValueError(
                     f"Expected an encoder{name} with {outputs} outputs for latent_dim={self.latent_dim}"

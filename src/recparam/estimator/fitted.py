@@ -50,6 +50,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     validation_nats_: float
     _seed: int
     _paired: str  # how, for people
+    _lags: tuple[int, ...]  # of pairs whose x has rows before it
 
     @property
     def lag_(self) -> tuple[int, ...]:
@@ -158,7 +159,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         self._check_one_base("predict_next")
         if self.order_ > 1:
-            return self._predicted_after(Recording.of(X))
+            return self._predicted_after(X)
         encoded, head = self._encoded(X), self._head
         with torch.no_grad():
             if isinstance(head.prior, JointGaussianPrior):
@@ -302,13 +303,16 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             self._check_rows(None, given.recording_prime, reset=False, side="x_prime")
         return recording, given if reset else known(self.model_, given)
 
-    def _predicted_after(self, recording: Recording) -> Float[np.ndarray, "N D"]:
+    def _predicted_after(self, X: Any) -> Float[np.ndarray, "N D"]:
         """`predict_next` of a prior that reads several earlier rows."""
-        lag, *others = self.lag_
+        lag, *others = self._lags
         if others:
-            raise ValueError(f"Expected one lag for predict_next under a prior of {self.order_} rows; got {self.lag_}.")
-        z = torch.from_numpy(self.transform(recording))
-        rows = contexts_of(recording, lag=lag, order=self.order_)
+            raise ValueError(
+                f"Expected pairs of one lag for predict_next under a prior of {self.order_} earlier rows; got a model "
+                f"of lags {self._lags}. Fit it with one lag."
+            )
+        z = torch.from_numpy(self.transform(X))
+        rows = contexts_of(Recording.of(X), lag=lag, order=self.order_)
         found = torch.full_like(z, torch.nan)
         with torch.no_grad():
             ahead = self._head.model.predictive(z[rows].flatten(1), self._head.bank[1])

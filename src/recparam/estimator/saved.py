@@ -69,6 +69,7 @@ def _config(estimator: Any) -> dict[str, Any]:
         ],
         "per_session": estimator.session_shapes_ is not None,
         "pairs": estimator._paired,
+        "lags": list(estimator._lags),
         "feature_names_in": getattr(estimator, "feature_names_in_", None),
         "seed": estimator._seed,
         "metrics": {"validation_nats": estimator.validation_nats_},
@@ -141,6 +142,7 @@ def _rebuilt(
         raise StorageError(f"{folder}: weights do not fit the configuration ({error}). Save it again.") from error
     estimator._set_encoders(specs, shapes, per_session=per_session)
     estimator._seed, estimator._paired = config["seed"], config["pairs"]
+    estimator._lags = tuple(config.get("lags", ()))  # models of before priors that need them have none
     estimator.history_, estimator.restarts_ = config["history"], config["restarts"]
     estimator.validation_nats_ = config["metrics"]["validation_nats"]
     bank = (tensors["bank.x"], tensors["bank.x_prime"])

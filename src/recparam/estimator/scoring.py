@@ -52,7 +52,7 @@ def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) ->
     """
     chosen, order = np.arange(len(pairs)) if chosen is None else chosen, order_of(model.prior)
     if order > 1:
-        steps = np.column_stack([cast(Contexts, pairs).rows(order), pairs.second])[chosen]
+        steps = np.column_stack([cast(Contexts, pairs).rows(chosen), pairs.second[chosen]])
         unique, places = np.unique(steps, return_inverse=True)
         z = parameters_of(model, pairs.recording, unique)[places.reshape(steps.shape)]
         return z[:, :-1].flatten(1), z[:, -1]
