@@ -449,7 +449,7 @@ def test_bad_input(case: str) -> None:
 ALLOWED = {
     ("testing.py", "check_coupling"): "the dense reference of a conformance check",
     ("bounds.py", "log_marginal"): "over particles of one row",
-    ("priors.py", "log_prob"): "the normaliser of a table",
+    ("densities.py", "log_prob"): "the normaliser of a table",
     ("posteriors.py", "_table"): "the normaliser of a table, one per row",
     ("scoring.py", "elbo"): "a row's own component beside the bank's mixture, two terms",
     ("critics.py", "forward"): "the weights of a mixture, of one row",

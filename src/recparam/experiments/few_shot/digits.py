@@ -36,7 +36,7 @@ def split_digits(seed: int, held_out: int) -> Digits:
         seed: Of the part.
         held_out: How many.
     """
-    images, labels = load_digits(return_X_y=True)
+    images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
     order = np.random.default_rng([seed, 1]).permutation(len(images))
     rows = torch.tensor(images[order] / 16, dtype=torch.float32).reshape(-1, 1, SIDE, SIDE)
     labels = labels[order]
