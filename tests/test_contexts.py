@@ -198,4 +198,4 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     assert "and 1 before it" in capsys.readouterr().out
     assert main(["score", "velocity", "x.npy"]) == 0 and main(["report", "velocity"]) == 0
     assert "80 pairs held out" in capsys.readouterr().out
-    assert "reads several earlier latents" in Path("velocity/report.html").read_text()
+    assert "What the prior expects to follow" in Path("velocity/report.html").read_text()

@@ -34,7 +34,7 @@ def test_probabilities_over_the_bank_are_the_coupling_s(fitted: rp.RPMEstimator)
         own.next_over_bank(z)
     held_out = np.arange(200) >= 160
     latents = Latents(own.transform(X), sessions=np.zeros(200, int), held_out=held_out)
-    assert look_ahead(own, latents, following=followed(latents, 1)) is None
+    assert look_ahead(own, latents, following=followed(latents, 1), lag=1) is None
 
 
 def test_what_followed_is_of_the_same_session(fitted: rp.RPMEstimator) -> None:
@@ -42,7 +42,7 @@ def test_what_followed_is_of_the_same_session(fitted: rp.RPMEstimator) -> None:
     held_out = np.zeros(200, dtype=bool)
     held_out[[50, 99, 199]] = True  # within a session, at its end, at the end of all
     latents = Latents(z, sessions=(np.arange(200) >= 100).astype(int), held_out=held_out)
-    ahead = look_ahead(fitted, latents, following=followed(latents, 1))
+    ahead = look_ahead(fitted, latents, following=followed(latents, 1), lag=1)
     assert np.isnan(followed(latents, None)).all()
     assert ahead is not None
     assert {tuple(row) for row in ahead.z} == {tuple(z[row]) for row in (50, 99, 199)}

@@ -228,7 +228,7 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
         bound=run.facts["bound"],
         history=run.estimator.history_,
         latents=latents,
-        ahead=look_ahead(run.estimator, latents, following=following),
+        ahead=look_ahead(run.estimator, latents, following=following, lag=lag),
         labels=read_labels(labels, rows=rows, key=key) if labels else None,
         data=run.facts["data"],
         settings=run.estimator.get_params(deep=False),

@@ -185,8 +185,8 @@ def _planes(latents: Latents, labels: Mapping[str, np.ndarray]) -> str:
 def _prior(ahead: Ahead | None) -> str:
     if ahead is None:
         note = (
-            "Nothing is drawn: this prior has a density of its own, or reads several earlier latents, as its equation "
-            "under Model says, or the sessions have channels, and so R(z′), of their own."
+            "Nothing is drawn: this prior has a density of its own, whose equation stands under Model, or the sessions "
+            "have channels, and so R(z′), of their own."
         )
         return section("The prior", f'<p class="note">{note}</p>')
     figure = draw_prediction(ahead.candidates, ahead.probability, z=ahead.z, following=ahead.following)

@@ -223,7 +223,7 @@ class Settings:
         }
 
 
-_PRIORS = ("supervised", "recipe", *RICHER_ARMS, "untrained")
+_PRIORS = ("supervised", "gaussian", "linear", "recipe", *RICHER_ARMS, "untrained")
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"size": 128, "diameter": 16.0, "frames": 900, "epochs": 20, "arms": SHOWN_ARMS},
     "priors": {"size": 64, "diameter": 8.0, "frames": 900, "epochs": 30, "arms": _PRIORS},
