@@ -41,8 +41,8 @@ class RPMEstimator(Fitted):
             maps (B, ...) to (B, latent_dim), or (B, 2 latent_dim) for a prior that needs densities. A module is copied.
         encoder_prime: Likewise for x', where pairs have x and x' of different recordings; of no use elsewhere.
         latent_dim: Number of latents.
-        lag: Rows from x to x', or several, which are pooled; None: 1, and 1, 2 and 3 for frames and windows. Pairs of
-            another kind are declared with `fit(pairs=...)`.
+        lag: Rows from x to x', or several, which are pooled; None: 1, and 1, 2 and 3 for frames and windows, whose
+            prior reads one earlier row. Pairs of another kind are declared with `fit(pairs=...)`.
         max_steps: Steps of training; None: 1500, and 500 for frames. It stops where the held-out bound has stopped
             rising.
         batch_size: Pairs in a batch, whose other rows are the negatives; None: 512, and 128 for frames.
