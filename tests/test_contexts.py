@@ -44,7 +44,7 @@ def fitted() -> rp.RPMEstimator:
 def test_contexts_stay_in_their_session_and_in_their_part() -> None:
     recording = Recording.of([np.arange(6.0)[:, None], np.arange(10.0, 13.0)[:, None], np.arange(20.0, 22.0)[:, None]])
     pairs = with_contexts(consecutive(recording, lag=[1, 2]), 2)
-    assert isinstance(pairs, Contexts) and "after 2 rows" in pairs.how
+    assert isinstance(pairs, Contexts) and ", with 1 before x" in pairs.how
     seen = [[int(v) for v in row] for row in torch.cat(pairs.tensors(), 1)]
     assert seen == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [10, 11, 12], [0, 2, 4], [1, 3, 5]]
     assert [len(part) for part in pairs.tensors(slice(1, 3))] == [2, 2, 2]
@@ -85,7 +85,8 @@ BAD: dict[str, tuple[Any, str]] = {
         "4 of 5 pairs, some of which cross sessions",
     ),
     "order": (lambda: with_contexts(consecutive(RECORDING), 0), "order"),
-    "no context": (lambda: contexts_of(RECORDING, lag=6, order=3), "2 before them, each 6 apart.*none in 12"),
+    "a coupling": (lambda: quick(prior=rp.GaussianRBF()).fit(X[:50]), r"Wrap it: rp.InfoNCEPrior\(coupling"),
+    "a transition": (lambda: quick(prior=rp.ConstantVelocity()).fit(X[:50]), r"rp.InfoNCEPrior\(rp.After"),
     "two modalities": (lambda: quick(prior="velocity").fit(X[:50], X_prime=X[:50]), "two recordings"),
 }
 
@@ -133,6 +134,15 @@ def test_saved_resumed_and_gone_on_with(fitted: rp.RPMEstimator, tmp_path: Path)
     assert z.shape == (5, 4) and z_prime.shape == (5, 2)
     candidates, probability = loaded.next_over_bank(z)
     assert len(candidates) == loaded.bank_size_ and probability.shape == (5, len(candidates))
+    assert np.isnan(loaded.predict_next(X[:1])).all() and loaded.predict_next(X[:1]).shape == (1, 2)
+    of_parts = rp.Groups(rp.After(rp.ConstantVelocity(), rp.GaussianRBF()), [[0], [1]])
+    quick(prior=rp.InfoNCEPrior(of_parts), max_steps=5).fit(X[:200]).save(tmp_path / "parts")
+    assert rp.RPMEstimator.load(tmp_path / "parts", prior=rp.InfoNCEPrior(of_parts)).order_ == 2
+    other = rp.Groups(rp.After(rp.ConstantVelocity(), rp.Laplace()), [[0], [1]])
+    with pytest.raises(ValueError, match="Expected prior= like the one that was saved, InfoNCEPrior"):
+        rp.RPMEstimator.load(tmp_path / "parts", prior=rp.InfoNCEPrior(other))
+    with pytest.raises(ValueError, match="whose prior was given as an object, InfoNCEPrior"):
+        rp.RPMEstimator.load(tmp_path / "parts")
     settings: dict[str, Any] = {"prior": "ar2", "max_steps": 30}
     whole = quick(**settings).fit(X[:300], resume=tmp_path / "state")
     assert quick(**settings).fit(X[:300], resume=tmp_path / "state").history_ == whole.history_

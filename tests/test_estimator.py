@@ -300,7 +300,7 @@ def test_an_encoder_of_ones_own_has_to_be_given_again(tmp_path: Path) -> None:
         est.fit(X)
     est.save(tmp_path / "run")
     prior = rp.InfoNCEPrior(rp.Bilinear(2))
-    with pytest.raises(ValueError, match="encoder=.*Own.*somebody's own.*None"):
+    with pytest.raises(ValueError, match="encoder=.*given as an object.*Own.*None"):
         rp.RPMEstimator.load(tmp_path / "run", prior=prior)
     with pytest.raises(ValueError, match="prior=.*InfoNCEPrior"):
         rp.RPMEstimator.load(tmp_path / "run", encoder=Own)

@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from recparam.data.pairs import Pairs, as_tensor, consecutive
+from recparam.data.pairs import Pairs, as_tensor
 from recparam.data.recording import Recording
+from recparam.data.stretches import stretches
 from recparam.ops.checks import check_count
 
-_AFTER = ", after "
+_WITH = ", with "
 _LEAST = 0.05  # of the pairs have to follow others: of those that were not made by a lag few do, by accident
 
 
@@ -62,6 +63,7 @@ def with_contexts(pairs: Pairs, order: int) -> Pairs:
         >>> from recparam.data.contexts import with_contexts
         >>> from recparam.data.pairs import consecutive
         >>> from recparam.data.recording import Recording
+    from recparam.data.stretches import stretches
         >>> steps = with_contexts(consecutive(Recording.of([np.zeros((4, 2)), np.zeros((2, 2))])), 2)
         >>> steps.rows().tolist(), steps.second.tolist()
         ([[0, 1], [1, 2]], [2, 3])
@@ -91,24 +93,15 @@ def with_contexts(pairs: Pairs, order: int) -> Pairs:
             "consecutive(...), longer sessions, a smaller lag, or a prior of fewer earlier latents."
         )
     few = f" ({kept} of {len(pairs)})" if kept < len(pairs) / 2 else ""
-    how = f"{pairs.how.partition(_AFTER)[0]}{_AFTER}{order} rows{few}"
+    how = f"{pairs.how.partition(_WITH)[0]}{_WITH}{order - 1} before x{few}"
     return Contexts(pairs.recording, pairs.first[keep], pairs.second[keep], gap=pairs.gap, how=how, order=order)
 
 
 def contexts_of(recording: Recording, *, lag: int, order: int) -> Int[np.ndarray, "rows order"]:
-    """The rows before and at each row of a recording that has as many, a lag apart, oldest first.
-
-    Raises:
-        ValueError: No row has.
-    """
-    pairs = consecutive(recording, lag=lag)
-    last = pairs.second[_led_to(pairs, order - 2)]
-    if not len(last):
-        raise ValueError(
-            f"Expected rows with {order - 1} before them, each {lag} apart, without the end of a session or a gap; got "
-            f"none in {len(recording)}. Give more rows."
-        )
-    return np.sort(last)[:, None] - lag * np.arange(order - 1, -1, -1)
+    """The rows before and at each row of a recording that has as many, observed and a lag apart, oldest first."""
+    stretch, _ = stretches(recording, None)
+    rows = np.arange(lag * (order - 1), len(recording))[:, None] - lag * np.arange(order - 1, -1, -1)
+    return rows[(stretch[rows[:, 0]] == stretch[rows[:, -1]]) & recording.usable[rows].all(1)]
 
 
 def lags_of(pairs: Pairs) -> tuple[int, ...]:

@@ -14,7 +14,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from recparam.couplings import After, Bilinear, ConstantVelocity, Cosine, GaussianRBF, LinearAR
+from recparam.couplings import (
+    After,
+    Bilinear,
+    ConstantVelocity,
+    Cosine,
+    Coupling,
+    GaussianRBF,
+    LinearAR,
+    Transition,
+)
 from recparam.data.pairs import as_tensor
 from recparam.data.recording import Recording
 from recparam.model import RPM
@@ -110,8 +119,13 @@ def make_prior(prior: object, dim: int) -> Prior:
     if isinstance(prior, Prior):
         made = copy.deepcopy(prior)
     elif not isinstance(prior, str):
+        wrap = ""
+        if isinstance(prior, Coupling):
+            wrap = " Wrap it: rp.InfoNCEPrior(coupling)."
+        elif isinstance(prior, Transition):
+            wrap = " Wrap it: rp.InfoNCEPrior(rp.After(transition, rp.GaussianRBF()))."
         raise ValueError(
-            f"Expected prior as a short name ({', '.join(map(repr, PRIORS))}) or a recparam prior; got {prior!r}."
+            f"Expected prior as a short name ({', '.join(map(repr, PRIORS))}) or a recparam prior; got {prior!r}.{wrap}"
         )
     elif prior not in PRIORS:
         raise ValueError(nearest("prior", prior, PRIORS))

@@ -314,9 +314,10 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         z = torch.from_numpy(self.transform(X))
         rows = contexts_of(Recording.of(X), lag=lag, order=self.order_)
         found = torch.full_like(z, torch.nan)
-        with torch.no_grad():
-            ahead = self._head.model.predictive(z[rows].flatten(1), self._head.bank[1])
-            found[rows[:, -1]] = ahead.mean()
+        if len(rows):
+            with torch.no_grad():
+                ahead = self._head.model.predictive(z[rows].flatten(1), self._head.bank[1])
+                found[rows[:, -1]] = ahead.mean()
         return found.numpy()
 
     def _encoded(self, X: Any, side: str = "x") -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recparam.estimator.choices import NETWORKS, EncoderSpec, make_model, make_network, make_prior
+from recparam.estimator.choices import NETWORKS, EncoderSpec, describe_prior, make_model, make_network, make_prior
 from recparam.priors import Prior
 from recparam.storage import StorageError, check_format, load_state, replacing_folder, save_state, write_json
 from recparam.versions import versions
@@ -63,6 +63,7 @@ def _config(estimator: Any) -> dict[str, Any]:
         "versions": versions(),
         "settings": settings,
         "custom": custom,
+        "prior": describe_prior(estimator.prior, estimator.prior_),
         "encoders": [
             {"shape_in": shape} | asdict(spec)
             for shape, spec in zip(estimator._shapes, estimator._specs, strict=True)
@@ -110,10 +111,11 @@ def _rebuilt(
     for name, value in given.items():
         kind = Prior if name == "prior" else nn.Module
         made = value() if isinstance(value, type) and issubclass(value, kind) else value
+        told = config.get("prior", custom.get(name)) if name == "prior" else custom.get(name)
         if name in custom and not isinstance(made, kind):
             raise ValueError(
-                f"Expected {name}= to load this model, whose {name} was a {custom[name]} of somebody's own; got "
-                f"{value!r}. Files hold no code: use RPMEstimator.load(folder, {name}=...) with one like it."
+                f"Expected {name}= to load this model, whose {name} was given as an object, {told}; got {value!r}. "
+                f"Files hold no code: use RPMEstimator.load(folder, {name}=...) with one like it."
             )
         if name not in custom and value is not None:
             raise ValueError(f"Expected {name}=None for a model saved with {name}={settings[name]!r}; got {value!r}.")
@@ -140,6 +142,10 @@ def _rebuilt(
                 f"architecture ({error})."
             ) from error
         raise StorageError(f"{folder}: weights do not fit the configuration ({error}). Save it again.") from error
+    saved, found = config.get("prior"), describe_prior(settings["prior"], model.prior)
+    same_words = config["versions"].get("recparam") == versions()["recparam"]
+    if "prior" in custom and saved is not None and same_words and found != saved:  # its weights fit: another meaning
+        raise ValueError(f"Expected prior= like the one that was saved, {saved}; got {found}. Give one like it.")
     estimator._set_encoders(specs, shapes, per_session=per_session)
     estimator._seed, estimator._paired = config["seed"], config["pairs"]
     estimator._lags = tuple(config.get("lags", ()))  # models of before priors that need them have none

@@ -40,7 +40,7 @@ def look_ahead(
     chosen = order[[round(place * (len(order) - 1)) for place in _PLACES]]
     before = latents.z[chosen[:, None] - steps].reshape(len(chosen), -1)
     candidates, probability = estimator.next_over_bank(before)
-    return Ahead(candidates, probability, latents.z[chosen], following[chosen])
+    return Ahead(candidates, probability, latents.z[chosen], following[chosen], order=estimator.order_)
 
 
 def followed(latents: Latents, lag: int | None) -> Float[np.ndarray, "N D"]:

@@ -58,12 +58,14 @@ class Ahead:
         probability: of each, given each z, shape (A, K).
         z: from which is predicted, shape (A, D).
         following: what did follow, shape (A, D); NaN where it is not known.
+        order: how many earlier latents the prior reads, of which z is the last.
     """
 
     candidates: Float[np.ndarray, "K D"]
     probability: Float[np.ndarray, "A K"]
     z: Float[np.ndarray, "A D"]
     following: Float[np.ndarray, "A D"]
+    order: int = 1
 
 
 def write_run_report(
@@ -192,10 +194,11 @@ def _prior(ahead: Ahead | None) -> str:
     figure = draw_prediction(ahead.candidates, ahead.probability, z=ahead.z, following=ahead.following)
     width = ahead.z.shape[1]
     shown = f" Of {width} latents the first two principal components are drawn." if width > 2 else ""
+    before = f" and the {ahead.order - 1} before it" if ahead.order > 1 else ""
     note = (
         '<p class="note">P(z′|z) of three held-out latents, from one end of the latents to the other: the latents z′ '
-        "of the fitted rows that the model keeps, each as probable as the prior holds it to follow z. Without a z, "
-        f"all of them are equally probable: that is R(z′).{shown}</p>"
+        f"of the fitted rows that the model keeps, each as probable as the prior holds it to follow z{before}. Without "
+        f"z, all of them are equally probable: that is R(z′).{shown}</p>"
     )
     return section("The prior", _image(figure, "What the prior expects to follow") + "\n" + note)
 
