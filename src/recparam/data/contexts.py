@@ -63,7 +63,6 @@ def with_contexts(pairs: Pairs, order: int) -> Pairs:
         >>> from recparam.data.contexts import with_contexts
         >>> from recparam.data.pairs import consecutive
         >>> from recparam.data.recording import Recording
-    from recparam.data.stretches import stretches
         >>> steps = with_contexts(consecutive(Recording.of([np.zeros((4, 2)), np.zeros((2, 2))])), 2)
         >>> steps.rows().tolist(), steps.second.tolist()
         ([[0, 1], [1, 2]], [2, 3])
