@@ -10,6 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+HALF = (torch.float16, torch.bfloat16)
+"""Half precision."""
+
 Need = tuple[bool, bool, bool]
 """Whether gradients of rows, columns and bias are asked for."""
 

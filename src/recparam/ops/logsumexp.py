@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recparam.ops import engines
 from recparam.ops.checks import NonFiniteError
-from recparam.ops.logits import Logits
+from recparam.ops.logits import HALF, Logits
 from recparam.ops.pairs import LeaveOut, Pairs, check_both, check_left, check_pairs, row_blocks
 from recparam.ops.precision import full_precision
 from recparam.ops.scores import DotProduct, Features, Score, features_of, largest_norm, tolerated_in
@@ -183,20 +183,22 @@ def _value(pairs: Pairs, implementation: Implementation) -> Tensor:
 def _value_in_full(pairs: Pairs, implementation: Implementation) -> Tensor:
     dtype = pairs.z.dtype
     if implementation != "dense":
-        engine, half = engines.choose(implementation, pairs.z.device), dtype in (torch.float16, torch.bfloat16)
-        if half:
-            pairs = in_dtype(pairs, torch.float32)
-        features, pairs = product_features(pairs)
+        engine = engines.choose(implementation, pairs.z.device)
+        features, pairs = product_features(in_single(pairs))
         if features is not None:
-            if half and engine.half:
+            if dtype in HALF and engine.half:
                 features = _in_half(features, dtype)
             return _product(pairs, features, engine).to(dtype)
         check_both(pairs.z, pairs.bank)
         return _by_blocks(pairs).to(dtype)
     check_both(pairs.z, pairs.bank)
-    if dtype in (torch.float16, torch.bfloat16):
-        pairs = in_dtype(pairs, torch.float32)
+    pairs = in_single(pairs)
     return _block(pairs, slice(0, len(pairs.z)), pairs.z, pairs.bank, pairs.log_weights).to(dtype)
+
+
+def in_single(pairs: Pairs) -> Pairs:
+    """The same question in single precision, if it was in half."""
+    return in_dtype(pairs, torch.float32) if pairs.z.dtype in HALF else pairs
 
 
 def in_dtype(pairs: Pairs, dtype: torch.dtype) -> Pairs:
@@ -250,7 +252,7 @@ def _product(pairs: Pairs, features: Features, engine: engines.Engine) -> Tensor
         largest = math.inf
         weights = pairs.log_weights.to(torch.promote_types(features.rows.dtype, torch.float32))
         bias = weights if bias is None else bias + weights
-    value = _Sweep.apply(
+    value = Sweep.apply(
         features.rows, features.columns, bias, pairs.own, pairs.keep_own, pairs.contrast, pairs.excluded, largest,
         engine, torch.is_grad_enabled(),
     )  # fmt: skip
@@ -258,8 +260,11 @@ def _product(pairs: Pairs, features: Features, engine: engines.Engine) -> Tensor
     return value if features.row_bias is None or pairs.contrast else value + features.row_bias
 
 
-class _Sweep(torch.autograd.Function):
-    """One sweep forward that also leaves the gradients of the sum; backward scales them, or sweeps again."""
+class Sweep(torch.autograd.Function):
+    """One sweep forward that also leaves the gradients of the sum; backward scales them, or sweeps again.
+
+    What the tensors' axes are is the engine's business: `ops.stacks` has one for several questions at once.
+    """
 
     @staticmethod
     def forward(
@@ -275,6 +280,7 @@ class _Sweep(torch.autograd.Function):
         engine: engines.Engine,
         with_gradients: bool,
     ) -> Tensor:
+        """The value of each row, of logits that the engine sweeps over."""
         given = (rows.detach(), columns.detach(), None if bias is None else bias.detach())
         logits = Logits(*given, own, keep_own, contrast, excluded, largest)
         ctx.need = tuple(ctx.needs_input_grad[:3])
@@ -285,15 +291,17 @@ class _Sweep(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of rows, columns and bias; no second derivative."""
         if torch.is_grad_enabled():
             raise NotImplementedError(
                 "The pairwise log-sum-exp has no second derivative (create_graph=True); use implementation='dense'."
             )
         (g,) = upstream
-        equal = g.numel() < 2 or g.stride(0) == 0 or bool((g == g[0]).all())
+        one = g.flatten()[0]
+        equal = g.numel() < 2 or not any(g.stride()) or bool((g == one).all())
         kept, ctx.gradients = ctx.gradients, None  # scaled in place: a second backward sweeps again
         if equal and kept is not None:
-            parts = tuple(None if part is None else part.mul_(g[0]) for part in kept)
+            parts = tuple(None if part is None else part.mul_(one) for part in kept)
         else:
             rows, columns, bias, own = ctx.saved_tensors
             logits = Logits(rows, columns, bias, own, *ctx.options)

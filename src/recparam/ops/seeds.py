@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
+
+
+def forked() -> AbstractContextManager[None]:
+    """Within it torch's own generators are free to be seeded and drawn from; afterwards they are where they were."""
+    return torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else [])
 
 
 @contextmanager
@@ -14,9 +19,8 @@ def seeded(seed: int) -> Generator[None]:
 
     A GPU that is not in use yet is left alone: what is drawn here is drawn on the CPU.
     """
-    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(gpus):
+    with forked():
         torch.default_generator.manual_seed(int(seed))
-        if gpus:
+        if torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(int(seed))
         yield

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recparam.ops.checks import check_count
-from recparam.ops.logsumexp import in_dtype, product_features
+from recparam.ops.logsumexp import in_single, product_features
 from recparam.ops.pairs import LeaveOut, check_pairs, put_together, row_blocks
 from recparam.ops.precision import full_precision
 from recparam.ops.scores import Score
@@ -163,10 +163,8 @@ def logit_blocks(
 ) -> Iterator[Tensor]:
     """Blocks (rows, M) of log w_m + score, -inf where a column is left out; up to a constant per row unless `whole`."""
     pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
-    if z.dtype in (torch.float16, torch.bfloat16):
-        pairs = in_dtype(pairs, torch.float32)
     with full_precision(z.device):
-        features, pairs = product_features(pairs)
+        features, pairs = product_features(in_single(pairs))
     bias = pairs.log_weights
     columns = None
     if features is not None:

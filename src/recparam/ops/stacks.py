@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recparam.ops import blocked
-from recparam.ops.logits import Gradients, Logits
-from recparam.ops.logsumexp import check_positives, in_dtype, pairwise_infonce, product_features
+from recparam.ops.engines import Engine
+from recparam.ops.logits import Gradients, Logits, Need
+from recparam.ops.logsumexp import Sweep, check_positives, in_single, pairwise_infonce, product_features
 from recparam.ops.pairs import LeaveOut, check_pairs
 from recparam.ops.precision import full_precision
 from recparam.ops.scores import Score
@@ -65,49 +66,26 @@ def _at_once(score: Score, z: Tensor, bank: Tensor, positives: Tensor) -> Tensor
         return None
     check_positives(positives, z[0], bank[0])
     pairs = check_pairs(score, z.flatten(0, 1), bank.flatten(0, 1), None, None, None, None, finite=False)
-    if z.dtype in (torch.float16, torch.bfloat16):
-        pairs = in_dtype(pairs, torch.float32)
-    features, _ = product_features(pairs)
+    features, _ = product_features(in_single(pairs))
     if features is None:
         return None
     bias = None if features.column_bias is None else features.column_bias.unflatten(0, (count, columns))
-    sides = features.rows.unflatten(0, (count, rows)), features.columns.unflatten(0, (count, columns)), bias
-    largest = math.inf if features.largest is None else features.largest
-    value = _Stack.apply(*sides, positives, largest, torch.is_grad_enabled())
+    value = Sweep.apply(
+        features.rows.unflatten(0, (count, rows)), features.columns.unflatten(0, (count, columns)), bias, positives,
+        True, True, None, math.inf if features.largest is None else features.largest, _STACK, torch.is_grad_enabled(),
+    )  # fmt: skip
     assert isinstance(value, Tensor)
     return (value + math.log(columns)).to(z.dtype)
 
 
-class _Stack(torch.autograd.Function):
-    """As the sweep of one batch: gradients of the sum are made forward, and backward scales them, or sweeps again."""
+def _gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
+    """Of upstream gradients that differ: question by question."""
+    biases = [None] * len(upstream) if logits.bias is None else logits.bias
+    found = [
+        blocked.gradients(replace(logits, rows=rows, columns=columns, bias=bias), g, need)
+        for rows, columns, bias, g in zip(logits.rows, logits.columns, biases, upstream, strict=True)
+    ]
+    return Gradients(*(None if each[0] is None else torch.stack(each) for each in zip(*found, strict=True)))
 
-    @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, columns: Tensor, bias: Tensor | None, own: Tensor, largest: float, with_gradients: bool
-    ) -> Tensor:
-        given = (rows.detach(), columns.detach(), None if bias is None else bias.detach())
-        ctx.need = tuple(ctx.needs_input_grad[:3])
-        need = ctx.need if with_gradients and any(ctx.need) else None
-        swept = blocked.small_contrast(Logits(*given, own, contrast=True, largest=largest), need)
-        ctx.save_for_backward(rows, columns, bias, own)
-        ctx.largest, ctx.gradients = largest, swept.gradients
-        return swept.out
 
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise NotImplementedError(
-                "The pairwise log-sum-exp has no second derivative (create_graph=True); use implementation='dense'."
-            )
-        (g,) = upstream
-        kept, ctx.gradients = ctx.gradients, None  # scaled in place: a second backward sweeps again
-        if kept is not None and bool((g == g[:, :1]).all()):
-            parts = [None if part is None else part.mul_(g[:, :1].view(-1, *[1] * (part.ndim - 1))) for part in kept]
-        else:
-            rows, columns, bias, own = ctx.saved_tensors
-            found: list[Gradients] = []
-            for s in range(len(g)):
-                logits = Logits(rows[s], columns[s], None if bias is None else bias[s], own, contrast=True)
-                found.append(blocked.gradients(replace(logits, largest=ctx.largest), g[s], ctx.need))
-            parts = [None if each[0] is None else torch.stack(each) for each in zip(*found, strict=True)]
-        return *parts, None, None, None
+_STACK = Engine(blocked.small_contrast, _gradients)

@@ -29,10 +29,9 @@ import triton.language as tl  # pyright: ignore[reportMissingImports, reportMiss
 from torch import Tensor
 
 from recparam.ops import blocked
-from recparam.ops.logits import Gradients, Logits, Need, Swept, Weights, weights
+from recparam.ops.logits import HALF, Gradients, Logits, Need, Swept, Weights, weights
 
 _PANEL = (8192, 16384)  # rows, columns: 256 MiB; each costs a few launches, whatever its size
-_HALF = (torch.float16, torch.bfloat16)
 _ALIGNED = 16  # features are padded to multiples: loads of 16 bytes or more
 
 
@@ -335,12 +334,12 @@ def _launched(warps: int, stages: int) -> dict[str, Any]:
 
 def _elsewhere(logits: Logits) -> bool:
     """Whether the plain implementation has to answer."""
-    return logits.excluded is not None or logits.rows.dtype not in _HALF
+    return logits.excluded is not None or logits.rows.dtype not in HALF
 
 
 def _single(logits: Logits) -> Logits:
     """The same in single precision, if it was in half."""
-    if logits.rows.dtype not in _HALF:
+    if logits.rows.dtype not in HALF:
         return logits
     bias = None if logits.bias is None else logits.bias.float()
     return replace(logits, rows=logits.rows.float(), columns=logits.columns.float(), bias=bias)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
+from recparam.ops.seeds import forked
+
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
@@ -21,9 +23,8 @@ def undisturbed() -> Iterator[None]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, grad = torch.backends.cudnn.benchmark, torch.is_grad_enabled()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices):
+        with warnings.catch_warnings(), forked():
             warnings.filterwarnings("ignore", category=PossibleUserWarning)
             warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated", category=FutureWarning)
             for logger in loggers:
