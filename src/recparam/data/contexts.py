@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Int
-from torch import Tensor
 
-from recparam.data.pairs import Pairs, as_tensor
+from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.data.stretches import stretches
 from recparam.ops.checks import check_count
 
 _WITH = ", with "
 _LEAST = 0.05  # of the pairs have to follow others: of those that were not made by a lag few do, by accident
-
-
-@dataclass(frozen=True, eq=False)
-class Contexts(Pairs):
-    """Pairs of which each x has `order` - 1 rows before it, one lag apart; make them with `with_contexts`."""
-
-    order: int = 1
-
-    def rows(self, chosen: Int[np.ndarray, " chosen"] | slice = slice(None)) -> Int[np.ndarray, "_chosen order"]:
-        """The rows that a prior reads before x' of some pairs, oldest first: x is the last of them."""
-        first = self.first[chosen]
-        return first[:, None] - (self.second[chosen] - first)[:, None] * np.arange(self.order - 1, -1, -1)
-
-    def tensors(
-        self, rows: Int[np.ndarray, " rows"] | slice | None = None, *, draw: Sequence[int] = ()
-    ) -> tuple[Tensor, ...]:
-        """The observations of some pairs, oldest first: the rows before x, x and x'; see `Pairs.tensors`."""
-        chosen = slice(None) if rows is None else rows
-        return tuple(as_tensor(self.recording[part]) for part in (*self.rows(chosen).T, self.second[chosen]))
-
-    def _parts(self, fitted: np.ndarray, held_out: np.ndarray) -> tuple[Pairs, Pairs]:
-        inside = (part[self.rows()].all(1) & part[self.second] for part in (fitted, held_out))
-        fit, held = (self.where(keep) for keep in inside)
-        return fit, held
 
 
 def with_contexts(pairs: Pairs, order: int) -> Pairs:
@@ -52,7 +26,7 @@ def with_contexts(pairs: Pairs, order: int) -> Pairs:
         order: Rows that a prior reads: x and those before it.
 
     Returns:
-        Those pairs, as `Contexts`; plain pairs as they are where `order` is 1.
+        Those pairs, of that order.
 
     Raises:
         ValueError: Pairs of two recordings, of two views, or of sessions with channels of their own; pairs that cross
@@ -68,11 +42,9 @@ def with_contexts(pairs: Pairs, order: int) -> Pairs:
         ([[0, 1], [1, 2]], [2, 3])
     """
     check_count("order", order)
-    if isinstance(pairs, Contexts) and pairs.order >= order:
+    if pairs.order >= order:
         return replace(pairs, order=order)
-    if order == 1:
-        return pairs
-    if type(pairs) not in (Pairs, Contexts) or pairs.recording_prime is not None:
+    if type(pairs) is not Pairs or pairs.recording_prime is not None:
         raise ValueError(
             f"Expected pairs of rows of one recording for a prior of {order} earlier latents; got pairs of "
             f"{'two recordings' if pairs.recording_prime is not None else 'views'}. Use lag=, or a prior of one."
@@ -93,7 +65,7 @@ def with_contexts(pairs: Pairs, order: int) -> Pairs:
         )
     few = f" ({kept} of {len(pairs)})" if kept < len(pairs) / 2 else ""
     how = f"{pairs.how.partition(_WITH)[0]}{_WITH}{order - 1} before x{few}"
-    return Contexts(pairs.recording, pairs.first[keep], pairs.second[keep], gap=pairs.gap, how=how, order=order)
+    return replace(pairs.where(keep), how=how, order=order)
 
 
 def contexts_of(recording: Recording, *, lag: int, order: int) -> Int[np.ndarray, "rows order"]:
@@ -105,7 +77,7 @@ def contexts_of(recording: Recording, *, lag: int, order: int) -> Int[np.ndarray
 
 def lags_of(pairs: Pairs) -> tuple[int, ...]:
     """The lags of pairs whose x has rows before it; none of others."""
-    return tuple(np.unique(pairs.lag).tolist()) if isinstance(pairs, Contexts) else ()
+    return tuple(np.unique(pairs.lag).tolist()) if pairs.order > 1 else ()
 
 
 def _led_to(pairs: Pairs, steps: int) -> Bool[np.ndarray, " P"]:

@@ -36,6 +36,8 @@ class Pairs:
         gap: Rows left unused before a held-out block, unless `split` says otherwise; None: the largest lag. Of windows
             at least those that a window has beside its own.
         how: What makes two rows a pair, for people.
+        order: Rows that a prior reads before x', x and those before it, one lag apart; more than one of pairs that
+            `recparam.data.contexts.with_contexts` made.
     """
 
     recording: Recording
@@ -44,6 +46,7 @@ class Pairs:
     recording_prime: Recording | None = None
     gap: int | None = None
     how: str = "as declared"
+    order: int = 1
 
     def __len__(self) -> int:
         return len(self.first)
@@ -63,6 +66,11 @@ class Pairs:
     def sides(self) -> tuple[tuple[Recording, Int[np.ndarray, " P"]], tuple[Recording, Int[np.ndarray, " P"]]]:
         """Where x and x' are read: a recording and its rows, each."""
         return (self.recording, self.first), (self.recording_prime or self.recording, self.second)
+
+    def rows(self, chosen: Int[np.ndarray, " chosen"] | slice = slice(None)) -> Int[np.ndarray, "_chosen order"]:
+        """The rows that a prior reads before x' of some pairs, oldest first: x is the last of them."""
+        first = self.first[chosen]
+        return first[:, None] - (self.second[chosen] - first)[:, None] * np.arange(self.order - 1, -1, -1)
 
     @property
     def groups(self) -> Int[np.ndarray, " P"] | None:
@@ -89,18 +97,19 @@ class Pairs:
     def tensors(
         self, rows: Int[np.ndarray, " rows"] | slice | None = None, *, draw: Sequence[int] = ()
     ) -> tuple[Tensor, ...]:
-        """The observations x and x' of some pairs.
+        """The observations x and x' of some pairs, oldest first, and before them those of the rows before x.
 
         Args:
             rows: Indices of pairs, or a slice; None: all of them, read into memory.
             draw: Whole numbers that decide, with the rows, views that are drawn (`views`); of no effect elsewhere.
 
         Returns:
-            x and x', each of shape (pairs, ...): float32, or uint8 where the recording holds uint8.
+            x and x', each of shape (pairs, ...): float32, or uint8 where the recording holds uint8; `order` + 1 in all.
         """
         chosen = slice(None) if rows is None else rows
-        (recording, first), (recording_prime, second) = self.sides
-        return as_tensor(recording[first[chosen]]), as_tensor(recording_prime[second[chosen]])
+        (recording, _), (recording_prime, second) = self.sides
+        before = (as_tensor(recording[part]) for part in self.rows(chosen).T)
+        return *before, as_tensor(recording_prime[second[chosen]])
 
     def batches(self, batch_size: int, *, seed: int) -> PairsLoader:
         """Batches of (x, x') in an order that depends on the seed and the epoch only, read when they are asked for.
@@ -165,10 +174,9 @@ class Pairs:
         return parts
 
     def _parts(self, fitted: np.ndarray, held_out: np.ndarray) -> tuple[Pairs, Pairs]:
-        return (
-            self.where(fitted[self.first] & fitted[self.second]),
-            self.where(held_out[self.first] & held_out[self.second]),
-        )
+        rows = self.rows()
+        fit, held = (self.where(part[rows].all(1) & part[self.second]) for part in (fitted, held_out))
+        return fit, held
 
 
 @dataclass(frozen=True, eq=False)

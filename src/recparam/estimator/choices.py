@@ -136,13 +136,8 @@ def make_prior(prior: object, dim: int) -> Prior:
             "Expected latent_dim >= 2 with the cosine prior, under which a latent is a direction; got 1. "
             "Use prior='gaussian', or more latents."
         )
-    made.check_widths([dim] * (order_of(made) + 1))
+    made.check_widths([dim] * (made.order + 1))
     return made
-
-
-def order_of(prior: Prior) -> int:
-    """How many earlier latents a prior reads."""
-    return prior.coupling.order if isinstance(prior, InfoNCEPrior) else 1
 
 
 def describe_prior(prior: object, made: Prior) -> str:

@@ -13,7 +13,7 @@ from recparam.data.contexts import lags_of
 from recparam.data.pairs import Pairs
 from recparam.estimator import saved
 from recparam.estimator.alarms import alarms, warn
-from recparam.estimator.choices import choose_encoder, dropouts, make_model, make_network, make_prior, order_of
+from recparam.estimator.choices import choose_encoder, dropouts, make_model, make_network, make_prior
 from recparam.estimator.fitted import Fitted
 from recparam.estimator.fitting import Plan, climb, fabric_of, split_off
 from recparam.estimator.inputs import check_settings, check_varies, known, sources, warn_of_labels
@@ -163,12 +163,12 @@ class RPMEstimator(Fitted):
         """
         check_settings(self)
         checkpoint = resume if resume is None or isinstance(resume, Checkpoint) else Checkpoint(resume)
-        recording, given = self._declared(X, X_prime, sessions, times, pairs, reset=True)
+        dim, prior = self.latent_dim, make_prior(self.prior, self.latent_dim)
+        recording, given = self._declared(X, X_prime, sessions, times, pairs, order=prior.order, reset=True)
         warn_of_labels(y)
         check_varies(recording)
         if given.recording_prime is not None:
             check_varies(given.recording_prime, "X_prime")
-        dim, prior = self.latent_dim, make_prior(self.prior, self.latent_dim)
         fitted, held_out = split_off(given, self.validation_fraction)
         parts = sources(self, fitted)
         shares = [dropouts(self.dropout, part.shape) for part in parts]
@@ -222,7 +222,7 @@ class RPMEstimator(Fitted):
         if not hasattr(self, "model_"):
             return self.fit(X, y, X_prime=X_prime, sessions=sessions, times=times, pairs=pairs)
         check_settings(self)
-        _, given = self._declared(X, X_prime, sessions, times, pairs, reset=False)
+        _, given = self._declared(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)
         warn_of_labels(y)
         self._seed, self._paired, self._lags = _mixed(self._seed, 1), given.how, lags_of(given)
         return self._climbed([self.model_], *split_off(given, self.validation_fraction))
@@ -295,7 +295,7 @@ class RPMEstimator(Fitted):
     def _check_outputs(self, model: Any, fitted: Pairs) -> None:
         outputs = self.latent_dim * (2 if model.prior.needs_density else 1)
         x, x_prime = encoded_pairs(model, fitted, np.arange(2))  # x may be several rows, of the encoder of x'
-        sides = {"": x, "_prime": x_prime} if order_of(model.prior) == 1 else {"": x_prime}
+        sides = {"": x, "_prime": x_prime} if model.prior.order == 1 else {"": x_prime}
         for name, parameters in sides.items():
             if tuple(parameters.shape) != (2, outputs):
                 raise ValueError(

@@ -20,7 +20,7 @@ from recparam.data.channels import of_session
 from recparam.data.contexts import contexts_of
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
-from recparam.estimator.choices import EncoderSpec, describe_prior, lags, make_prior, order_of
+from recparam.estimator.choices import EncoderSpec, describe_prior, lags
 from recparam.estimator.inputs import declared, filled, known
 from recparam.estimator.scoring import Head, encoded_pairs, groups_of, network, parameters_of
 from recparam.matching import Matching
@@ -56,13 +56,13 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def lag_(self) -> tuple[int, ...]:
         """Rows from x to x', where pairs were not declared otherwise."""
         check_is_fitted(self)
-        return lags(self.lag, self.shape_in_, order_of(self.prior_))
+        return lags(self.lag, self.shape_in_, self.prior_.order)
 
     @property
     def order_(self) -> int:
         """Earlier rows that the prior reads: x, and those before it, one lag apart."""
         check_is_fitted(self)
-        return order_of(self.prior_)
+        return self.prior_.order
 
     @property
     def bank_size_(self) -> int:
@@ -136,7 +136,7 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             A `Bound` in nats, averaged over pairs.
         """
         check_is_fitted(self)
-        _, given = self._declared(X, X_prime, sessions, times, pairs, reset=False)
+        _, given = self._declared(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)
         bound = self._head.elbo(*encoded_pairs(self.model_, given), groups=groups_of(given), side=side)
         bounds.warn_at_ceiling(bound, rows=len(self._head.bank[0]), source="data set", stacklevel=2)
         return bound
@@ -287,11 +287,10 @@ class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
 
     def _declared(
-        self, X: Any, X_prime: Any, sessions: Any, times: Any, pairs: Pairs | None, *, reset: bool
+        self, X: Any, X_prime: Any, sessions: Any, times: Any, pairs: Pairs | None, *, order: int, reset: bool
     ) -> tuple[Recording, Pairs]:
         if not reset and X_prime is None and pairs is None and not self.model_.shared:
             raise ValueError("Expected X_prime=, the rows of the second modality, as for fit; got none.")
-        order = order_of(make_prior(self.prior, self.latent_dim) if reset else self.prior_)
         recording, given = declared(
             X, X_prime, sessions=sessions, times=times, pairs=pairs, lag=self.lag, order=order
         )

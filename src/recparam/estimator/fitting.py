@@ -13,7 +13,6 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from recparam.data.contexts import Contexts
 from recparam.data.pairs import Pairs
 from recparam.estimator.choices import nearest
 from recparam.estimator.resuming import Checkpoint
@@ -126,7 +125,7 @@ def climb(
 
 def split_off(pairs: Pairs, fraction: float) -> tuple[Pairs, Pairs]:
     """The pairs to fit and those held out, at the end of each session; of a very short recording enough for two."""
-    before = (pairs.order - 1) * int(pairs.lag.max(initial=0)) if isinstance(pairs, Contexts) else 0
+    before = (pairs.order - 1) * int(pairs.lag.max(initial=0))
     needed = (pairs.reach + before + 2) / len(pairs.recording)
     return pairs.split(max(fraction, min(needed, 0.5)))
 

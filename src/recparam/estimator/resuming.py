@@ -13,7 +13,7 @@ import numpy as np
 from recparam.data.fingerprint import fingerprint_of_pairs
 from recparam.data.pairs import Pairs
 from recparam.estimator.alarms import warn
-from recparam.estimator.choices import EncoderSpec, describe_prior, lags, order_of
+from recparam.estimator.choices import EncoderSpec, describe_prior, lags
 from recparam.priors import Prior
 from recparam.storage import check_format, load_tree, remove_leftovers, save_tree
 
@@ -134,7 +134,7 @@ def facts_of(
     facts = {name: value for name, value in settings.items() if name not in _OF_NO_MATTER}
     facts["encoders"], facts["dropout"] = [spec.text for spec in specs], np.atleast_1d(settings["dropout"]).tolist()
     facts["prior"] = settings["prior"] if isinstance(settings["prior"], str) else describe_prior(prior, prior)
-    facts["lag"] = np.atleast_1d(lags(settings["lag"], pairs[0].recording.shape[1:], order_of(prior))).tolist()
+    facts["lag"] = np.atleast_1d(lags(settings["lag"], pairs[0].recording.shape[1:], prior.order)).tolist()
     rows = " x ".join(map(str, pairs[0].recording.shape))
     for name, part in zip(("data", "held_out"), pairs, strict=True):
         facts[name] = f"{rows}, {len(part)} pairs, checksum {fingerprint_of_pairs(part)[:12]}"

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from recparam.banks import Bank
 from recparam.bounds import Bound
 from recparam.couplings.chains import OfContext
-from recparam.data.contexts import Contexts
 from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
 from recparam.data.recording import Recording
-from recparam.estimator.choices import order_of, recognition
+from recparam.estimator.choices import recognition
 from recparam.evaluating import evaluating
 from recparam.joint import RecognitionJoint
 from recparam.marginals import DatasetMarginal
@@ -50,9 +49,9 @@ def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) ->
 
     For a prior of order p those of x, and of the rows before it, stand side by side, oldest first: (pairs, p width).
     """
-    chosen, order = np.arange(len(pairs)) if chosen is None else chosen, order_of(model.prior)
-    if order > 1:
-        steps = np.column_stack([cast(Contexts, pairs).rows(chosen), pairs.second[chosen]])
+    chosen = np.arange(len(pairs)) if chosen is None else chosen
+    if model.prior.order > 1:
+        steps = np.column_stack([pairs.rows(chosen), pairs.second[chosen]])
         unique, places = np.unique(steps, return_inverse=True)
         z = parameters_of(model, pairs.recording, unique)[places.reshape(steps.shape)]
         return z[:, :-1].flatten(1), z[:, -1]
@@ -112,7 +111,7 @@ class Head:
 
     def __init__(self, model: RPM, bank: tuple[Tensor, Tensor], *, groups: Tensor | None = None) -> None:
         self.bank, self.groups, self.prior = bank, groups, model.prior
-        if order_of(model.prior) > 1:
+        if model.prior.order > 1:
             self.prior = InfoNCEPrior(OfContext(cast(InfoNCEPrior, model.prior).coupling))
         self.recognition = recognition(model.prior, nn.Identity())
         self.model = RPM(self.recognition, self.prior).eval()

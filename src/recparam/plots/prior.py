@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from recparam.ops.checks import check_count, check_matrix
 from recparam.plots.style import MUTED, style
 from recparam.prediction import grid_probabilities
-from recparam.priors import InfoNCEPrior, Prior
+from recparam.priors import Prior
 from recparam.sampling import trajectories
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")  # of Okabe & Ito's palette
@@ -61,7 +61,7 @@ def draw_prior(
         >>> len(figure.axes)
         6
     """
-    order = prior.coupling.order if isinstance(prior, InfoNCEPrior) else 1
+    order = prior.order
     check_count("steps", steps, least=order + 1)
     check_matrix("base", base)
     width = base.shape[1]

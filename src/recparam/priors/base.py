@@ -63,6 +63,11 @@ class Prior(nn.Module, ABC):
         """Whether the value cannot exceed the entropy of the bank's weights times the steps that are scored."""
         return False
 
+    @property
+    def order(self) -> int:
+        """How many earlier latents it reads."""
+        return 1
+
     def scored_steps(self, length: int) -> int:
         """How many steps of a chain of J latents have a term of their own, each of which the bank limits."""
         return length - 1

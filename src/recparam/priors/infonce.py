@@ -68,6 +68,11 @@ class InfoNCEPrior(Prior):
             f"P({z_prime}|{given}) = R({z_prime}) f({given}, {z_prime}) / Z({given}), {self.coupling.formula()}"
         )
 
+    @property
+    def order(self) -> int:
+        """That of the coupling."""
+        return self.coupling.order
+
     def scored_steps(self, length: int) -> int:
         """The steps with a coupling."""
         return len(self._steps(length))
@@ -135,10 +140,9 @@ class InfoNCEPrior(Prior):
         z_prime = torch.stack([latents[step.index] for step in steps])
         if recognised.integrated is None:
             log_f = coupling(z, z_prime)
-            keep_own = joint.situation == "exact" or side is None
+            queries, keep_own = self._own_rows(recognised, side)
             if keep_own or side == "upper":
                 indices, score = [step.index for step in steps], coupling.score()
-                queries = self._queries(recognised, side)
                 together = joint.log_contrast(indices, score, z, z_prime, queries=queries, keep_own=keep_own)
                 if together is not None:
                     return together, log_f
@@ -158,19 +162,21 @@ class InfoNCEPrior(Prior):
         z = step.context(latents)
         return expected_log_f(step.coupling, Moments(z, torch.zeros_like(z)), Moments.of(integrated[step.index]))
 
-    def _queries(self, recognised: Recognised, side: Side) -> Queries:
-        if recognised.joint.situation == "exact_sampled" and side is not None:
-            return Queries()  # fresh draws of every row, the row's own included, are unbiased
-        return recognised.queries
+    def _own_rows(self, recognised: Recognised, side: Side) -> tuple[Queries, bool]:
+        """Where the scored rows stand to the bank, and whether their own latents stay in it."""
+        situation = recognised.joint.situation
+        # Fresh draws of every row, the row's own included, are unbiased.
+        fresh = situation == "exact_sampled" and side is not None
+        return Queries() if fresh else recognised.queries, situation == "exact" or side is None
 
     def _minus_log_z(self, step: ChainStep, z: Tensor, recognised: Recognised, side: Side) -> Tensor:
         """-log Z(z) of one step of the chain, or what bounds it."""
-        joint, queries, index = recognised.joint, self._queries(recognised, side), step.index
+        joint, index = recognised.joint, step.index
+        queries, keep_own = self._own_rows(recognised, side)
         score, log_mean = step.coupling.score(), joint.log_expectation
         if recognised.integrated is not None:
             width = recognised.integrated[index].event_shape[0]
             score, log_mean = expected_score(step.coupling, width), joint.log_integral
-        keep_own = joint.situation == "exact" or side is None
         if keep_own or side == "upper":
             return -log_mean(index, score, z, queries=queries, keep_own=keep_own)
         # -log Z >= 1 - log a - Z / a for any a > 0, and Zhat is unbiased and independent of a

@@ -13,7 +13,7 @@ from recparam.data.contexts import with_contexts
 from recparam.data.pairs import consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
-from recparam.estimator.choices import lags, make_prior, order_of
+from recparam.estimator.choices import lags, make_prior
 from recparam.estimator.fitting import split_off
 from recparam.estimator.resuming import Checkpoint
 from recparam.runs.config import Config
@@ -40,7 +40,7 @@ class Fit:
     def __init__(self, config: Config, recording: Recording, *, say: Callable[[str], None]) -> None:
         self.config, self.recording, self.say = config, recording, say
         self.estimator = RPMEstimator(**config.settings, progress=True)
-        order = order_of(make_prior(self.estimator.prior, self.estimator.latent_dim))
+        order = make_prior(self.estimator.prior, self.estimator.latent_dim).order
         lag = lags(self.estimator.lag, recording.shape[1:], order)
         if self.estimator.lag is None:  # said, so that runs can be compared that were given it and that were not
             self.estimator.set_params(lag=lag)

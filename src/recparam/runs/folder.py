@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from recparam.data.contexts import Contexts
 from recparam.data.fingerprint import fingerprint
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
@@ -150,9 +149,7 @@ def save_run(
     check_out(out, overwrite=overwrite)
     recording, prime = held_out.recording, held_out.recording_prime
     rows = np.zeros(len(recording), dtype=bool)
-    rows[held_out.first] = rows[held_out.second] = True
-    if isinstance(held_out, Contexts):
-        rows[held_out.rows()] = True
+    rows[held_out.rows()] = rows[held_out.second] = True
     edges = np.flatnonzero(np.diff(np.concatenate([[0], rows.astype(int), [0]]))).reshape(-1, 2)
     facts = {
         "format": FORMAT,

@@ -83,14 +83,12 @@ def pairs_to_score(
         if trained is not None:
             fresh &= ~trained
     kept = [pairs.where(fresh[pairs.first] & fresh[pairs.second]) for pairs in found]
-    if len(kept[0]) >= 2:
-        order = max(run.estimator.order_ for run in runs)  # all score the pairs that each of them can
-        kept = [with_contexts(pairs, order) for pairs in kept]
     if len(kept[0]) < 2:
         raise ValueError(
             f"Expected at least 2 pairs of rows that no run was trained on; got {len(kept[0])}. Give other data."
         )
-    return kept, not fresh.all()
+    order = max(run.estimator.order_ for run in runs)  # all score the pairs that each of them can
+    return [with_contexts(pairs, order) for pairs in kept], not fresh.all()
 
 
 def score_pairs(estimator: RPMEstimator, pairs: Pairs) -> Scored:

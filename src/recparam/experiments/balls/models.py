@@ -89,7 +89,7 @@ def coupling_of(arm: str) -> Coupling:
 def order_of(model: nn.Module) -> int:
     """How many earlier frames a model's prior reads; 1 for a model without one, which is given pairs too."""
     prior = model.prior if isinstance(model, rp.RPM) else None
-    return prior.coupling.order if isinstance(prior, rp.InfoNCEPrior) else 1
+    return prior.order if isinstance(prior, rp.InfoNCEPrior) else 1
 
 
 def _coupling_of_object(arm: str) -> Coupling:
