@@ -28,7 +28,7 @@ from recparam.experiments.balls.models import LATENT_DIM, PaperPixels, initial_e
 from recparam.experiments.balls.settings import PAPER_TRAINING, TEST_SEED_OFFSET, VIDEOS, Run, Settings
 from recparam.experiments.balls.training import train
 from recparam.networks import recalibrate_batch_norm
-from recparam.storage import write_json
+from recparam.utils.storage import write_json
 
 Unit = Literal["paper", "frame", "one"]
 Theta = Literal["identity", "zeros", "random"]

@@ -18,8 +18,8 @@ from recparam.experiments.balls.arms import make_videos
 from recparam.experiments.balls.models import initial_encoder
 from recparam.experiments.balls.settings import VIDEOS, Run, Training, make_settings
 from recparam.networks import recalibrate_batch_norm
-from recparam.storage import write_json
 from recparam.training import PairBatches, RPMModule, fit
+from recparam.utils.storage import write_json
 
 CANDIDATES = {
     "SGD .02, momentum .9": ("constant", Training("sgd", 0.02, 0.9, None)),

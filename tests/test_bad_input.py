@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 import recparam as rp
 from recparam.bounds import Bound
-from recparam.ops import NonFiniteError, checks
+from recparam.ops import NonFiniteError
 from recparam.priors import JointCategoricalPrior, Prior
 from recparam.recognition import DensityError, RecognitionModel
+from recparam.utils import checks
 
 x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
 nan = x.clone()

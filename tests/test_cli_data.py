@@ -14,7 +14,7 @@ import recparam as rp
 from recparam.cli import main
 from recparam.data.pairs import consecutive
 from recparam.data.recording import Recording
-from recparam.storage import json_text
+from recparam.utils.storage import json_text
 
 QUICK = ["--max-steps", "30", "--batch-size", "64", "--restarts", "1"]
 

@@ -258,7 +258,7 @@ def test_estimators_beside_models_share_a_bank(walk: np.ndarray, fitted: dict[st
 
 
 def test_facts_are_json_and_the_picture_shows_every_row(fitted: dict[str, rp.RPMEstimator], walk: np.ndarray) -> None:
-    from recparam.storage import json_text
+    from recparam.utils.storage import json_text
 
     compared = rp.compare(fitted, walk[200:])
     assert "null" in json_text(compared.facts())

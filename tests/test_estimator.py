@@ -26,7 +26,7 @@ from recparam.data.pairs import by_index, consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import FitWarning
 from recparam.estimator.alarms import alarms
-from recparam.storage import StorageError, load_state, save_state
+from recparam.utils.storage import StorageError, load_state, save_state
 
 quiet = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning", "ignore::recparam.bounds.CeilingWarning")
 

@@ -14,7 +14,7 @@ from gaussian_world import GaussianWorld, mixed
 from recparam.posteriors import Posterior
 from recparam.priors import JointCategoricalPrior, Prior
 from recparam.recognition import DensityError, Particles, RecognitionModel
-from recparam.storage import load_state, save_state
+from recparam.utils.storage import load_state, save_state
 from test_finite_world import PRIORS, SEEDS, Case, make_case, make_prior
 
 close = torch.testing.assert_close

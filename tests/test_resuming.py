@@ -23,8 +23,8 @@ from recparam.data.pairs import views
 from recparam.data.recording import Recording
 from recparam.data.windows import windowed
 from recparam.estimator import FitWarning, resuming
-from recparam.storage import StorageError, load_tree, save_tree
 from recparam.training.ascent import Ascent
+from recparam.utils.storage import StorageError, load_tree, save_tree
 
 pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
 
@@ -293,7 +293,7 @@ def test_a_command_that_was_killed_goes_on(
     assert_same(new, old)
 
 
-@pytest.mark.parametrize("fails", ["recparam.storage.save_file", "os.replace", "os.fsync"])
+@pytest.mark.parametrize("fails", ["recparam.utils.storage.save_file", "os.replace", "os.fsync"])
 def test_a_full_disk_leaves_the_former_run_and_the_fit_is_kept(
     fails: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from recparam import storage
+from recparam.utils import storage
 
 
 class Colour(enum.IntEnum):

@@ -18,7 +18,6 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam.storage import load_tree
 from recparam.training import (
     PairBatches,
     RPMModule,
@@ -29,6 +28,7 @@ from recparam.training import (
     fit,
 )
 from recparam.training.surroundings import undisturbed
+from recparam.utils.storage import load_tree
 
 
 class Toy(nn.Module):
@@ -260,7 +260,7 @@ def test_a_write_that_fails_keeps_the_former_checkpoint(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("recparam.storage.save_file", full_disk)
+        patch.setattr("recparam.utils.storage.save_file", full_disk)
         with pytest.raises(OSError, match="No space"):
             run(toy(), data, tmp_path, epochs=2)
     assert checkpoint_path(tmp_path).read_bytes() == before

@@ -13,10 +13,10 @@ from torch.distributions import Distribution
 from recparam.banks import Labels
 from recparam.bounds import Bound, warn_at_ceiling
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, Recognised, Scored, normalised_weights
-from recparam.ops.checks import check_count, check_finite, check_tensor, observation_name
 from recparam.posteriors import Posterior, RecognitionPosterior
 from recparam.priors import Prior
 from recparam.recognition import Dirac, RecognitionModel
+from recparam.utils.checks import check_count, check_finite, check_tensor, observation_name
 
 Expectation = Literal["sampled", "analytic"]
 

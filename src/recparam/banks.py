@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, OneHotCategorical
 
-from recparam.ops.checks import check_finite, check_tensor, is_whole
 from recparam.ops.collectives import exchange, gather_rows, processes, rank
 from recparam.recognition import Dirac, Particles, recognise
+from recparam.utils.checks import check_finite, check_tensor, is_whole
 
 Source = Literal["batch", "data set", "queue", "base"]
 

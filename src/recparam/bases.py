@@ -13,8 +13,8 @@ from recparam.banks import Bank, Queries
 from recparam.encoded import Encode, EncodedData
 from recparam.joint import RecognitionJoint
 from recparam.marginals import Marginal, Recognised, Scored
-from recparam.ops.checks import check_count, check_finite, check_tensor, observation_name
 from recparam.recognition import recognise
+from recparam.utils.checks import check_count, check_finite, check_tensor, observation_name
 
 Sampler = Callable[[int, torch.Generator | None], Tensor]
 """Draws observations, batch first: `sampler(n, generator)` has n rows."""

@@ -20,8 +20,8 @@ from torch import Tensor
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.ops import pairwise_infonce, pairwise_logsumexp
-from recparam.ops.checks import check_finite, check_matrix, is_finite_number
 from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, ParametricPrior, Prior, Side
+from recparam.utils.checks import check_finite, check_matrix, is_finite_number
 
 Of = Literal["elbo", "mi", "log_marginal", "log_prob", "kl", "gap"]
 _NAMES = {

@@ -48,7 +48,7 @@ def transform(
     """
     from recparam.runs.files import check_latents_path, write_latents
     from recparam.runs.folder import load_run
-    from recparam.storage import json_text
+    from recparam.utils.storage import json_text
 
     check_latents_path(out)
     loaded = load_run(run)
@@ -94,7 +94,7 @@ def score(
     """
     from recparam.runs.folder import load_run
     from recparam.runs.scores import pairs_to_score, score_pairs
-    from recparam.storage import json_text
+    from recparam.utils.storage import json_text
 
     loaded = load_run(run)
     (pairs,), left_out = pairs_to_score([loaded], data, beside, given=reading)
@@ -139,7 +139,7 @@ def compare(
     from recparam.runs.compared import check_comparison, compare_runs, names_of, write_comparison
     from recparam.runs.folder import load_run
     from recparam.runs.scores import pairs_to_score
-    from recparam.storage import json_text
+    from recparam.utils.storage import json_text
 
     names = names_of(runs)
     if out is not None:
@@ -177,7 +177,7 @@ def report(
         json: Print JSON.
     """
     from recparam.runs.folder import load_run, write_page_of
-    from recparam.storage import json_text
+    from recparam.utils.storage import json_text
 
     page = write_page_of(load_run(run), labels=labels, key=key)
     print(json_text({"run": run, "report": page}) if json else f"Wrote {page}.")

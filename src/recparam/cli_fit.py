@@ -119,7 +119,7 @@ def fit(
         print_scored(fitted.scored, what="held out")
     fitted.save(out, partial=partial, overwrite=overwrite)
     if json:
-        from recparam.storage import json_text
+        from recparam.utils.storage import json_text
 
         print(json_text({"run": out, "report": out / "report.html", **fitted.facts()}))
         return 0

@@ -19,12 +19,12 @@ from recparam.data.contexts import with_contexts
 from recparam.data.pairs import Pairs
 from recparam.estimator import RPMEstimator
 from recparam.estimator.inputs import declared
-from recparam.evaluating import evaluating
 from recparam.model import RPM
 from recparam.priors import InfoNCEPrior, OptimalPrior, ParametricPrior, Prior
 from recparam.recognition import Dirac
 from recparam.sides import Against, sides_of_draws, sides_of_latents, steps_from
 from recparam.targets import Targets, targets_of
+from recparam.utils.evaluating import evaluating
 
 Model = RPM | RPMEstimator
 

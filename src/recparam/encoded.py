@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.banks import joined
-from recparam.evaluating import evaluating
-from recparam.ops.checks import check_count
+from recparam.utils.checks import check_count
+from recparam.utils.evaluating import evaluating
 
 Encode = Callable[..., list[Distribution]]
 

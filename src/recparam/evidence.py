@@ -18,10 +18,10 @@ from recparam.couplings import Coupling
 from recparam.critics import Critic, Fitting, Pairs
 from recparam.model import RPM
 from recparam.ops import BlockScore, pairwise_infonce
-from recparam.ops.checks import check_count, check_finite
-from recparam.ops.seeds import seeded
 from recparam.priors import InfoNCEPrior
 from recparam.recognition import Deterministic
+from recparam.utils.checks import check_count, check_finite
+from recparam.utils.seeds import seeded
 
 Data = Tensor | ArrayLike | Sequence[float] | Sequence[Sequence[float]]
 LogConditional = Callable[[Tensor, Tensor], Tensor]

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.ops.checks import check_count, check_finite, check_matrix, check_positive
-from recparam.ops.seeds import seeded
+from recparam.utils.checks import check_count, check_finite, check_matrix, check_positive
+from recparam.utils.seeds import seeded
 
 
 class FlowBase(nn.Module):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recparam.bounds import Bound
-from recparam.ops.checks import check_count
+from recparam.utils.checks import check_count
 
 
 def log_prob(bound: Bound, log_base: Float[Tensor, " B"]) -> Bound:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from recparam.bounds import Bound
 from recparam.couplings import Coupling, Groups
 from recparam.model import RPM
-from recparam.ops.checks import check_finite
 from recparam.priors import InfoNCEPrior
 from recparam.recognition import Deterministic
+from recparam.utils.checks import check_finite
 
 
 def elbo_of_groups(prior: InfoNCEPrior, *latents: Float[Tensor, "B D"]) -> Bound:

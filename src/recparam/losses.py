@@ -17,8 +17,8 @@ from recparam.bounds import Bound, infonce
 from recparam.couplings import Coupling
 from recparam.couplings.base import check_part
 from recparam.ops import Exchanged, pairwise_infonce, pairwise_logsumexp
-from recparam.ops.checks import check_finite, check_matrix
 from recparam.priors import InfoNCEPrior
+from recparam.utils.checks import check_finite, check_matrix
 
 
 @dataclass(frozen=True)

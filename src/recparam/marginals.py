@@ -14,9 +14,9 @@ from torch.distributions import Distribution
 from recparam.banks import Bank, Labels, Queries, bank_of_all_processes
 from recparam.encoded import Encode, EncodedData
 from recparam.joint import RecognitionJoint, Situation
-from recparam.ops.checks import check_count, check_finite, check_tensor, is_finite_number, is_whole, observation_name
 from recparam.ops.collectives import processes
 from recparam.recognition import Dirac, Particles, enumerable, recognise
+from recparam.utils.checks import check_count, check_finite, check_tensor, is_finite_number, is_whole, observation_name
 
 
 @dataclass(frozen=True)

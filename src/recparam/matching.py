@@ -27,10 +27,10 @@ from recparam.ops import (
     pairwise_scores,
     pairwise_topk,
 )
-from recparam.ops.checks import check_count, check_tensor
 from recparam.ops.pairs import row_blocks
 from recparam.priors import InfoNCEPrior, OptimalPrior, ParametricPrior, Prior
 from recparam.recognition import recognise
+from recparam.utils.checks import check_count, check_tensor
 
 _MOST_TERMS = 1 << 32
 """Terms that the optimal prior's R(z, z') may cost: seconds for a thousand rows, minutes at the limit."""

@@ -9,7 +9,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from recparam.ops.checks import check_count, check_finite, check_matrix
+from recparam.utils.checks import check_count, check_finite, check_matrix
 
 
 class GaussianMixtureBase:

@@ -17,11 +17,11 @@ from recparam.couplings import Coupling
 from recparam.generation import Generated
 from recparam.marginals import BatchMarginal, normalised_weights
 from recparam.matching import Matching, matching_from
-from recparam.ops.checks import check_count, check_finite, check_tensor
 from recparam.posteriors import RecognitionPosterior
 from recparam.prediction import GridBase, Prediction, grid_probabilities, prediction_from
 from recparam.priors import InfoNCEPrior, Side
 from recparam.recognition import DensityError, Dirac
+from recparam.utils.checks import check_count, check_finite, check_tensor
 
 
 class RPM(Assembly):

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from recparam.storage import replacing
+from recparam.utils.storage import replacing
 
 Image = bytes | str | os.PathLike[str]
 """A PNG: its bytes, or the path of its file."""

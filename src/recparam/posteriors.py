@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from recparam.ops.checks import check_count, check_finite, check_tensor, explain_dtype, is_whole
 from recparam.recognition import DensityError, Dirac, Particles, recognise
+from recparam.utils.checks import check_count, check_finite, check_tensor, explain_dtype, is_whole
 
 Family = Literal["gaussian", "full gaussian", "categorical"]
 """What a free Q is, jointly over all latents of a tuple.

@@ -22,9 +22,9 @@ from recparam.ops import (
     pairwise_ranks,
     pairwise_sample,
 )
-from recparam.ops.checks import check_count, check_finite, check_matrix, check_tensor
 from recparam.priors import Prior
 from recparam.recognition import Dirac, recognise
+from recparam.utils.checks import check_count, check_finite, check_matrix, check_tensor
 
 
 class Draws(NamedTuple):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, OneHotCategorical, constraints
 
 from recparam.ops import BlockScore, DotProduct, GaussianDensity, Score
-from recparam.ops.checks import check_count, check_finite, check_positive, check_tensor, explain_dtype
+from recparam.utils.checks import check_count, check_finite, check_positive, check_tensor, explain_dtype
 
 
 class DensityError(ValueError):

@@ -15,8 +15,8 @@ from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
 from recparam.data.recording import Recording
 from recparam.data.stretches import shifted, stretches
 from recparam.model import RPM
-from recparam.ops.checks import check_count, check_finite, check_tensor, observation_name
 from recparam.recognition import Dirac
+from recparam.utils.checks import check_count, check_finite, check_tensor, observation_name
 
 
 class Targets:

@@ -45,7 +45,6 @@ from recparam.couplings import (
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, QueueMarginal, Scored
 from recparam.model import RPM
 from recparam.networks import MLP
-from recparam.ops.checks import NonFiniteError
 from recparam.posteriors import AmortisedPosterior, PairPosterior, Posterior, RecognitionPosterior
 from recparam.priors import (
     InfoNCEPrior,
@@ -70,6 +69,7 @@ from recparam.recognition import (
     enumerable,
     recognise,
 )
+from recparam.utils.checks import NonFiniteError
 
 INPUT_WIDTH = 4
 """Width of the observations that recognition models in `RECOGNITION_MODELS` take."""

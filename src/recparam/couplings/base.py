@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recparam.ops import Score
-from recparam.ops.checks import check_count, check_tensor, explain_dtype
+from recparam.utils.checks import check_count, check_tensor, explain_dtype
 
 if TYPE_CHECKING:
     from recparam.couplings.composed import CouplingSum

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recparam.couplings.base import Coupling
 from recparam.ops import DotProduct, Score
-from recparam.ops.checks import check_count, check_finite, check_tensor
+from recparam.utils.checks import check_count, check_finite, check_tensor
 
 
 class Bilinear(Coupling):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recparam.couplings.base import Coupling, check_same_width, number
 from recparam.ops import DotProduct, MappedSides, Score
-from recparam.ops.checks import check_count, check_positive
+from recparam.utils.checks import check_count, check_positive
 
 
 class Cosine(Coupling):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recparam.couplings.base import ScaledCoupling, number
 from recparam.ops import AbsoluteDistance, BlockScore, DistanceProfile, Score, SquaredDistance
-from recparam.ops.checks import check_positive
+from recparam.utils.checks import check_positive
 
 
 class GaussianRBF(ScaledCoupling):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recparam.couplings.base import Coupling, median_distance, number
 from recparam.couplings.composed import latest_latents, several
 from recparam.ops import BlockScore, MappedSides, Score, SquaredDistance
-from recparam.ops.checks import check_count, check_finite, check_tensor
+from recparam.utils.checks import check_count, check_finite, check_tensor
 
 
 class LinearDynamics(Coupling):

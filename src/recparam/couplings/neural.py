@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recparam.couplings.base import Coupling
 from recparam.ops import BlockScore, DotProduct, MappedSides, Score
-from recparam.ops.checks import check_count
+from recparam.utils.checks import check_count
 
 
 class SeparableCritic(Coupling):

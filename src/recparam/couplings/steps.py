@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recparam.couplings.base import Coupling, check_same_width, number, positive_values
 from recparam.ops import DistanceProfile, Score
-from recparam.ops.checks import check_positive
+from recparam.utils.checks import check_positive
 
 
 class StepLength(Coupling):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recparam.couplings.base import Coupling, check_part, number
 from recparam.couplings.composed import Latents
 from recparam.ops import MappedSides, Score
-from recparam.ops.checks import check_count, check_tensor, is_finite_number
+from recparam.utils.checks import check_count, check_tensor, is_finite_number
 
 
 class Transition(nn.Module, ABC):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from recparam.ops.checks import check_finite
+from recparam.utils.checks import check_finite
 
 
 class Batches(ABC):

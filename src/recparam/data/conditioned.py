@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
-from recparam.ops.checks import check_count
+from recparam.utils.checks import check_count
 
 
 def nearest(recording: Recording, variable: Any, *, neighbours: int = 10, apart: int = 1) -> Pairs:

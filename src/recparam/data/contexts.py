@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.data.stretches import stretches
-from recparam.ops.checks import check_count
+from recparam.utils.checks import check_count
 
 _WITH = ", with "
 _LEAST = 0.05  # of the pairs have to follow others: of those that were not made by a lag few do, by accident

@@ -16,7 +16,7 @@ from recparam.banks import Labels
 from recparam.data.batches import Batches
 from recparam.data.recording import Recording
 from recparam.data.stretches import after, shifted, stretches
-from recparam.ops.checks import check_count, check_positive, is_finite_number
+from recparam.utils.checks import check_count, check_positive, is_finite_number
 
 _CHUNK_NUMBERS = 1 << 23  # numbers of the data that an encoder sees at once
 

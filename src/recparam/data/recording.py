@@ -21,7 +21,7 @@ from recparam.data.given import (
     per_row,
     session_codes,
 )
-from recparam.ops.checks import check_finite
+from recparam.utils.checks import check_finite
 
 _BLOCK_BYTES = 1 << 26  # looked at together, so that a column scan of a mapped file needs little memory
 _MAPPED_BYTES = 1 << 28  # pages of mapped files that may stay resident before they are handed back

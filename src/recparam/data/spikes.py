@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recparam.data.recording import Recording
-from recparam.ops.checks import check_positive, is_finite_number
+from recparam.utils.checks import check_positive, is_finite_number
 
 
 def bin_spikes(

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from recparam.data.recording import Recording
 from recparam.data.stretches import edges, stretches
-from recparam.ops.checks import check_count
+from recparam.utils.checks import check_count
 
 
 class Windowed(Recording):

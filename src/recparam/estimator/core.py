@@ -19,7 +19,7 @@ from recparam.estimator.fitting import Plan, climb, fabric_of, split_off
 from recparam.estimator.inputs import check_settings, check_varies, known, sources, warn_of_labels
 from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.scoring import encoded_pairs, groups_of, parameters_of, spread_pairs
-from recparam.ops.seeds import seeded
+from recparam.utils.seeds import seeded
 
 _STEPS, _BATCH = 1500, 512
 _STEPS_OF_IMAGES, _BATCH_OF_IMAGES = 500, 128

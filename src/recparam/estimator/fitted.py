@@ -25,9 +25,9 @@ from recparam.estimator.inputs import declared, filled, known
 from recparam.estimator.scoring import Head, encoded_pairs, groups_of, network, parameters_of
 from recparam.matching import Matching
 from recparam.model import RPM
-from recparam.ops.checks import check_count
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior, Side
 from recparam.training.ascent import Step
+from recparam.utils.checks import check_count
 
 _SIDES = ("x", "x_prime")
 

@@ -24,8 +24,8 @@ from recparam.estimator.fitting import fabric_of
 from recparam.estimator.scoring import network
 from recparam.model import RPM
 from recparam.networks import Standardised
-from recparam.ops.checks import check_count, check_positive, is_finite_number
 from recparam.sessions import PerSession
+from recparam.utils.checks import check_count, check_positive, is_finite_number
 
 
 def check_settings(settings: Any) -> None:

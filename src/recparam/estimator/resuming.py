@@ -15,7 +15,7 @@ from recparam.data.pairs import Pairs
 from recparam.estimator.alarms import warn
 from recparam.estimator.choices import EncoderSpec, describe_prior, lags
 from recparam.priors import Prior
-from recparam.storage import check_format, load_tree, remove_leftovers, save_tree
+from recparam.utils.storage import check_format, load_tree, remove_leftovers, save_tree
 
 FORMAT, FORMAT_VERSION = "recparam-fit", 1
 _FILE = "fit.safetensors"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from recparam.estimator.choices import NETWORKS, EncoderSpec, describe_prior, make_model, make_network, make_prior
 from recparam.priors import Prior
-from recparam.storage import StorageError, check_format, load_state, replacing_folder, save_state, write_json
-from recparam.versions import versions
+from recparam.utils.storage import StorageError, check_format, load_state, replacing_folder, save_state, write_json
+from recparam.utils.versions import versions
 
 FORMAT, FORMAT_VERSION = "recparam-estimator", 1
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"

@@ -16,13 +16,13 @@ from recparam.couplings.chains import OfContext
 from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
 from recparam.data.recording import Recording
 from recparam.estimator.choices import recognition
-from recparam.evaluating import evaluating
 from recparam.joint import RecognitionJoint
 from recparam.marginals import DatasetMarginal
 from recparam.model import RPM
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, ParametricPrior, Side
 from recparam.recognition import recognise
 from recparam.sides import Against, beside_bank, sides_of_latents
+from recparam.utils.evaluating import evaluating
 
 _DRAWS = 16
 

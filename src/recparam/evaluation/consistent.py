@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from recparam.evaluation.arrays import Array, as_array, as_matrix, constant_columns
 from recparam.evaluation.decoding import LinearDecoder, r2
-from recparam.ops.checks import check_count
+from recparam.utils.checks import check_count
 
 
 class Consistency(NamedTuple):

@@ -15,8 +15,8 @@ from torch import Tensor
 from recparam.evaluation.arrays import as_array
 from recparam.evaluation.intervals import Interval
 from recparam.ops import Places
-from recparam.ops.checks import is_whole
 from recparam.prediction import Prediction
+from recparam.utils.checks import is_whole
 
 
 class Calibration(NamedTuple):

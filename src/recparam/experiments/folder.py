@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recparam.storage import write_json
+from recparam.utils.storage import write_json
 
 
 class OutputFolderError(ValueError):

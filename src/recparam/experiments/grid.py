@@ -15,10 +15,10 @@ from recparam.evaluation import Interval, mean_interval
 from recparam.experiments.folder import prepare_folder
 from recparam.experiments.outcome import Outcome
 from recparam.experiments.processes import Message, Send, check_jobs, in_processes, unwritten
-from recparam.ops.checks import NonFiniteError
-from recparam.storage import write_json
 from recparam.training import TrainingDiverged
-from recparam.versions import versions
+from recparam.utils.checks import NonFiniteError
+from recparam.utils.storage import write_json
+from recparam.utils.versions import versions
 
 FORMAT = 1
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from recparam.evaluating import evaluating
+from recparam.utils.evaluating import evaluating
 
 
 def recalibrate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:

@@ -1,6 +1,5 @@
 """Tensors only: pairwise scores, and the log-sum-exp over them that every bound is made of."""
 
-from recparam.ops.checks import NonFiniteError
 from recparam.ops.collectives import gather_rows
 from recparam.ops.distances import AbsoluteDistance, DistanceProfile
 from recparam.ops.engines import use
@@ -37,6 +36,7 @@ from recparam.ops.summaries import (
     pairwise_ranks,
     pairwise_scores,
 )
+from recparam.utils.checks import NonFiniteError
 
 __all__ = [
     "AbsoluteDistance",

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from recparam.ops import engines
-from recparam.ops.checks import NonFiniteError
 from recparam.ops.logits import HALF, Logits
 from recparam.ops.pairs import LeaveOut, Pairs, check_both, check_left, check_pairs, row_blocks
 from recparam.ops.precision import full_precision
 from recparam.ops.scores import DotProduct, Features, Score, features_of, largest_norm, tolerated_in
+from recparam.utils.checks import NonFiniteError
 
 Implementation = Literal["auto", "dense", "blocked", "native", "triton"]
 

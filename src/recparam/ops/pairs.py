@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from recparam.ops.checks import check_finite, check_matrix
 from recparam.ops.scores import Score
+from recparam.utils.checks import check_finite, check_matrix
 
 LeaveOut = Callable[[slice], Tensor]
 """Maps a slice of rows to a boolean mask (rows, M) of the columns that those rows leave out."""

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recparam.ops.checks import check_count
 from recparam.ops.logsumexp import in_single, product_features
 from recparam.ops.pairs import LeaveOut, check_pairs, put_together, row_blocks
 from recparam.ops.precision import full_precision
 from recparam.ops.scores import Score
+from recparam.utils.checks import check_count
 
 
 class Selected(NamedTuple):

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recparam.ops.checks import check_finite, check_matrix, is_whole
 from recparam.ops.pairs import put_together, row_blocks
 from recparam.ops.precision import full_precision
 from recparam.ops.scores import Score
 from recparam.ops.select import logit_blocks
+from recparam.utils.checks import check_finite, check_matrix, is_whole
 
 _DIAGONAL = 16  # rows whose own columns are scored in one call
 

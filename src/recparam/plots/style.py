@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recparam.storage import replacing
+from recparam.utils.storage import replacing
 
 ARM_ORDER: tuple[str, ...] = (
     "supervised",

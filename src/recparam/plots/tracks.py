@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from recparam.plots.style import INK, MUTED, arm_colour, arm_title, bare, style
-from recparam.storage import replacing
+from recparam.utils.storage import replacing
 
 MAP_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7")
 """One per map, none of them a ball's."""

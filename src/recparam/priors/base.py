@@ -18,8 +18,8 @@ from torch.distributions import Distribution
 from recparam.banks import Bank, Queries
 from recparam.joint import RecognitionJoint, Situation
 from recparam.marginals import Recognised
-from recparam.ops.checks import check_finite, check_tensor
 from recparam.recognition import DensityError, Dirac, Particles
+from recparam.utils.checks import check_finite, check_tensor
 
 Side = Literal["upper", "lower"] | None
 Kind = Literal["lower", "upper", "exact", "estimate"]

@@ -13,9 +13,9 @@ from torch.distributions import Distribution
 
 from recparam.joint import Situation
 from recparam.marginals import Recognised
-from recparam.ops.checks import check_count, is_finite_number
 from recparam.priors.base import Kind, Prior, Side, Terms
 from recparam.recognition import enumerable
+from recparam.utils.checks import check_count, is_finite_number
 
 
 class ParametricPrior(Prior):

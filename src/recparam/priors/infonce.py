@@ -15,10 +15,10 @@ from recparam.closed_forms import Moments, expected_log_f, expected_score
 from recparam.couplings import ChainStep, Coupling, alike, chain_steps, latent_names
 from recparam.joint import Situation
 from recparam.marginals import Recognised
-from recparam.ops.checks import explain_dtype
 from recparam.ops.collectives import gather_rows
 from recparam.priors.base import Kind, Prior, Side, Terms
 from recparam.recognition import gaussian_parameters
+from recparam.utils.checks import explain_dtype
 
 
 class InfoNCEPrior(Prior):

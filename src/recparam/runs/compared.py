@@ -11,7 +11,7 @@ from recparam.comparing import compare_estimators
 from recparam.comparison import Comparison
 from recparam.data.pairs import Pairs
 from recparam.runs.folder import Run, check_free
-from recparam.storage import replacing_folder, write_json
+from recparam.utils.storage import replacing_folder, write_json
 
 FACTS = "comparison.json"
 _TABLES = ("models", "differences")

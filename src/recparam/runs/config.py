@@ -13,7 +13,7 @@ import yaml
 from recparam.estimator import RPMEstimator
 from recparam.estimator.choices import nearest
 from recparam.runs.reading import ALONE, Beside, Reading
-from recparam.storage import replacing
+from recparam.utils.storage import replacing
 
 SETTINGS = tuple(name for name in inspect.signature(RPMEstimator).parameters if name != "progress")
 _TEXT = ("prior", "encoder", "encoder_prime", "accelerator", "precision")

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from recparam.data.frames import optional
 from recparam.data.readers import read
 from recparam.data.recording import Recording
-from recparam.storage import replacing
+from recparam.utils.storage import replacing
 
 _ENDINGS = (".npz", ".csv", ".parquet")
 _MOST_LABELS = 6  # one picture each

@@ -26,8 +26,8 @@ from recparam.runs.config import SETTINGS, Config
 from recparam.runs.files import read_arrays, read_labels, write_latents
 from recparam.runs.reading import Beside, Reading
 from recparam.runs.report import Latents, write_run_report
-from recparam.storage import replacing_folder, write_json
-from recparam.versions import versions
+from recparam.utils.storage import replacing_folder, write_json
+from recparam.utils.versions import versions
 
 FORMAT = 1
 _FACTS, _CONFIG, _LATENTS, _REPORT = "run.json", "run.yaml", "latents.npz", "report.html"

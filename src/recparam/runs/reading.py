@@ -142,7 +142,7 @@ class Reading:
 
     def _windowed(self, recording: Recording) -> Recording:
         from recparam.data.windows import windowed
-        from recparam.ops.checks import check_count
+        from recparam.utils.checks import check_count
 
         if self.window is None:
             return recording

@@ -102,7 +102,7 @@ class Ascent:
         self.model.eval()
 
     def state(self) -> dict[str, Any]:
-        """All that `go_on_from` needs, at a look or before the first step; see `recparam.storage.save_tree`."""
+        """All that `go_on_from` needs, at a look or before the first step; see `recparam.utils.storage.save_tree`."""
         if self._optimiser is None:
             return {}
         return {

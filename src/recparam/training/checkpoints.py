@@ -13,8 +13,8 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from recparam.storage import flatten, load_tree, replacing, save_tree, unflatten
 from recparam.training.module import RPMModule
+from recparam.utils.storage import flatten, load_tree, replacing, save_tree, unflatten
 
 Epoch = dict[str, int | float | None]
 COLUMNS: tuple[str, ...] = ("epoch", "bound_nats", "ceiling_nats", "seconds")
@@ -24,7 +24,7 @@ class SafetensorsCheckpointIO(CheckpointIO):
     """Lightning's checkpoints as safetensors files, without pickle and replaced whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint; see `recparam.storage.save_tree`."""
+        """Write a checkpoint; see `recparam.utils.storage.save_tree`."""
         if storage_options is not None:
             raise TypeError("storage_options: expected None. Files are written to the local disk only.")
         save_tree(path, checkpoint)

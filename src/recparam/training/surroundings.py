@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-from recparam.ops.seeds import forked
+from recparam.utils.seeds import forked
 
 
 @contextlib.contextmanager

@@ -37,9 +37,9 @@ from recparam.experiments.balls.training import (
     windows,
 )
 from recparam.networks import recalibrate_batch_norm
-from recparam.ops.checks import check_finite
-from recparam.storage import save_state
 from recparam.training import Epoch
+from recparam.utils.checks import check_finite
+from recparam.utils.storage import save_state
 
 COUPLED_ARMS = ("gaussian", "linear", "recipe", *RICHER_ARMS)
 """The arms that are recognition parameterised models."""

@@ -10,7 +10,7 @@ import recparam as rp
 from recparam.couplings import Coupling
 from recparam.experiments.balls.settings import RICHER_ARMS, Settings, training_of
 from recparam.networks import CentreOfMassCNN
-from recparam.ops.seeds import seeded
+from recparam.utils.seeds import seeded
 
 BALLS = 3
 LATENT_DIM = 2 * BALLS

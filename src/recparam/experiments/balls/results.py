@@ -10,7 +10,7 @@ from recparam.evaluation import mean_interval
 from recparam.experiments.balls.settings import ARMS, VIDEOS, Run, Settings
 from recparam.experiments.balls.work import finished
 from recparam.experiments.ranks import spearman
-from recparam.versions import versions
+from recparam.utils.versions import versions
 
 FORMAT = 1
 

@@ -19,7 +19,7 @@ from recparam.experiments.balls.work import attempt, best_device, finished
 from recparam.experiments.folder import prepare_folder
 from recparam.experiments.outcome import Outcome
 from recparam.experiments.processes import Message, check_jobs, in_processes, threads_of
-from recparam.storage import write_json
+from recparam.utils.storage import write_json
 
 
 def run_experiment(

@@ -19,9 +19,9 @@ from recparam.experiments.balls.models import PaperPixels, coupling_of, initial_
 from recparam.experiments.balls.settings import RICHER_ARMS, Run, Settings, training_of
 from recparam.grouped import gaussian_total_correlation, groups_of
 from recparam.networks import recalibrate_batch_norm
-from recparam.ops.checks import NonFiniteError, check_finite
 from recparam.sides import Against, sides_of_latents
 from recparam.training import Epoch, PairBatches, RPMModule, TrainingDiverged, fit
+from recparam.utils.checks import NonFiniteError, check_finite
 
 SEEDS_BETWEEN_STARTS = 100_000
 """The initial encoder and the order of batches of start k are those of seed + k times this."""

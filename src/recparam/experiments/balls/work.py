@@ -11,9 +11,9 @@ import torch
 from recparam.experiments.balls.arms import run_arm
 from recparam.experiments.balls.settings import TRAINED_ARMS, Run, Settings, training_facts
 from recparam.experiments.processes import Message, unwritten
-from recparam.ops.checks import NonFiniteError
-from recparam.storage import replacing, write_json
 from recparam.training import Epoch, TrainingDiverged
+from recparam.utils.checks import NonFiniteError
+from recparam.utils.storage import replacing, write_json
 
 
 def best_device() -> torch.device:

@@ -20,7 +20,7 @@ from recparam.data.recording import Recording
 from recparam.estimator import FitWarning
 from recparam.experiments.few_shot.digits import Digits, encoder, moved, split_digits, view_maker
 from recparam.experiments.few_shot.settings import PRIORS, Settings
-from recparam.ops.seeds import seeded
+from recparam.utils.seeds import seeded
 
 SHOTS = (1, 5)
 

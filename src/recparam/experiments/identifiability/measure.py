@@ -18,8 +18,8 @@ from recparam.bounds import Bound, CeilingWarning
 from recparam.evaluation import LinearDecoder, mcc, r2
 from recparam.experiments.identifiability.settings import WORLDS, Settings
 from recparam.experiments.identifiability.worlds import Mixing, World, unit
-from recparam.ops.seeds import seeded
 from recparam.training import TrainingDiverged
+from recparam.utils.seeds import seeded
 
 _WHITENED = 2048  # observations that whiten the encoder's input
 _WARMING = 50  # steps

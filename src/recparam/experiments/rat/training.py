@@ -16,12 +16,12 @@ import recparam as rp
 from recparam.bounds import Bound
 from recparam.data.batches import PairBatches
 from recparam.estimator.choices import choose_encoder, make_network
-from recparam.evaluating import evaluating
 from recparam.experiments.rat.series import Series, training_windows, windows
 from recparam.experiments.rat.settings import WINDOW, Settings
-from recparam.ops.seeds import seeded
 from recparam.sides import Against, sides_of_latents
 from recparam.training.ascent import Ascent
+from recparam.utils.evaluating import evaluating
+from recparam.utils.seeds import seeded
 
 # As the estimator has them (docs/estimator.md).
 _LEARNING_RATE = 3e-3
