@@ -14,7 +14,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 if TYPE_CHECKING:
     from recparam import losses, ops
-    from recparam.banks import Bank, Labels
+    from recparam.banks import Bank
     from recparam.bases import BaseDensity, EstimatedMarginal
     from recparam.bounds import Bound, CeilingWarning, Decomposition, MutualInformation, infonce
     from recparam.comparing import compare
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Switching,
         VonMisesFisher,
     )
+    from recparam.data.labels import Labels
     from recparam.estimator import RPMEstimator
     from recparam.evidence import MutualInformationEstimate, estimate_mutual_information
     from recparam.flows import FlowBase

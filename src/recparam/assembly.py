@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from recparam.banks import Labels
 from recparam.bounds import Bound, warn_at_ceiling
+from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, Recognised, Scored, normalised_weights
 from recparam.posteriors import Posterior, RecognitionPosterior
 from recparam.priors import Prior

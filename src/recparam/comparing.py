@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from recparam.banks import Labels
 from recparam.bounds import Bound, CeilingWarning
 from recparam.comparison import Comparison, Evidence, comparison
 from recparam.data.contexts import with_contexts
+from recparam.data.labels import Labels
 from recparam.data.pairs import Pairs
 from recparam.estimator import RPMEstimator
 from recparam.estimator.inputs import declared

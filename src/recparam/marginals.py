@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from recparam.banks import Bank, Labels, Queries, bank_of_all_processes
+from recparam.banks import Bank, Queries, bank_of_all_processes
+from recparam.data.labels import Labels
 from recparam.encoded import Encode, EncodedData
 from recparam.joint import RecognitionJoint, Situation
 from recparam.ops.collectives import processes

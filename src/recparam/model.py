@@ -11,9 +11,9 @@ from torch import Tensor
 
 from recparam import bounds, generation
 from recparam.assembly import Assembly, Expectation
-from recparam.banks import Labels
 from recparam.bounds import Bound, Decomposition, MutualInformation
 from recparam.couplings import Coupling
+from recparam.data.labels import Labels
 from recparam.generation import Generated
 from recparam.marginals import BatchMarginal, normalised_weights
 from recparam.matching import Matching, matching_from

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from recparam import bounds
-from recparam.banks import Labels, halves_in_turn
+from recparam.banks import halves_in_turn
 from recparam.bounds import Bound
 from recparam.couplings import ChainStep, Coupling, chain_steps
 from recparam.couplings.chains import OfContext
+from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal
 from recparam.model import RPM
 from recparam.priors import InfoNCEPrior, Prior, Side

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from recparam.banks import Labels
+from recparam.data.labels import Labels
 from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
 from recparam.data.recording import Recording
 from recparam.data.stretches import shifted, stretches

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from recparam.banks import Labels
 from recparam.data.batches import Batches
+from recparam.data.labels import Labels
 from recparam.data.recording import Recording
 from recparam.data.stretches import after, shifted, stretches
 from recparam.utils.checks import check_count, check_positive, is_finite_number

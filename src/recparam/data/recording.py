@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from recparam.data.given import (
+from recparam.data.checks import (
     array_and_names,
     check_shapes,
     column_name,

@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from recparam.data.channels import in_session
+from recparam.data.checks import listed
 from recparam.data.contexts import with_contexts
-from recparam.data.given import listed
 from recparam.data.pairs import Pairs, aligned, consecutive
 from recparam.data.recording import Recording
 from recparam.data.windows import Windowed

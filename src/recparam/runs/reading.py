@@ -153,7 +153,7 @@ class Reading:
         self, recording: Recording, paths: Sequence[Path], beside: Beside, *, like: Sequence[Path] | None = None
     ) -> Recording:
         """The recording with each of its sessions divided where the labels of its rows change."""
-        from recparam.data.given import per_row, session_codes
+        from recparam.data.checks import per_row, session_codes
 
         if beside.sessions is None and self.sessions_key is None:
             return recording
