@@ -31,8 +31,8 @@ from recparam.ops import (
 )
 from recparam.ops.collectives import Handed, gather_rows
 from recparam.ops.ring import pairwise_infonce_ring, pairwise_logsumexp_ring
-from recparam.posteriors import RecognitionPosterior
 from recparam.recognition import Particles
+from recparam.recognition.posteriors import RecognitionPosterior
 
 DIM = 3
 SCORES = ["dot", "cosine", "distance", "density", "sum", "callable"]

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam import bases, couplings, joint, marginals, posteriors, priors, recognition
+from recparam import bases, couplings, joint, marginals, priors, recognition
 from recparam.couplings import Coupling
 from recparam.ops import BlockScore, Score, SquaredDistance
-from recparam.posteriors import RecognitionPosterior
 from recparam.priors import Prior
-from recparam.recognition import Particles
+from recparam.recognition import Particles, posteriors
+from recparam.recognition.posteriors import RecognitionPosterior
 from recparam.testing import (
     COUPLINGS,
     INPUT_WIDTH,

@@ -9,8 +9,8 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 import recparam as rp
 from gaussian_world import GaussianWorld, KnownMarginal, mixed
-from recparam.posteriors import Family, Posterior
 from recparam.priors import Kind, Prior, Side
+from recparam.recognition.posteriors import Family, Posterior
 from test_posteriors import filled
 
 close = torch.testing.assert_close

@@ -11,9 +11,9 @@ from torch.distributions import Distribution, Independent, Uniform
 
 import recparam as rp
 from gaussian_world import GaussianWorld, mixed
-from recparam.posteriors import Posterior
 from recparam.priors import JointCategoricalPrior, Prior
 from recparam.recognition import DensityError, Particles, RecognitionModel
+from recparam.recognition.posteriors import Posterior
 from recparam.utils.storage import load_state, save_state
 from test_finite_world import PRIORS, SEEDS, Case, make_case, make_prior
 

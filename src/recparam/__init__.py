@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from recparam.model import RPM
     from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder
     from recparam.plots.prior import draw_prior
-    from recparam.posteriors import AmortisedPosterior, PairPosterior
     from recparam.prediction import Prediction
     from recparam.priors import InfoNCEPrior, JointCategoricalPrior, JointGaussianPrior, OptimalPrior
     from recparam.recognition import Categorical, Deterministic, Dirac, EpsilonGaussian, Gaussian
+    from recparam.recognition.posteriors import AmortisedPosterior, PairPosterior
     from recparam.sampling import trajectories
 
 # The home of every top-level name; a subpackage is its own home. Must agree with the imports above.
@@ -97,8 +97,8 @@ _HOMES = {
     "BatchMarginal": "recparam.marginals",
     "DatasetMarginal": "recparam.marginals",
     "QueueMarginal": "recparam.marginals",
-    "AmortisedPosterior": "recparam.posteriors",
-    "PairPosterior": "recparam.posteriors",
+    "AmortisedPosterior": "recparam.recognition.posteriors",
+    "PairPosterior": "recparam.recognition.posteriors",
     "EstimatedMarginal": "recparam.bases",
     "BaseDensity": "recparam.bases",
     "GaussianMixtureBase": "recparam.mixtures",

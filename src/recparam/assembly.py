@@ -13,9 +13,9 @@ from torch.distributions import Distribution
 from recparam.bounds import Bound, warn_at_ceiling
 from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, Recognised, Scored, normalised_weights
-from recparam.posteriors import Posterior, RecognitionPosterior
 from recparam.priors import Prior
 from recparam.recognition import Dirac, RecognitionModel
+from recparam.recognition.posteriors import Posterior, RecognitionPosterior
 from recparam.utils.checks import check_count, check_finite, check_tensor, observation_name
 
 Expectation = Literal["sampled", "analytic"]

@@ -17,10 +17,10 @@ from recparam.data.labels import Labels
 from recparam.generation import Generated
 from recparam.marginals import BatchMarginal, normalised_weights
 from recparam.matching import Matching, matching_from
-from recparam.posteriors import RecognitionPosterior
 from recparam.prediction import GridBase, Prediction, grid_probabilities, prediction_from
 from recparam.priors import InfoNCEPrior, Side
 from recparam.recognition import DensityError, Dirac
+from recparam.recognition.posteriors import RecognitionPosterior
 from recparam.utils.checks import check_count, check_finite, check_tensor
 
 

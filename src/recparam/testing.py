@@ -45,7 +45,6 @@ from recparam.couplings import (
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, QueueMarginal, Scored
 from recparam.model import RPM
 from recparam.networks import MLP
-from recparam.posteriors import AmortisedPosterior, PairPosterior, Posterior, RecognitionPosterior
 from recparam.priors import (
     InfoNCEPrior,
     JointCategoricalPrior,
@@ -69,6 +68,7 @@ from recparam.recognition import (
     enumerable,
     recognise,
 )
+from recparam.recognition.posteriors import AmortisedPosterior, PairPosterior, Posterior, RecognitionPosterior
 from recparam.utils.checks import NonFiniteError
 
 INPUT_WIDTH = 4

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from recparam.recognition import DensityError, Dirac, Particles, recognise
+from recparam.recognition.models import DensityError, Dirac
+from recparam.recognition.particles import Particles, recognise
 from recparam.utils.checks import check_count, check_finite, check_tensor, explain_dtype, is_whole
 
 Family = Literal["gaussian", "full gaussian", "categorical"]
