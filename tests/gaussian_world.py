@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 import recparam as rp
-from recparam.banks import Bank, Queries
-from recparam.joint import RecognitionJoint
 from recparam.marginals import Encode, Marginal, Recognised, Scored
+from recparam.marginals.bank import Bank, Queries
+from recparam.marginals.joint import RecognitionJoint
 from recparam.ops import Score
 from recparam.recognition import RecognitionModel
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam.banks import Queries
+from recparam.marginals.bank import Queries
 from recparam.recognition import recognise
 
 

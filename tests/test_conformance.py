@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam import bases, couplings, joint, marginals, priors, recognition
+from recparam import couplings, marginals, priors, recognition
 from recparam.couplings import Coupling
+from recparam.marginals import estimated as bases
+from recparam.marginals import joint
 from recparam.ops import BlockScore, Score, SquaredDistance
 from recparam.priors import Prior
 from recparam.recognition import Particles, posteriors

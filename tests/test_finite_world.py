@@ -10,9 +10,9 @@ from torch import Tensor, nn
 import recparam as rp
 from finite_world import FiniteWorld, cells, random_base
 from recparam import bounds
-from recparam.banks import Queries
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
+from recparam.marginals.bank import Queries
 from recparam.priors import JointCategoricalPrior, Prior
 from recparam.recognition import recognise
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import recparam as rp
 from gaussian_world import standard
 from quick_fits import quick
-from recparam.banks import halves_in_turn
+from recparam.marginals.bank import halves_in_turn
 from recparam.sides import Against, sides_of_latents
 
 RHO, ROWS = 0.9, 64

@@ -120,7 +120,7 @@ def test_steps_of_a_chain_with_one_coupling_are_scored_together(name: str, monke
         seen.append(len(given[1]))
         return pairwise_infonce_stacked(*given, **options)
 
-    monkeypatch.setattr("recparam.joint.pairwise_infonce_stacked", noted)
+    monkeypatch.setattr("recparam.marginals.joint.pairwise_infonce_stacked", noted)
     found = []
     for size in (blocked.SMALL, 0):  # at once, and one by one
         monkeypatch.setattr(stacks.blocked, "SMALL", size)

@@ -14,8 +14,6 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 if TYPE_CHECKING:
     from recparam import losses, ops
-    from recparam.banks import Bank
-    from recparam.bases import BaseDensity, EstimatedMarginal
     from recparam.bounds import Bound, CeilingWarning, Decomposition, MutualInformation, infonce
     from recparam.comparing import compare
     from recparam.comparison import Comparison
@@ -45,13 +43,15 @@ if TYPE_CHECKING:
     from recparam.data.labels import Labels
     from recparam.estimator import RPMEstimator
     from recparam.evidence import MutualInformationEstimate, estimate_mutual_information
-    from recparam.flows import FlowBase
     from recparam.generation import Generated
     from recparam.grouped import elbo_of_groups
-    from recparam.joint import RecognitionJoint
     from recparam.marginals import BatchMarginal, DatasetMarginal, QueueMarginal
+    from recparam.marginals.bank import Bank
+    from recparam.marginals.estimated import BaseDensity, EstimatedMarginal
+    from recparam.marginals.flows import FlowBase
+    from recparam.marginals.joint import RecognitionJoint
+    from recparam.marginals.mixtures import GaussianMixtureBase
     from recparam.matching import Matching
-    from recparam.mixtures import GaussianMixtureBase
     from recparam.model import RPM
     from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder
     from recparam.plots.prior import draw_prior
@@ -99,14 +99,14 @@ _HOMES = {
     "QueueMarginal": "recparam.marginals",
     "AmortisedPosterior": "recparam.recognition.posteriors",
     "PairPosterior": "recparam.recognition.posteriors",
-    "EstimatedMarginal": "recparam.bases",
-    "BaseDensity": "recparam.bases",
-    "GaussianMixtureBase": "recparam.mixtures",
-    "FlowBase": "recparam.flows",
+    "EstimatedMarginal": "recparam.marginals.estimated",
+    "BaseDensity": "recparam.marginals.estimated",
+    "GaussianMixtureBase": "recparam.marginals.mixtures",
+    "FlowBase": "recparam.marginals.flows",
     "Generated": "recparam.generation",
-    "RecognitionJoint": "recparam.joint",
-    "Bank": "recparam.banks",
-    "Labels": "recparam.banks",
+    "RecognitionJoint": "recparam.marginals.joint",
+    "Bank": "recparam.marginals.bank",
+    "Labels": "recparam.marginals.bank",
     "Bound": "recparam.bounds",
     "CeilingWarning": "recparam.bounds",
     "MutualInformation": "recparam.bounds",

@@ -61,7 +61,7 @@ def compare(
 
     Rows are taken to be independent or exchangeable, or else a stationary series, with a bank that is another recording
     or far from the scored rows in time. Of a series no side is proved; its lower side rests on the earlier and the
-    later half of the bank being nearly independent (`recparam.banks.halves_in_turn`; docs/comparing.md).
+    later half of the bank being nearly independent (`recparam.marginals.bank.halves_in_turn`; docs/comparing.md).
 
     Args:
         models: Fitted models by name, or a list of them; at least two. `rp.RPM`, or `rp.RPMEstimator`.

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recparam.joint import RecognitionJoint
 from recparam.marginals import Recognised, Scored
+from recparam.marginals.joint import RecognitionJoint
 from recparam.ops import (
     BlockScore,
     GroupScore,

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from recparam import bounds
-from recparam.banks import halves_in_turn
 from recparam.bounds import Bound
 from recparam.couplings import ChainStep, Coupling, chain_steps
 from recparam.couplings.chains import OfContext
 from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal
+from recparam.marginals.bank import halves_in_turn
 from recparam.model import RPM
 from recparam.priors import InfoNCEPrior, Prior, Side
 from recparam.recognition import Deterministic

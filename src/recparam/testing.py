@@ -16,7 +16,6 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from recparam.bases import EstimatedMarginal
 from recparam.bounds import Bound
 from recparam.couplings import (
     After,
@@ -43,6 +42,7 @@ from recparam.couplings import (
     VonMisesFisher,
 )
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, QueueMarginal, Scored
+from recparam.marginals.estimated import EstimatedMarginal
 from recparam.model import RPM
 from recparam.networks import MLP
 from recparam.priors import (

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recparam.banks import Bank
 from recparam.bounds import Bound
 from recparam.couplings.chains import OfContext
 from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
 from recparam.data.recording import Recording
 from recparam.estimator.choices import recognition
-from recparam.joint import RecognitionJoint
 from recparam.marginals import DatasetMarginal
+from recparam.marginals.bank import Bank
+from recparam.marginals.joint import RecognitionJoint
 from recparam.model import RPM
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, ParametricPrior, Side
 from recparam.recognition import recognise

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from recparam.banks import Bank, Queries
-from recparam.joint import RecognitionJoint, Situation
 from recparam.marginals import Recognised
+from recparam.marginals.bank import Bank, Queries
+from recparam.marginals.joint import RecognitionJoint, Situation
 from recparam.recognition import DensityError, Dirac, Particles
 from recparam.utils.checks import check_finite, check_tensor
 

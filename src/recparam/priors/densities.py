@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from recparam.joint import Situation
 from recparam.marginals import Recognised
+from recparam.marginals.joint import Situation
 from recparam.priors.base import Kind, Prior, Side, Terms
 from recparam.recognition import enumerable
 from recparam.utils.checks import check_count, is_finite_number

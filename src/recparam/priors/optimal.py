@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from recparam.joint import Situation
 from recparam.marginals import Recognised
+from recparam.marginals.joint import Situation
 from recparam.priors.base import Kind, Prior, Side, Terms
 
 

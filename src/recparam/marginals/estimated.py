@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recparam.banks import Bank, Queries
-from recparam.encoded import Encode, EncodedData
-from recparam.joint import RecognitionJoint
-from recparam.marginals import Marginal, Recognised, Scored
+from recparam.marginals.bank import Bank, Queries
+from recparam.marginals.base import Marginal, Recognised, Scored
+from recparam.marginals.encoded import Encode, EncodedData
+from recparam.marginals.joint import RecognitionJoint
 from recparam.recognition import recognise
 from recparam.utils.checks import check_count, check_finite, check_tensor, observation_name
 

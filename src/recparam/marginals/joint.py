@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Distribution
 
-from recparam.banks import Bank, Queries
+from recparam.marginals.bank import Bank, Queries
 from recparam.ops import LeaveOut, OnColumns, Score, SumOfScores, pairwise_logmeanexp
 from recparam.ops.stacks import pairwise_infonce_stacked
 from recparam.recognition import density_score, gaussian_parameters

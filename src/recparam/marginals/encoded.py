@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from recparam.banks import joined
+from recparam.marginals.gathered import joined
 from recparam.utils.checks import check_count
 from recparam.utils.evaluating import evaluating
 
