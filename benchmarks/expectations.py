@@ -20,9 +20,9 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam.closed_forms import Moments, expected_log_f
 from recparam.couplings import Coupling
 from recparam.plots.style import INK, style
+from recparam.priors.closed_forms import Moments, expected_log_f
 
 RHO = 0.9
 SETTINGS = ((64, 2), (16, 5))  # rows of a batch, dimensions

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import recparam as rp
 from gaussian_world import GaussianWorld, mixed
-from recparam.closed_forms import Moments, expected_log_f, expected_score
 from recparam.couplings import Coupling
 from recparam.model import Expectation
 from recparam.priors import Kind, Prior, Side
+from recparam.priors.closed_forms import Moments, expected_log_f, expected_score
 from recparam.recognition import RecognitionModel, recognise
 
 F64 = torch.float64

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from recparam.closed_forms import Moments, expected_log_f, expected_score
 from recparam.couplings import ChainStep, Coupling, alike, chain_steps, latent_names
 from recparam.marginals import Recognised
 from recparam.marginals.bank import Queries
 from recparam.marginals.joint import Situation
 from recparam.ops.collectives import gather_rows
 from recparam.priors.base import Kind, Prior, Side, Terms
+from recparam.priors.closed_forms import Moments, expected_log_f, expected_score
 from recparam.recognition import gaussian_parameters
 from recparam.utils.checks import explain_dtype
 
