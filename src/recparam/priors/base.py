@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.marginals import Recognised
-from recparam.marginals.bank import Bank, Queries
-from recparam.marginals.joint import RecognitionJoint, Situation
-from recparam.recognition import DensityError, Dirac, Particles
-from recparam.utils.checks import check_finite, check_tensor
+from recparam.marginals.joint import Situation
+from recparam.marginals.points import of_points
+from recparam.recognition import DensityError, Dirac
 
 Side = Literal["upper", "lower"] | None
 Kind = Literal["lower", "upper", "exact", "estimate"]
@@ -140,21 +139,8 @@ class Prior(nn.Module, ABC):
             DensityError: The prior needs densities; latents alone have none.
             ValueError: Fewer than two latents or rows, different numbers of rows, or widths that do not fit.
         """
-        for j, z in enumerate(latents):
-            check_tensor(("z", "z_prime")[j] if j < 2 else f"latent {j}", z)
-        if len(latents) < 2 or len({len(z) for z in latents}) > 1 or len(latents[0]) < 2:
-            raise ValueError(
-                f"Expected at least two latents of one length >= 2; got {[tuple(z.shape) for z in latents]}."
-            )
-        for j, z in enumerate(latents):
-            check_finite(("z", "z_prime")[j] if j < 2 else f"latent {j}", z)
-        diracs = [Dirac(z) for z in latents]
-        self.check_densities(diracs)
+        recognised = of_points(*latents)
+        self.check_densities(recognised.joint.distributions)
         self.check_widths([z.shape[-1] for z in latents])
         self.initialise(*latents)
-        zero = latents[0].new_zeros(1, len(latents[0]))
-        particles = Particles(tuple(z[None] for z in latents), zero, exact=True)
-        own = torch.arange(len(latents[0]), device=zero.device)
-        weights = latents[0].new_full((len(own),), 1 / len(own))
-        recognised = Recognised(particles, RecognitionJoint(Bank(diracs, particles)), Queries(own), weights)
         return self.terms(recognised, side=side).log_ratio[0]
