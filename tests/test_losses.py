@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import recparam as rp
 from finite_world import FiniteWorld, random_base
-from recparam import losses
-from recparam.losses import Loss
+from recparam.bounds import losses
+from recparam.bounds.losses import Loss
 from recparam.ops import DotProduct, Exchanged, pairwise_infonce
 
 TAU = 0.7

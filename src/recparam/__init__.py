@@ -13,8 +13,9 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
 if TYPE_CHECKING:
-    from recparam import losses, ops
-    from recparam.bounds import Bound, CeilingWarning, Decomposition, MutualInformation, infonce
+    from recparam import ops
+    from recparam.bounds import Bound, CeilingWarning, Decomposition, MutualInformation, infonce, losses
+    from recparam.bounds.groups import elbo_of_groups
     from recparam.comparing import compare
     from recparam.comparison import Comparison
     from recparam.couplings import (
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from recparam.estimator import RPMEstimator
     from recparam.evidence import MutualInformationEstimate, estimate_mutual_information
     from recparam.generation import Generated
-    from recparam.grouped import elbo_of_groups
     from recparam.marginals import BatchMarginal, DatasetMarginal, QueueMarginal
     from recparam.marginals.bank import Bank
     from recparam.marginals.estimated import BaseDensity, EstimatedMarginal
@@ -114,7 +114,7 @@ _HOMES = {
     "infonce": "recparam.bounds",
     "estimate_mutual_information": "recparam.evidence",
     "MutualInformationEstimate": "recparam.evidence",
-    "elbo_of_groups": "recparam.grouped",
+    "elbo_of_groups": "recparam.bounds.groups",
     "compare": "recparam.comparing",
     "Comparison": "recparam.comparison",
     "Prediction": "recparam.prediction",
@@ -125,7 +125,7 @@ _HOMES = {
     "ConvEncoder": "recparam.networks",
     "MLP": "recparam.networks",
     "RPMEstimator": "recparam.estimator",
-    "losses": "recparam.losses",
+    "losses": "recparam.bounds.losses",
     "ops": "recparam.ops",
 }
 
@@ -204,7 +204,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'recparam' has no attribute {name!r}. It offers {', '.join(_HOMES)}.")
     module = import_module(home)
-    value = module if home == f"recparam.{name}" else getattr(module, name)
+    value = module if name in ("losses", "ops") else getattr(module, name)
     globals()[name] = value  # the next access is an ordinary one
     return value
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from recparam.bounds import Bound
+from recparam.bounds.bound import Bound, warn_at_ceiling
+from recparam.bounds.objectives import elbo
 from recparam.couplings import Coupling, Groups
-from recparam.model import RPM
+from recparam.marginals.batch import BatchMarginal
+from recparam.marginals.points import of_points
 from recparam.priors import InfoNCEPrior
-from recparam.recognition import Deterministic
 from recparam.utils.checks import check_finite
 
 
@@ -51,8 +52,12 @@ def elbo_of_groups(prior: InfoNCEPrior, *latents: Float[Tensor, "B D"]) -> Bound
     groups, one = groups_of(prior)
     for number, z in enumerate(latents):
         check_finite(f"the latents at place {number}", z)
-    model = RPM(Deterministic(nn.Identity()), one)
-    bounds = [model.elbo(*(z[:, group] for z in latents)) for group in groups]
+    one.initialise(*(z[:, groups[0]] for z in latents))
+    of_groups = [of_points(*(z[:, group] for z in latents), bank=BatchMarginal()) for group in groups]
+    bounds = [elbo(one, recognised) for recognised in of_groups]
+    if not torch.is_grad_enabled():  # not a training step
+        for bound, recognised in zip(bounds, of_groups, strict=True):
+            warn_at_ceiling(bound, rows=recognised.joint.bank.size, steps=one.scored_steps(len(latents)), stacklevel=3)
     correlation = gaussian_total_correlation(torch.cat(latents), groups)
     return replace(
         bounds[0],

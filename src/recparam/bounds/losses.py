@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.bounds import Bound, infonce
+from recparam.bounds.bound import Bound
+from recparam.bounds.objectives import infonce
 from recparam.couplings import Coupling
 from recparam.couplings.base import check_part
 from recparam.ops import Exchanged, pairwise_infonce, pairwise_logsumexp

@@ -1,0 +1,142 @@
+"""A number in nats that says what it is."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from recparam.priors import Kind
+
+Of = Literal["elbo", "mi", "log_marginal", "log_prob", "kl", "gap"]
+_NAMES = {
+    "elbo": "ELBO - const",
+    "mi": "MI",
+    "log_marginal": "log P(x, x') - const",
+    "log_prob": "log P(x, x')",
+    "kl": "KL",
+    "gap": "ELBO(Q) - ELBO(R)",
+}
+_SIGNS = {"lower": ">=", "upper": "<=", "exact": "=", "estimate": "~"}
+_AT_CEILING = 0.1  # nats per step: the own row then has more than exp(-0.1) = 90 % of its denominator
+
+
+class CeilingWarning(UserWarning):
+    """A value about as large as its bank allows says "more than the bank can show", not "this much"."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A number in nats that says what it is.
+
+    Args:
+        value: Mean over the scored rows, a scalar; differentiable.
+        per_observation: Value of each scored row, shape (B,).
+        of: "elbo", "mi", "log_marginal", "log_prob" (const included), "kl" or "gap".
+        kind: "lower" or "upper" bound, "exact", or "estimate" (no side holds).
+        ceiling: The largest mean value the bank allows, in nats; None where there is no such limit.
+        terms: Named means that add up to the value, where it is a sum.
+        weights: Weight of each row in the mean, shape (B,), summing to one; None means equal.
+    """
+
+    value: Tensor
+    per_observation: Tensor
+    of: Of
+    kind: Kind
+    ceiling: float | None = None
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    weights: Tensor | None = None
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the weighted mean over independent rows, in nats; NaN if one row has all the weight.
+
+        The bank is taken as given: where the rows share one that is itself a sample, the true error is larger.
+
+        sqrt( sum_i w_i^2 (v_i - mean)^2 / (1 - sum_i w_i^2) ), which is std(v) / sqrt(B) where the weights are equal.
+        """
+        value_B = self.per_observation.detach().cpu().double()
+        weights_B = torch.full_like(value_B, 1 / len(value_B))
+        if self.weights is not None:
+            weights_B = self.weights.detach().to(value_B)
+            weights_B = weights_B / weights_B.sum()  # one of several processes holds its rows' share
+        rest = 1 - float(weights_B.square().sum())
+        if int((weights_B > 0).sum()) < 2 or rest <= 0:
+            return math.nan
+        deviation_B = value_B - (weights_B * value_B).sum()
+        return math.sqrt(float((weights_B * deviation_B).square().sum()) / rest)
+
+    def __float__(self) -> float:
+        """The value in nats."""
+        return float(self.value.detach())
+
+    def __str__(self) -> str:
+        """One line: quantity, relation, value, kind, ceiling."""
+        limit = "" if self.ceiling is None else f", ceiling {self.ceiling:.3f}"
+        return f"{_NAMES[self.of]} {_SIGNS[self.kind]} {float(self):.3f} nats ({self.kind}{limit})"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class MutualInformation:
+    """Bounds on the mutual information of the latents, in nats.
+
+    Args:
+        lower: A lower bound.
+        estimate: The best available number without a side.
+        upper: An upper bound, or None: from raw pairs alone, without a known conditional, there is none.
+    """
+
+    lower: Bound
+    estimate: Bound
+    upper: Bound | None
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """The ELBO as mutual information less a divergence; elbo = mi - kl holds between the three values.
+
+    Args:
+        elbo: ELBO - const: exact, or an upper bound.
+        mi: Mutual information: exact, or a lower bound.
+        kl: D_KL(R(z, z') || P(z, z')): exact, or a lower bound (lower MI less upper ELBO).
+    """
+
+    elbo: Bound
+    mi: Bound
+    kl: Bound
+
+
+def at_ceiling(bound: Bound, *, steps: int = 1) -> bool:
+    """Whether a value is within 0.1 nats of its ceiling, for a chain within 0.1 per step that is scored."""
+    return bound.ceiling is not None and float(bound) > bound.ceiling - _AT_CEILING * steps
+
+
+def warn_at_ceiling(
+    bound: Bound, *, rows: int, source: str = "batch", steps: int = 1, stacklevel: int = 2
+) -> None:
+    """Warn where a value sits at its ceiling: within 0.1 nats of it, for a chain within 0.1 per step that is scored.
+
+    The text depends on the rows alone, so that Python's default filter shows it once per line of code.
+
+    Args:
+        bound: What was computed.
+        rows: Size of the bank that it comes from.
+        source: What to enlarge.
+        steps: How many steps of the chain have a term, J - 1 for a pair's priors.
+        stacklevel: As in `warnings.warn`, of the line to blame.
+    """
+    if bound.ceiling is None or not at_ceiling(bound, steps=steps):
+        return
+    warnings.warn(
+        f"The {_NAMES[bound.of]} is at its ceiling of {bound.ceiling:.3f} nats, which is all that {rows} rows can "
+        f"show. Use a larger {source}: with {math.ceil(math.e * rows)} rows the ceiling is "
+        f"{bound.ceiling + steps:.3f} nats.",
+        CeilingWarning,
+        stacklevel=stacklevel + 1,
+    )
