@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import recparam as rp
-from recparam.evaluation import retrieval
+from recparam.model.calibration import retrieval
 
 LENGTHSCALE = 1.0
 BEST = 10

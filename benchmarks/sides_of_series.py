@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import recparam as rp
-from recparam.sides import Against, sides_of_latents
+from recparam.model.sides import Against, sides_of_latents
 
 WORLDS = ((256, 0.95, 1.0), (256, 0.95, 0.5), (64, 0.99, 1.0))
 SCORED = 40

@@ -33,7 +33,9 @@ PLAIN = {
     "model.match(x, x).log_f([0, 1, 2, 3])": "indices as a tensor; got list",
     "model.match(x, x).log_prob(torch.zeros(4))": "indices as whole numbers",
     "model.match(x, x).places(torch.zeros(4, 2).long())": "targets as whole numbers of shape (4,)",
-    "__import__('recparam.evaluation').evaluation.retrieval(3)": "places as of model.match(x, x_prime).places()",
+    "__import__('recparam.model.calibration').model.calibration.retrieval(3)": (
+        "places as of model.match(x, x_prime).places()"
+    ),
     "model.match(x, x).top_k(2.5)": "a whole number k >= 1; got 2.5",
     "model.initialise(x, x.numpy())": "x_prime as a tensor; got ndarray",
     "held.elbo(x, x, rows=torch.arange(4.0))": "rows as 4 indices from 0 to 3, one per scored observation; got torch.f",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam.generation import resampled
+from recparam.model.generation import resampled
 
 THETA = 0.5
 

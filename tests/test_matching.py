@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam.evaluation import retrieval
+from recparam.model.calibration import retrieval
 from recparam.ops import (
     BlockScore,
     DotProduct,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam.evaluation import Calibration, calibration
+from recparam.model.calibration import Calibration, calibration
 from test_kernel import Largest
 
 NOISE = 0.5

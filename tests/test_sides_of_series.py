@@ -10,7 +10,7 @@ import recparam as rp
 from gaussian_world import standard
 from quick_fits import quick
 from recparam.marginals.bank import halves_in_turn
-from recparam.sides import Against, sides_of_latents
+from recparam.model.sides import Against, sides_of_latents
 
 RHO, ROWS = 0.9, 64
 WORLD = standard(1, rho=RHO)

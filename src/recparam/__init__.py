@@ -44,22 +44,22 @@ if TYPE_CHECKING:
     from recparam.data.labels import Labels
     from recparam.estimator import RPMEstimator
     from recparam.evidence import MutualInformationEstimate, estimate_mutual_information
-    from recparam.generation import Generated
     from recparam.marginals import BatchMarginal, DatasetMarginal, QueueMarginal
     from recparam.marginals.bank import Bank
     from recparam.marginals.estimated import BaseDensity, EstimatedMarginal
     from recparam.marginals.flows import FlowBase
     from recparam.marginals.joint import RecognitionJoint
     from recparam.marginals.mixtures import GaussianMixtureBase
-    from recparam.matching import Matching
     from recparam.model import RPM
+    from recparam.model.generation import Generated
+    from recparam.model.matching import Matching
+    from recparam.model.prediction import Prediction
+    from recparam.model.trajectories import trajectories
     from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder
     from recparam.plots.prior import draw_prior
-    from recparam.prediction import Prediction
     from recparam.priors import InfoNCEPrior, JointCategoricalPrior, JointGaussianPrior, OptimalPrior
     from recparam.recognition import Categorical, Deterministic, Dirac, EpsilonGaussian, Gaussian
     from recparam.recognition.posteriors import AmortisedPosterior, PairPosterior
-    from recparam.sampling import trajectories
 
 # The home of every top-level name; a subpackage is its own home. Must agree with the imports above.
 _HOMES = {
@@ -103,7 +103,7 @@ _HOMES = {
     "BaseDensity": "recparam.marginals.estimated",
     "GaussianMixtureBase": "recparam.marginals.mixtures",
     "FlowBase": "recparam.marginals.flows",
-    "Generated": "recparam.generation",
+    "Generated": "recparam.model.generation",
     "RecognitionJoint": "recparam.marginals.joint",
     "Bank": "recparam.marginals.bank",
     "Labels": "recparam.marginals.bank",
@@ -117,9 +117,9 @@ _HOMES = {
     "elbo_of_groups": "recparam.bounds.groups",
     "compare": "recparam.comparing",
     "Comparison": "recparam.comparison",
-    "Prediction": "recparam.prediction",
-    "Matching": "recparam.matching",
-    "trajectories": "recparam.sampling",
+    "Prediction": "recparam.model.prediction",
+    "Matching": "recparam.model.matching",
+    "trajectories": "recparam.model.trajectories",
     "draw_prior": "recparam.plots.prior",
     "CentreOfMassCNN": "recparam.networks",
     "ConvEncoder": "recparam.networks",

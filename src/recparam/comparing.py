@@ -20,9 +20,9 @@ from recparam.data.pairs import Pairs
 from recparam.estimator import RPMEstimator
 from recparam.estimator.inputs import declared
 from recparam.model import RPM
+from recparam.model.sides import Against, sides_of_draws, sides_of_latents, steps_from
 from recparam.priors import InfoNCEPrior, OptimalPrior, ParametricPrior, Prior
 from recparam.recognition import Dirac
-from recparam.sides import Against, sides_of_draws, sides_of_latents, steps_from
 from recparam.targets import Targets, targets_of
 from recparam.utils.evaluating import evaluating
 

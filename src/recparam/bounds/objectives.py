@@ -1,7 +1,7 @@
 """Objectives as expectations of log-ratios, each returned with what it is: of what, which kind, which ceiling.
 
 All values are in nats and leave out const = log R_base(x) R_base(x') (Eq. 13), which no parameter touches; with an
-estimated base it is known, and `recparam.generation` adds it.
+estimated base it is known, and `recparam.model.generation` adds it.
 Directions hold in expectation, with parameters that do not depend on the scored data and batch norm in
 evaluation mode; while training on the same batch the value is a training objective.
 """

@@ -23,8 +23,8 @@ from recparam.data.recording import Recording
 from recparam.estimator.choices import EncoderSpec, describe_prior, lags
 from recparam.estimator.inputs import declared, filled, known
 from recparam.estimator.scoring import Head, encoded_pairs, groups_of, network, parameters_of
-from recparam.matching import Matching
 from recparam.model import RPM
+from recparam.model.matching import Matching
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior, Side
 from recparam.training.ascent import Step
 from recparam.utils.checks import check_count

@@ -19,9 +19,9 @@ from recparam.marginals import DatasetMarginal
 from recparam.marginals.bank import Bank
 from recparam.marginals.joint import RecognitionJoint
 from recparam.model import RPM
+from recparam.model.sides import Against, beside_bank, sides_of_latents
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, ParametricPrior, Side
 from recparam.recognition import recognise
-from recparam.sides import Against, beside_bank, sides_of_latents
 from recparam.utils.evaluating import evaluating
 
 _DRAWS = 16

@@ -1,21 +1,16 @@
-"""How well latents recover known quantities and each other, and predictions their own probabilities.
+"""How well latents recover known quantities and each other.
 
-Linear decoding, one-to-one matching, consistency of runs, intervals over seeds: arrays in, numbers out. Calibration
-takes a prediction, retrieval the places of partners in a matching; nothing here knows a model.
+Linear decoding, one-to-one matching, consistency of runs, intervals over seeds: arrays in, numbers out.
 """
 
 from recparam.evaluation.consistent import Consistency, consistency
 from recparam.evaluation.decoding import LinearDecoder, distance_error, matched_error, matched_places, mcc, r2
 from recparam.evaluation.intervals import Interval, interval_text, mean_interval
-from recparam.evaluation.predictions import Calibration, Retrieval, calibration, retrieval
 
 __all__ = [
-    "Calibration",
     "Consistency",
     "Interval",
     "LinearDecoder",
-    "Retrieval",
-    "calibration",
     "consistency",
     "distance_error",
     "interval_text",
@@ -24,5 +19,4 @@ __all__ = [
     "mcc",
     "mean_interval",
     "r2",
-    "retrieval",
 ]

@@ -10,10 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
+from recparam.model.prediction import grid_probabilities
+from recparam.model.trajectories import trajectories
 from recparam.plots.style import MUTED, style
-from recparam.prediction import grid_probabilities
 from recparam.priors import Prior
-from recparam.sampling import trajectories
 from recparam.utils.checks import check_count, check_matrix
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")  # of Okabe & Ito's palette

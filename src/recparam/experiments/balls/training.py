@@ -18,8 +18,8 @@ from recparam.bounds import Bound, CeilingWarning
 from recparam.bounds.groups import gaussian_total_correlation, groups_of
 from recparam.experiments.balls.models import PaperPixels, coupling_of, initial_encoder, order_of, supervised_objective
 from recparam.experiments.balls.settings import RICHER_ARMS, Run, Settings, training_of
+from recparam.model.sides import Against, sides_of_latents
 from recparam.networks import recalibrate_batch_norm
-from recparam.sides import Against, sides_of_latents
 from recparam.training import Epoch, PairBatches, RPMModule, TrainingDiverged, fit
 from recparam.utils.checks import NonFiniteError, check_finite
 

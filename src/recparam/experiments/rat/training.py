@@ -18,7 +18,7 @@ from recparam.data.batches import PairBatches
 from recparam.estimator.choices import choose_encoder, make_network
 from recparam.experiments.rat.series import Series, training_windows, windows
 from recparam.experiments.rat.settings import WINDOW, Settings
-from recparam.sides import Against, sides_of_latents
+from recparam.model.sides import Against, sides_of_latents
 from recparam.training.ascent import Ascent
 from recparam.utils.evaluating import evaluating
 from recparam.utils.seeds import seeded

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recparam.couplings.chains import chain_steps
-from recparam.prediction import Prediction
+from recparam.model.prediction import Prediction
 from recparam.priors import InfoNCEPrior, ParametricPrior, Prior
 from recparam.utils.checks import check_count, check_finite, check_matrix, explain_dtype
 

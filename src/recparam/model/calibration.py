@@ -14,8 +14,8 @@ from torch import Tensor
 
 from recparam.evaluation.arrays import as_array
 from recparam.evaluation.intervals import Interval
+from recparam.model.prediction import Prediction
 from recparam.ops import Places
-from recparam.prediction import Prediction
 from recparam.utils.checks import is_whole
 
 

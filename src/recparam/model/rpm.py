@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recparam import bounds, generation
-from recparam.assembly import Assembly, Expectation
+from recparam import bounds
 from recparam.bounds import Bound, Decomposition, MutualInformation
 from recparam.couplings import Coupling
 from recparam.data.labels import Labels
-from recparam.generation import Generated
 from recparam.marginals import BatchMarginal, normalised_weights
-from recparam.matching import Matching, matching_from
-from recparam.prediction import GridBase, Prediction, grid_probabilities, prediction_from
+from recparam.model import generation
+from recparam.model.assembly import Assembly, Expectation
+from recparam.model.generation import Generated
+from recparam.model.matching import Matching, matching_from
+from recparam.model.prediction import GridBase, Prediction, grid_probabilities, prediction_from
 from recparam.priors import InfoNCEPrior, Side
 from recparam.recognition import DensityError, Dirac
 from recparam.recognition.posteriors import RecognitionPosterior

@@ -16,7 +16,7 @@ from recparam.couplings.chains import OfContext
 from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal
 from recparam.marginals.bank import halves_in_turn
-from recparam.model import RPM
+from recparam.model.rpm import RPM
 from recparam.priors import InfoNCEPrior, Prior, Side
 from recparam.recognition import Deterministic
 

@@ -161,7 +161,7 @@ class Matching:
         return pairwise_topk(self.score, self.rows, self.columns, k, log_weights=self._log_weights)
 
     def places(self, indices: Int[Tensor, " B"] | None = None) -> Places:
-        """Where each row's partner stands among the rows of x', the most probable first; for `evaluation.retrieval`.
+        """Where each row's partner stands among the rows of x', the most probable first; see also `retrieval`.
 
         Args:
             indices: What to look for in place of the partners, shape (B,).
