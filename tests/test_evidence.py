@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import recparam as rp
-from recparam import coordinates, critics
+from recparam.mutual_information import coordinates, critics
 
 
 def correlated(count: int, rho: float, *, seed: int = 0, dim: int = 1) -> tuple[np.ndarray, np.ndarray]:

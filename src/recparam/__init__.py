@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     )
     from recparam.data.labels import Labels
     from recparam.estimator import RPMEstimator
-    from recparam.evidence import MutualInformationEstimate, estimate_mutual_information
     from recparam.marginals import BatchMarginal, DatasetMarginal, QueueMarginal
     from recparam.marginals.bank import Bank
     from recparam.marginals.estimated import BaseDensity, EstimatedMarginal
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from recparam.model.matching import Matching
     from recparam.model.prediction import Prediction
     from recparam.model.trajectories import trajectories
+    from recparam.mutual_information.estimate import MutualInformationEstimate, estimate_mutual_information
     from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder
     from recparam.plots.prior import draw_prior
     from recparam.priors import InfoNCEPrior, JointCategoricalPrior, JointGaussianPrior, OptimalPrior
@@ -112,8 +112,8 @@ _HOMES = {
     "MutualInformation": "recparam.bounds",
     "Decomposition": "recparam.bounds",
     "infonce": "recparam.bounds",
-    "estimate_mutual_information": "recparam.evidence",
-    "MutualInformationEstimate": "recparam.evidence",
+    "estimate_mutual_information": "recparam.mutual_information.estimate",
+    "MutualInformationEstimate": "recparam.mutual_information.estimate",
     "elbo_of_groups": "recparam.bounds.groups",
     "compare": "recparam.comparing",
     "Comparison": "recparam.comparison",

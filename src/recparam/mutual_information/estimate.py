@@ -12,11 +12,11 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from recparam import coordinates, critics
 from recparam.bounds import Bound, CeilingWarning, MutualInformation, warn_at_ceiling
 from recparam.couplings import Coupling
-from recparam.critics import Critic, Fitting, Pairs
 from recparam.model import RPM
+from recparam.mutual_information import coordinates, critics
+from recparam.mutual_information.critics import Critic, Fitting, Pairs
 from recparam.ops import BlockScore, pairwise_infonce
 from recparam.priors import InfoNCEPrior
 from recparam.recognition import Deterministic
