@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from recparam import ops
     from recparam.bounds import Bound, CeilingWarning, Decomposition, MutualInformation, infonce, losses
     from recparam.bounds.groups import elbo_of_groups
-    from recparam.comparing import compare
     from recparam.comparison import Comparison
+    from recparam.comparison.compare import compare
     from recparam.couplings import (
         After,
         AtLag,
@@ -115,7 +115,7 @@ _HOMES = {
     "estimate_mutual_information": "recparam.mutual_information.estimate",
     "MutualInformationEstimate": "recparam.mutual_information.estimate",
     "elbo_of_groups": "recparam.bounds.groups",
-    "compare": "recparam.comparing",
+    "compare": "recparam.comparison.compare",
     "Comparison": "recparam.comparison",
     "Prediction": "recparam.model.prediction",
     "Matching": "recparam.model.matching",

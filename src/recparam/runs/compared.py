@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recparam.comparing import compare_estimators
 from recparam.comparison import Comparison
+from recparam.comparison.compare import compare_estimators
 from recparam.data.pairs import Pairs
 from recparam.runs.folder import Run, check_free
 from recparam.utils.storage import replacing_folder, write_json

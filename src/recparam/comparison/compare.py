@@ -13,7 +13,8 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from recparam.bounds import Bound, CeilingWarning
-from recparam.comparison import Comparison, Evidence, comparison
+from recparam.comparison.result import Comparison, Evidence, comparison
+from recparam.comparison.targets import Targets, targets_of
 from recparam.data.contexts import with_contexts
 from recparam.data.labels import Labels
 from recparam.data.pairs import Pairs
@@ -23,7 +24,6 @@ from recparam.model import RPM
 from recparam.model.sides import Against, sides_of_draws, sides_of_latents, steps_from
 from recparam.priors import InfoNCEPrior, OptimalPrior, ParametricPrior, Prior
 from recparam.recognition import Dirac
-from recparam.targets import Targets, targets_of
 from recparam.utils.evaluating import evaluating
 
 Model = RPM | RPMEstimator

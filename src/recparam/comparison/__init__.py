@@ -1,0 +1,12 @@
+"""Models compared by their evidence on held-out data."""
+
+from recparam.comparison.result import Comparison, Difference, Evidence, comparison, interval_of, values_of
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "Evidence",
+    "comparison",
+    "interval_of",
+    "values_of",
+]
