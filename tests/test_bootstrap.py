@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recparam.bootstrap import block_interval, block_length
+from recparam.evaluation.bootstrap import block_interval, block_length
 
 
 def autoregression(rng: np.random.Generator, *, count: int, memory: float) -> np.ndarray:

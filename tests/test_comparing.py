@@ -13,11 +13,11 @@ from torch import Tensor, nn
 import recparam as rp
 from gaussian_world import GaussianWorld, standard
 from quick_fits import quick
-from recparam.bootstrap import block_interval
 from recparam.comparison import Evidence, comparison, values_of
 from recparam.couplings import Coupling
 from recparam.data.pairs import consecutive
 from recparam.data.recording import Recording
+from recparam.evaluation.bootstrap import block_interval
 from recparam.ops import NonFiniteError
 
 WORLD = standard(1, rho=0.9)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from recparam.bootstrap import FEWEST, BlockInterval, block_interval
 from recparam.bounds import Bound, at_ceiling
 from recparam.evaluation import interval_text
+from recparam.evaluation.bootstrap import FEWEST, BlockInterval, block_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

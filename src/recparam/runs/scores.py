@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from recparam.bootstrap import BlockInterval
 from recparam.bounds import Bound
 from recparam.comparison import interval_of, values_of
 from recparam.data.contexts import with_contexts
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
+from recparam.evaluation.bootstrap import BlockInterval
 from recparam.runs.folder import Run
 from recparam.runs.reading import Beside, Reading
 
