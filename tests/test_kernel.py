@@ -448,7 +448,7 @@ def test_bad_input(case: str) -> None:
 
 ALLOWED = {
     ("testing.py", "check_coupling"): "the dense reference of a conformance check",
-    ("bounds.py", "log_marginal"): "over particles of one row",
+    ("objectives.py", "log_marginal"): "over particles of one row",
     ("densities.py", "log_prob"): "the normaliser of a table",
     ("posteriors.py", "_table"): "the normaliser of a table, one per row",
     ("scoring.py", "elbo"): "a row's own component beside the bank's mixture, two terms",
@@ -457,7 +457,7 @@ ALLOWED = {
     ("dynamics.py", "_log_f"): "over the regimes of a mixture, for one pair",
     ("dynamics.py", "_log_weights"): "the weights of a mixture",
     ("prediction.py", "grid_probabilities"): "over a grid that the caller asks for whole",
-    ("sampling.py", "_of_density"): "a density on a base as on a grid, all pairs",
+    ("trajectories.py", "_of_density"): "a density on a base as on a grid, all pairs",
 }
 
 

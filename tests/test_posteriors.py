@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, Uniform
 import recparam as rp
 from gaussian_world import GaussianWorld, mixed
 from recparam.priors import JointCategoricalPrior, Prior
-from recparam.recognition import DensityError, Particles, RecognitionModel
+from recparam.recognition import DensityError, Particles, RecognitionModel, RecognitionPosterior
 from recparam.recognition.posteriors import Posterior
 from recparam.utils.storage import load_state, save_state
 from test_finite_world import PRIORS, SEEDS, Case, make_case, make_prior
@@ -227,7 +227,7 @@ class Flat(Posterior):
     """A posterior of a user's own: Q is the recognition table made uniform, wherever R_phi is."""
 
     def forward(self, distributions, observations, **options) -> Particles:  # type: ignore[no-untyped-def]
-        own = rp.posteriors.RecognitionPosterior()(distributions, observations, **options)
+        own = RecognitionPosterior()(distributions, observations, **options)
         log_q = torch.zeros_like(own.log_weights).log_softmax(0)
         return Particles(own.latents, log_q, exact=True, log_correction=own.log_weights - log_q)
 
