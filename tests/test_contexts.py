@@ -17,7 +17,7 @@ from recparam.data.conditioned import nearest
 from recparam.data.contexts import contexts_of, with_contexts
 from recparam.data.pairs import aligned, by_index, consecutive, views
 from recparam.data.recording import Recording
-from recparam.estimator.scoring import encoded_pairs
+from recparam.estimator.encoding import encoded_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
 VELOCITY = rp.InfoNCEPrior(rp.After(rp.ConstantVelocity(), rp.GaussianRBF()))

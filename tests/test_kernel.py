@@ -451,7 +451,7 @@ ALLOWED = {
     ("objectives.py", "log_marginal"): "over particles of one row",
     ("densities.py", "log_prob"): "the normaliser of a table",
     ("posteriors.py", "_table"): "the normaliser of a table, one per row",
-    ("scoring.py", "elbo"): "a row's own component beside the bank's mixture, two terms",
+    ("head.py", "elbo"): "a row's own component beside the bank's mixture, two terms",
     ("critics.py", "forward"): "the weights of a mixture, of one row",
     ("critics.py", "_log_f"): "over the components of a mixture, for one pair",
     ("dynamics.py", "_log_f"): "over the regimes of a mixture, for one pair",

@@ -18,7 +18,7 @@ from recparam.data.conditioned import nearest
 from recparam.data.pairs import aligned, by_index, consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import FitWarning
-from recparam.estimator.scoring import elbo_by_group
+from recparam.estimator.head import elbo_by_group
 from recparam.sessions import PerSession
 
 LENGTHS = (500, 400)

@@ -13,12 +13,14 @@ from recparam.data.contexts import lags_of
 from recparam.data.pairs import Pairs
 from recparam.estimator import saved
 from recparam.estimator.alarms import alarms, warn
-from recparam.estimator.choices import choose_encoder, dropouts, make_model, make_network, make_prior
+from recparam.estimator.device import fabric_of
+from recparam.estimator.encoding import encoded_pairs, parameters_of
 from recparam.estimator.fitted import Fitted
-from recparam.estimator.fitting import Plan, climb, fabric_of, split_off
+from recparam.estimator.held_out import groups_of, spread_pairs
 from recparam.estimator.inputs import check_settings, check_varies, known, sources, warn_of_labels
+from recparam.estimator.names import choose_encoder, dropouts, make_model, make_network, make_prior
 from recparam.estimator.resuming import Checkpoint, facts_of
-from recparam.estimator.scoring import encoded_pairs, groups_of, parameters_of, spread_pairs
+from recparam.estimator.starts import Plan, climb, split_off
 from recparam.utils.seeds import seeded
 
 _STEPS, _BATCH = 1500, 512

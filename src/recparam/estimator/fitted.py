@@ -20,9 +20,11 @@ from recparam.data.channels import of_session
 from recparam.data.contexts import contexts_of
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
-from recparam.estimator.choices import EncoderSpec, describe_prior, lags
+from recparam.estimator.encoding import encoded_pairs, network, parameters_of
+from recparam.estimator.head import Head
+from recparam.estimator.held_out import groups_of
 from recparam.estimator.inputs import declared, filled, known
-from recparam.estimator.scoring import Head, encoded_pairs, groups_of, network, parameters_of
+from recparam.estimator.names import EncoderSpec, describe_prior, lags
 from recparam.model import RPM
 from recparam.model.matching import Matching
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior, Side

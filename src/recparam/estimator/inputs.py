@@ -19,9 +19,9 @@ from recparam.data.pairs import Pairs, aligned, consecutive
 from recparam.data.recording import Recording
 from recparam.data.windows import Windowed
 from recparam.estimator.alarms import warn
-from recparam.estimator.choices import lags, some
-from recparam.estimator.fitting import fabric_of
-from recparam.estimator.scoring import network
+from recparam.estimator.device import fabric_of
+from recparam.estimator.encoding import network
+from recparam.estimator.names import lags, some
 from recparam.model import RPM
 from recparam.networks import Standardised
 from recparam.sessions import PerSession

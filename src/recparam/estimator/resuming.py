@@ -13,7 +13,7 @@ import numpy as np
 from recparam.data.fingerprint import fingerprint_of_pairs
 from recparam.data.pairs import Pairs
 from recparam.estimator.alarms import warn
-from recparam.estimator.choices import EncoderSpec, describe_prior, lags
+from recparam.estimator.names import EncoderSpec, describe_prior, lags
 from recparam.priors import Prior
 from recparam.utils.storage import check_format, load_tree, remove_leftovers, save_tree
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recparam.estimator.choices import NETWORKS, EncoderSpec, describe_prior, make_model, make_network, make_prior
+from recparam.estimator.names import NETWORKS, EncoderSpec, describe_prior, make_model, make_network, make_prior
 from recparam.priors import Prior
 from recparam.utils.storage import StorageError, check_format, load_state, replacing_folder, save_state, write_json
 from recparam.utils.versions import versions

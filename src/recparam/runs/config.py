@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from recparam.estimator import RPMEstimator
-from recparam.estimator.choices import nearest
+from recparam.estimator.names import nearest
 from recparam.runs.reading import ALONE, Beside, Reading
 from recparam.utils.storage import replacing
 

@@ -13,9 +13,9 @@ from recparam.data.contexts import with_contexts
 from recparam.data.pairs import consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
-from recparam.estimator.choices import lags, make_prior
-from recparam.estimator.fitting import split_off
+from recparam.estimator.names import lags, make_prior
 from recparam.estimator.resuming import Checkpoint
+from recparam.estimator.starts import split_off
 from recparam.runs.config import Config
 from recparam.runs.folder import save_run
 from recparam.runs.scores import Scored, score_pairs

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import recparam as rp
 from recparam.bounds import Bound
 from recparam.data.batches import PairBatches
-from recparam.estimator.choices import choose_encoder, make_network
+from recparam.estimator.names import choose_encoder, make_network
 from recparam.experiments.rat.series import Series, training_windows, windows
 from recparam.experiments.rat.settings import WINDOW, Settings
 from recparam.model.sides import Against, sides_of_latents

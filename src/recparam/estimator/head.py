@@ -1,20 +1,17 @@
-"""Held-out bounds against a bank of fixed size: the latents of fitted pairs, whatever rows are scored together."""
+"""What scores encoded rows: the prior over a bank of fixed size."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recparam.bounds import Bound
 from recparam.couplings.chains import OfContext
-from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
-from recparam.data.recording import Recording
-from recparam.estimator.choices import recognition
+from recparam.estimator.names import recognition
 from recparam.marginals import DatasetMarginal
 from recparam.marginals.bank import Bank
 from recparam.marginals.joint import RecognitionJoint
@@ -22,82 +19,8 @@ from recparam.model import RPM
 from recparam.model.sides import Against, beside_bank, sides_of_latents
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, ParametricPrior, Side
 from recparam.recognition import recognise
-from recparam.utils.evaluating import evaluating
 
-_DRAWS = 16
-
-
-def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = None, *, index: int = 0) -> Tensor:
-    """The recognition network's output for rows of a recording, in chunks and evaluation mode.
-
-    Args:
-        model: Whose recognition model it is.
-        recording: The data.
-        rows: Which rows; None: all.
-        index: Which observation they are, from zero; of no effect where x and x' share a recognition model.
-
-    Returns:
-        Shape (rows, width): latents, or means and log-variances.
-    """
-    rows = np.arange(len(recording)) if rows is None else rows
-    chunks = ((as_tensor(recording[part]),) for part in _chunks(rows, recording))
-    return _through(model, [network(model, index)], chunks, len(rows))[0]
-
-
-def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-    """The recognition parameters of the x and x' of some pairs, or of all; a row that is in several is encoded once.
-
-    For a prior of order p those of x, and of the rows before it, stand side by side, oldest first: (pairs, p width).
-    """
-    chosen = np.arange(len(pairs)) if chosen is None else chosen
-    if model.prior.order > 1:
-        steps = np.column_stack([pairs.rows(chosen), pairs.second[chosen]])
-        unique, places = np.unique(steps, return_inverse=True)
-        z = parameters_of(model, pairs.recording, unique)[places.reshape(steps.shape)]
-        return z[:, :-1].flatten(1), z[:, -1]
-    if isinstance(pairs, Views):
-        chunks = map(pairs.tensors, _chunks(chosen, pairs.recording))
-        x, x_prime = _through(model, [network(model), network(model, 1)], chunks, len(chosen))
-        return x, x_prime
-    if model.shared:
-        rows, places = np.unique(np.concatenate([pairs.first[chosen], pairs.second[chosen]]), return_inverse=True)
-        x, x_prime = parameters_of(model, pairs.recording, rows)[places].split(len(chosen))
-        return x, x_prime
-    sides = []
-    for index, (recording, rows) in enumerate(pairs.sides):
-        unique, places = np.unique(rows[chosen], return_inverse=True)
-        sides.append(parameters_of(model, recording, unique, index=index)[places])
-    return sides[0], sides[1]
-
-
-def network(model: RPM, index: int = 0) -> nn.Module:
-    """The network that encodes an observation, counted from zero."""
-    return cast(nn.Module, model.recognition[0 if model.shared else index].net)
-
-
-@torch.no_grad()
-def _through(
-    model: RPM, nets: Sequence[nn.Module], chunks: Iterable[tuple[Tensor, ...]], count: int
-) -> list[Tensor]:
-    """What each network makes of its part of each chunk, of so many rows in all, in evaluation mode."""
-    device = next(model.parameters()).device
-    # Written into one tensor: small results kept between large blocks would keep the blocks' memory.
-    found: list[Tensor] = []
-    start = 0
-    with evaluating(model):
-        for chunk in chunks:
-            for side, (net, x) in enumerate(zip(nets, chunk, strict=True)):
-                part = net(x.to(device))
-                if not start:
-                    found.append(part.new_empty((count, *part.shape[1:])))
-                found[side][start : start + len(x)] = part
-            start += len(chunk[0])
-    return found
-
-
-def _chunks(rows: np.ndarray, recording: Recording) -> Iterator[np.ndarray]:
-    size = rows_at_once(recording.shape[1:])
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+_DRAWS = 16  # of latents that are no points
 
 
 class Head:
@@ -187,11 +110,6 @@ class Head:
         return ahead.z, ahead.sample(1, generator=generator).latents[:, 0]
 
 
-def spread_out(count: int, most: int) -> np.ndarray:
-    """At most so many indices of `count`, evenly spaced."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-
-
 def elbo_by_group(model: RPM, x: Tensor, x_prime: Tensor) -> Bound:
     """The training bound of a batch whose rows say which session they are of, as those of `own_channels` do.
 
@@ -222,46 +140,3 @@ def _averaged(parts: Sequence[tuple[Tensor, Bound]]) -> Bound:
         ceiling = sum(len(rows) * (c or 0.0) for (rows, _), c in zip(parts, ceilings, strict=True)) / len(each)
     value = torch.stack([len(rows) / len(each) * bound.value for rows, bound in parts]).sum()
     return Bound(value, each, bounds_of[0].of, bounds_of[0].kind, ceiling=ceiling)
-
-
-def spread_pairs(pairs: Pairs, most: int) -> np.ndarray:
-    """At most so many of some pairs, evenly spaced; of each group as many."""
-    if pairs.groups is None:
-        return spread_out(len(pairs), most)
-    names = np.unique(pairs.groups)
-    each = [np.flatnonzero(pairs.groups == name) for name in names]
-    return np.concatenate([members[spread_out(len(members), max(1, most // len(names)))] for members in each])
-
-
-def groups_of(pairs: Pairs, chosen: np.ndarray | None = None) -> Tensor | None:
-    """`Pairs.groups` of some pairs, or of all."""
-    groups = pairs.groups
-    return None if groups is None else torch.from_numpy(groups if chosen is None else groups[chosen])
-
-
-def validation(
-    model: RPM, fitted: Pairs, held_out: Pairs, *, bank_rows: np.ndarray, most: int = 1024
-) -> Callable[[], Bound]:
-    """A function of nothing that gives the model's held-out bound as it is at the call.
-
-    Args:
-        model: As it will be trained.
-        fitted: Pairs that the bank is taken from.
-        held_out: Pairs to score.
-        bank_rows: Which of the fitted pairs are the bank.
-        most: Held-out pairs, and pairs of the bank, that are looked at.
-    """
-    device = next(model.parameters()).device
-    among = fitted.where(bank_rows)
-    bank = bank_rows[spread_pairs(among, most)]
-    scored = spread_pairs(held_out, most)
-    groups, own = groups_of(fitted, bank), groups_of(held_out, scored)
-    if groups is not None and own is not None:  # pairs of two sessions may be in one of the parts alone
-        keep = torch.isin(own, groups)
-        scored, own, groups = scored[keep.numpy()], own[keep].to(device), groups.to(device)
-
-    def look() -> Bound:
-        head = Head(model, encoded_pairs(model, fitted, bank), groups=groups)
-        return head.elbo(*encoded_pairs(model, held_out, scored), groups=own)
-
-    return look

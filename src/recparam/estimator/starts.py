@@ -1,4 +1,4 @@
-"""How a fit is made: several starts of which the best by the held-out bound goes on, on a device."""
+"""How a fit is made: several starts, of which the best by the held-out bound goes on."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
 from lightning.fabric import Fabric
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from recparam.data.pairs import Pairs
-from recparam.estimator.choices import nearest
+from recparam.estimator.head import elbo_by_group
+from recparam.estimator.held_out import validation
 from recparam.estimator.resuming import Checkpoint
-from recparam.estimator.scoring import elbo_by_group, validation
 from recparam.model import RPM
 from recparam.training.ascent import Ascent, Step
 
@@ -24,8 +22,6 @@ _LOOKS = 20  # looks at the held-out pairs in a whole fit
 _PATIENT = 1 / 3  # of the steps, without a better look
 _FIRST = 1 / 10  # of the steps, after which one of several starts is chosen
 Starts = list[dict[str, int | float | bool]]
-_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True)
@@ -128,37 +124,6 @@ def split_off(pairs: Pairs, fraction: float) -> tuple[Pairs, Pairs]:
     before = (pairs.order - 1) * int(pairs.lag.max(initial=0))
     needed = (pairs.reach + before + 2) / len(pairs.recording)
     return pairs.split(max(fraction, min(needed, 0.5)))
-
-
-def fabric_of(accelerator: object, devices: object, precision: object) -> Fabric:
-    """Lightning's Fabric for its names of a device and of a precision.
-
-    Raises:
-        ValueError: An unknown name, a device that is not there, more than one, or a precision that it has not.
-    """
-    if accelerator not in _ACCELERATORS:
-        raise ValueError(nearest("accelerator", accelerator, _ACCELERATORS))
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = {"gpu": "mps" if there["mps"] else "cuda", "auto": "cuda" if there["cuda"] else "cpu"}.get(
-        str(accelerator), str(accelerator)
-    )
-    if not there.get(kind, True):
-        raise ValueError(f"Expected accelerator='cpu' or 'auto'; got {accelerator!r}, which this machine has not.")
-    if precision not in _PRECISIONS:
-        raise ValueError(nearest("precision", precision, _PRECISIONS))
-    if precision == "16-mixed" and kind == "cpu":
-        raise ValueError("Expected precision='32-true' or 'bf16-mixed' on a CPU; got '16-mixed'.")
-    one = devices in (1, "auto") or (isinstance(devices, list | tuple) and len(devices) == 1)
-    if isinstance(devices, bool) or not one:
-        raise ValueError(
-            f"Expected devices=1, 'auto' or a list of one index, as one process fits; got {devices!r}. For several, "
-            "give an rp.RPMModule to Lightning's Trainer."
-        )
-    try:
-        chosen = list(devices) if isinstance(devices, list | tuple) else 1
-        return Fabric(accelerator=kind, devices=chosen, precision=cast(Any, precision))
-    except (RuntimeError, TypeError, ValueError, MisconfigurationException) as error:
-        raise ValueError(f"Expected devices that this machine has; got {devices!r} ({error}).") from error
 
 
 def _print(line: Step, number: int, starts: int) -> None:

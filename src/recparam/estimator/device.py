@@ -1,0 +1,45 @@
+"""The device and the precision that a fit asks for."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from recparam.estimator.names import nearest
+
+_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+def fabric_of(accelerator: object, devices: object, precision: object) -> Fabric:
+    """Lightning's Fabric for its names of a device and of a precision.
+
+    Raises:
+        ValueError: An unknown name, a device that is not there, more than one, or a precision that it has not.
+    """
+    if accelerator not in _ACCELERATORS:
+        raise ValueError(nearest("accelerator", accelerator, _ACCELERATORS))
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = {"gpu": "mps" if there["mps"] else "cuda", "auto": "cuda" if there["cuda"] else "cpu"}.get(
+        str(accelerator), str(accelerator)
+    )
+    if not there.get(kind, True):
+        raise ValueError(f"Expected accelerator='cpu' or 'auto'; got {accelerator!r}, which this machine has not.")
+    if precision not in _PRECISIONS:
+        raise ValueError(nearest("precision", precision, _PRECISIONS))
+    if precision == "16-mixed" and kind == "cpu":
+        raise ValueError("Expected precision='32-true' or 'bf16-mixed' on a CPU; got '16-mixed'.")
+    one = devices in (1, "auto") or (isinstance(devices, list | tuple) and len(devices) == 1)
+    if isinstance(devices, bool) or not one:
+        raise ValueError(
+            f"Expected devices=1, 'auto' or a list of one index, as one process fits; got {devices!r}. For several, "
+            "give an rp.RPMModule to Lightning's Trainer."
+        )
+    try:
+        chosen = list(devices) if isinstance(devices, list | tuple) else 1
+        return Fabric(accelerator=kind, devices=chosen, precision=cast(Any, precision))
+    except (RuntimeError, TypeError, ValueError, MisconfigurationException) as error:
+        raise ValueError(f"Expected devices that this machine has; got {devices!r} ({error}).") from error

@@ -1,0 +1,88 @@
+"""Held-out bounds against a bank of fixed size: the latents of fitted pairs, whatever rows are scored together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
+from recparam.data.recording import Recording
+from recparam.model import RPM
+from recparam.utils.evaluating import evaluating
+
+
+def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = None, *, index: int = 0) -> Tensor:
+    """The recognition network's output for rows of a recording, in chunks and evaluation mode.
+
+    Args:
+        model: Whose recognition model it is.
+        recording: The data.
+        rows: Which rows; None: all.
+        index: Which observation they are, from zero; of no effect where x and x' share a recognition model.
+
+    Returns:
+        Shape (rows, width): latents, or means and log-variances.
+    """
+    rows = np.arange(len(recording)) if rows is None else rows
+    chunks = ((as_tensor(recording[part]),) for part in _chunks(rows, recording))
+    return _through(model, [network(model, index)], chunks, len(rows))[0]
+
+
+def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+    """The recognition parameters of the x and x' of some pairs, or of all; a row that is in several is encoded once.
+
+    For a prior of order p those of x, and of the rows before it, stand side by side, oldest first: (pairs, p width).
+    """
+    chosen = np.arange(len(pairs)) if chosen is None else chosen
+    if model.prior.order > 1:
+        steps = np.column_stack([pairs.rows(chosen), pairs.second[chosen]])
+        unique, places = np.unique(steps, return_inverse=True)
+        z = parameters_of(model, pairs.recording, unique)[places.reshape(steps.shape)]
+        return z[:, :-1].flatten(1), z[:, -1]
+    if isinstance(pairs, Views):
+        chunks = map(pairs.tensors, _chunks(chosen, pairs.recording))
+        x, x_prime = _through(model, [network(model), network(model, 1)], chunks, len(chosen))
+        return x, x_prime
+    if model.shared:
+        rows, places = np.unique(np.concatenate([pairs.first[chosen], pairs.second[chosen]]), return_inverse=True)
+        x, x_prime = parameters_of(model, pairs.recording, rows)[places].split(len(chosen))
+        return x, x_prime
+    sides = []
+    for index, (recording, rows) in enumerate(pairs.sides):
+        unique, places = np.unique(rows[chosen], return_inverse=True)
+        sides.append(parameters_of(model, recording, unique, index=index)[places])
+    return sides[0], sides[1]
+
+
+def network(model: RPM, index: int = 0) -> nn.Module:
+    """The network that encodes an observation, counted from zero."""
+    return cast(nn.Module, model.recognition[0 if model.shared else index].net)
+
+
+@torch.no_grad()
+def _through(
+    model: RPM, nets: Sequence[nn.Module], chunks: Iterable[tuple[Tensor, ...]], count: int
+) -> list[Tensor]:
+    """What each network makes of its part of each chunk, of so many rows in all, in evaluation mode."""
+    device = next(model.parameters()).device
+    # Written into one tensor: small results kept between large blocks would keep the blocks' memory.
+    found: list[Tensor] = []
+    start = 0
+    with evaluating(model):
+        for chunk in chunks:
+            for side, (net, x) in enumerate(zip(nets, chunk, strict=True)):
+                part = net(x.to(device))
+                if not start:
+                    found.append(part.new_empty((count, *part.shape[1:])))
+                found[side][start : start + len(x)] = part
+            start += len(chunk[0])
+    return found
+
+
+def _chunks(rows: np.ndarray, recording: Recording) -> Iterator[np.ndarray]:
+    size = rows_at_once(recording.shape[1:])
+    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -1,0 +1,63 @@
+"""The held-out pairs that a fit is evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recparam.bounds import Bound
+from recparam.data.pairs import Pairs
+from recparam.estimator.encoding import encoded_pairs
+from recparam.estimator.head import Head
+from recparam.model import RPM
+
+
+def spread_out(count: int, most: int) -> np.ndarray:
+    """At most so many indices of `count`, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def spread_pairs(pairs: Pairs, most: int) -> np.ndarray:
+    """At most so many of some pairs, evenly spaced; of each group as many."""
+    if pairs.groups is None:
+        return spread_out(len(pairs), most)
+    names = np.unique(pairs.groups)
+    each = [np.flatnonzero(pairs.groups == name) for name in names]
+    return np.concatenate([members[spread_out(len(members), max(1, most // len(names)))] for members in each])
+
+
+def groups_of(pairs: Pairs, chosen: np.ndarray | None = None) -> Tensor | None:
+    """`Pairs.groups` of some pairs, or of all."""
+    groups = pairs.groups
+    return None if groups is None else torch.from_numpy(groups if chosen is None else groups[chosen])
+
+
+def validation(
+    model: RPM, fitted: Pairs, held_out: Pairs, *, bank_rows: np.ndarray, most: int = 1024
+) -> Callable[[], Bound]:
+    """A function of nothing that gives the model's held-out bound as it is at the call.
+
+    Args:
+        model: As it will be trained.
+        fitted: Pairs that the bank is taken from.
+        held_out: Pairs to score.
+        bank_rows: Which of the fitted pairs are the bank.
+        most: Held-out pairs, and pairs of the bank, that are looked at.
+    """
+    device = next(model.parameters()).device
+    among = fitted.where(bank_rows)
+    bank = bank_rows[spread_pairs(among, most)]
+    scored = spread_pairs(held_out, most)
+    groups, own = groups_of(fitted, bank), groups_of(held_out, scored)
+    if groups is not None and own is not None:  # pairs of two sessions may be in one of the parts alone
+        keep = torch.isin(own, groups)
+        scored, own, groups = scored[keep.numpy()], own[keep].to(device), groups.to(device)
+
+    def look() -> Bound:
+        head = Head(model, encoded_pairs(model, fitted, bank), groups=groups)
+        return head.elbo(*encoded_pairs(model, held_out, scored), groups=own)
+
+    return look
