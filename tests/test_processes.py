@@ -15,7 +15,7 @@ from torch import Tensor
 import process_world as world
 from process_trainer import KeepGradients
 from recparam.training import RPMModule
-from recparam.training.surroundings import undisturbed
+from recparam.training.lightning.surroundings import undisturbed
 
 Results = list[Any]
 COUNTS = [2, pytest.param(3, marks=pytest.mark.slow)]

@@ -15,7 +15,7 @@ import recparam as rp
 from recparam import cli
 from recparam.cli import main
 from recparam.cli_experiments import EXPERIMENTS
-from recparam.training.surroundings import undisturbed
+from recparam.training.lightning.surroundings import undisturbed
 
 README = Path(__file__).parent.parent / "README.md"
 DOCS = README.parent / "docs"

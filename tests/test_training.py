@@ -27,7 +27,7 @@ from recparam.training import (
     checkpoint_path,
     fit,
 )
-from recparam.training.surroundings import undisturbed
+from recparam.training.lightning.surroundings import undisturbed
 from recparam.utils.storage import load_tree
 
 

@@ -1,4 +1,4 @@
-"""Held-out bounds against a bank of fixed size: the latents of fitted pairs, whatever rows are scored together."""
+"""What the recognition networks make of the rows of a recording, in chunks; a row of several pairs once."""
 
 from __future__ import annotations
 

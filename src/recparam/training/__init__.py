@@ -5,9 +5,10 @@ interrupted and resumed ends, on a CPU, with the same weights to the last bit as
 """
 
 from recparam.data.batches import Batches, PairBatches, TupleBatches
-from recparam.training.checkpoints import COLUMNS, Epoch, SafetensorsCheckpointIO, checkpoint_path
-from recparam.training.loop import fit
-from recparam.training.module import OPTIMISERS, SCHEDULES, Objective, RPMModule, TrainingDiverged
+from recparam.training.diverged import TrainingDiverged
+from recparam.training.lightning.checkpoints import COLUMNS, Epoch, SafetensorsCheckpointIO, checkpoint_path
+from recparam.training.lightning.loop import fit
+from recparam.training.lightning.module import OPTIMISERS, SCHEDULES, Objective, RPMModule
 
 __all__ = [
     "COLUMNS",

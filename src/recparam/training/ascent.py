@@ -18,7 +18,7 @@ from recparam.data.batches import Batches
 from recparam.model import RPM
 from recparam.ops import NonFiniteError
 from recparam.training.average import Average
-from recparam.training.module import TrainingDiverged
+from recparam.training.diverged import TrainingDiverged
 
 Step = dict[str, int | float | None]
 

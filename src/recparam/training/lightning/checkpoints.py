@@ -13,7 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from recparam.training.module import RPMModule
+from recparam.training.lightning.module import RPMModule
 from recparam.utils.storage import flatten, load_tree, replacing, save_tree, unflatten
 
 Epoch = dict[str, int | float | None]

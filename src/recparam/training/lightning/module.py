@@ -9,6 +9,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from recparam.ops import NonFiniteError
+from recparam.training.diverged import TrainingDiverged
 
 OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine")
@@ -26,26 +27,6 @@ class Objective(Protocol):
     def ceiling(self) -> float | None:
         """The largest value it can take, or None."""
         ...
-
-
-class TrainingDiverged(RuntimeError):
-    """The objective, a gradient or a parameter stopped being finite; the last checkpoint is good.
-
-    Args:
-        what: what is not finite.
-        label: the name of what was trained.
-        step: the optimiser's step at which it happened, from 1.
-        epoch: the epoch, from 1.
-        lr: the learning rate of the run.
-    """
-
-    def __init__(self, what: str, *, label: str, step: int, epoch: int, lr: float) -> None:
-        super().__init__(
-            f"{label}: {what} is not finite at step {step} (epoch {epoch}). Training stopped; the checkpoint "
-            f"of the last finished epoch is kept. Lower `lr` (now {lr:g}), set `gradient_clip`, or look for extreme "
-            "observations."
-        )
-        self.label, self.step, self.epoch = label, step, epoch
 
 
 class RPMModule(LightningModule):

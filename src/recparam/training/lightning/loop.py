@@ -12,10 +12,11 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 
 from recparam.data.batches import TupleBatches
-from recparam.training.checkpoints import Epoch, Keeper, SafetensorsCheckpointIO, checkpoint_path
-from recparam.training.module import RPMModule, TrainingDiverged
-from recparam.training.progress import progress_line
-from recparam.training.surroundings import undisturbed
+from recparam.training.diverged import TrainingDiverged
+from recparam.training.lightning.checkpoints import Epoch, Keeper, SafetensorsCheckpointIO, checkpoint_path
+from recparam.training.lightning.module import RPMModule
+from recparam.training.lightning.progress import progress_line
+from recparam.training.lightning.surroundings import undisturbed
 from recparam.utils.storage import load_tree, remove_leftovers
 
 

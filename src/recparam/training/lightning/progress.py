@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from recparam.training.module import RPMModule
+from recparam.training.lightning.module import RPMModule
 
 _EVERY = 0.2  # seconds; reading the bound waits for the device, so not at every step
 

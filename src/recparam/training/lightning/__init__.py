@@ -1,0 +1,1 @@
+"""The part of training that runs under a Lightning Trainer."""
