@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 import recparam as rp
-from recparam.data.balls import BallsVideo, moving_balls
 from recparam.evaluation import LinearDecoder, distance_error
 from recparam.experiments.balls.models import LATENT_DIM, PaperPixels, initial_encoder
 from recparam.experiments.balls.settings import PAPER_TRAINING, TEST_SEED_OFFSET, VIDEOS, Run, Settings
 from recparam.experiments.balls.training import train
+from recparam.experiments.balls.videos import BallsVideo, moving_balls
 from recparam.networks import recalibrate_batch_norm
 from recparam.utils.storage import write_json
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 import recparam as rp
-from recparam.data.balls import moving_balls
 from recparam.experiments.balls.models import PaperPixels, coupling_of
+from recparam.experiments.balls.videos import moving_balls
 from recparam.networks import CentreOfMassCNN
 from recparam.ops.centre_of_mass import conv_centre_of_mass, conv_centre_of_mass_reference, why_unavailable
 

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from recparam.data import balls as balls_module
-from recparam.data.balls import consecutive_pairs, moving_balls
+from recparam.experiments.balls import videos as balls_module
+from recparam.experiments.balls.videos import consecutive_pairs, moving_balls
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import recparam as rp
-from recparam.data.balls import moving_balls
+from recparam.experiments.balls.videos import moving_balls
 from recparam.networks import MLP, CentreOfMassCNN, recalibrate_batch_norm
 from recparam.ops.centre_of_mass import fused_available
 

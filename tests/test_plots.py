@@ -12,18 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from recparam.evaluation import mean_interval
-from recparam.plots import (
-    ARM_COLOURS,
-    ARM_ORDER,
-    Figure1Data,
-    above_ceiling,
-    draw_curves,
-    draw_figure1,
-    figure1_caption,
-    order_arms,
-    save_figure,
-)
-from recparam.plots.density import density_note
+from recparam.experiments.balls.arm_style import ARM_COLOURS, ARM_ORDER, order_arms
+from recparam.experiments.balls.curves import above_ceiling, draw_curves
+from recparam.experiments.balls.density import density_note
+from recparam.experiments.balls.figure1 import Figure1Data, draw_figure1, figure1_caption
+from recparam.plots.style import save_figure
 
 SIZE = 16
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from recparam.plots import ARM_ORDER, arm_title
-from recparam.report import write_report
+from recparam.experiments.balls.arm_style import ARM_ORDER, arm_title
+from recparam.experiments.balls.report import write_report
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 

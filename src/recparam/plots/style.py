@@ -1,7 +1,7 @@
 """What the figures share: the arms and their colours, the style, and how a figure is saved."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,36 +12,6 @@ from matplotlib.figure import Figure
 
 from recparam.utils.storage import replacing
 
-ARM_ORDER: tuple[str, ...] = (
-    "supervised",
-    "steps",
-    "velocity-steps",
-    "velocity",
-    "recipe",
-    "gaussian",
-    "linear",
-    "untrained",
-    "constant",
-)
-"""The order in which the arms of the experiment are drawn and tabulated."""
-
-# Okabe & Ito's palette, which stays distinct under the common colour-vision deficiencies. Arms that
-# learn have a hue, the two controls are grey.
-ARM_COLOURS: dict[str, str] = {
-    "supervised": "#0072B2",
-    "steps": "#CC79A7",
-    "velocity-steps": "#56B4E9",
-    "velocity": "#B8A500",
-    "recipe": "#009E73",
-    "gaussian": "#E69F00",
-    "linear": "#D55E00",
-    "untrained": "#8C8C8C",
-    "constant": "#BDBDBD",
-}
-"""One colour per arm, the same in every panel."""
-
-_ARM_TITLES = {"gaussian": "Gaussian"}
-_OTHER_COLOUR = "#7A5195"
 INK = "#222222"
 MUTED = "#666666"
 _DPI = 200
@@ -76,22 +46,6 @@ def style() -> Iterator[None]:
     """Draw and save in the style of the figures, whatever the caller has set."""
     with matplotlib.rc_context(_STYLE):
         yield
-
-
-def arm_title(arm: str) -> str:
-    """Return the name of an arm as figures and tables print it."""
-    return _ARM_TITLES.get(arm, arm)
-
-
-def order_arms(arms: Sequence[str] | Mapping[str, object]) -> list[str]:
-    """Return the arms in the order of the figure, unknown ones last in the order given."""
-    known = [arm for arm in ARM_ORDER if arm in arms]
-    return known + [arm for arm in arms if arm not in ARM_ORDER]
-
-
-def arm_colour(arm: str) -> str:
-    """Return the colour of an arm, one and the same for all unknown arms."""
-    return ARM_COLOURS.get(arm, _OTHER_COLOUR)
 
 
 def bare(ax: Axes) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 import recparam as rp
 from recparam.bounds import CeilingWarning
-from recparam.data.balls import BallsVideo, moving_balls
 from recparam.evaluation import LinearDecoder, distance_error, matched_places, mcc
 from recparam.experiments.balls.densities import predicted_density
 from recparam.experiments.balls.models import initial_encoder, order_of
@@ -36,6 +35,7 @@ from recparam.experiments.balls.training import (
     train_starts,
     windows,
 )
+from recparam.experiments.balls.videos import BallsVideo, moving_balls
 from recparam.networks import recalibrate_batch_norm
 from recparam.training import Epoch
 from recparam.utils.checks import check_finite

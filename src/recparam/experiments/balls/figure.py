@@ -10,19 +10,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from recparam.experiments.balls.arms import COUPLED_ARMS, make_video
+from recparam.experiments.balls.curves import draw_curves
+from recparam.experiments.balls.figure1 import Figure1Data, draw_figure1, figure1_caption
+from recparam.experiments.balls.report import write_report
 from recparam.experiments.balls.settings import RICHER_ARMS, TEST_SEED_OFFSET, Run, Settings
+from recparam.experiments.balls.tracks import Tracks, draw_tracks, write_animation
 from recparam.experiments.balls.training import start_folder
-from recparam.plots import (
-    Figure1Data,
-    Tracks,
-    draw_curves,
-    draw_figure1,
-    draw_tracks,
-    figure1_caption,
-    save_figure,
-    write_animation,
-)
-from recparam.report import write_report
+from recparam.plots.style import save_figure
 
 CONSECUTIVE = 4
 """Frames of panel A."""

@@ -9,12 +9,12 @@ import torch
 from rich.console import Console
 from torch.nn.functional import mse_loss
 
-from recparam.data.balls import moving_balls
 from recparam.experiments.balls.figure import draw_all
 from recparam.experiments.balls.models import initial_encoder
 from recparam.experiments.balls.progress import Progress, duration
 from recparam.experiments.balls.results import collect
 from recparam.experiments.balls.settings import CHOOSING_SEED_OFFSET, TEST_SEED_OFFSET, TRAINED_ARMS, Run, Settings
+from recparam.experiments.balls.videos import moving_balls
 from recparam.experiments.balls.work import attempt, best_device, finished
 from recparam.experiments.folder import prepare_folder
 from recparam.experiments.outcome import Outcome

@@ -24,7 +24,7 @@ def run_few_shot(
 ) -> Outcome[Cell]:
     """Run the cells that the folder lacks, and draw the figure; arguments and errors as of `run_grid`."""
     from recparam.experiments.few_shot.measure import measure_arm
-    from recparam.plots.few_shot import draw_few_shot
+    from recparam.experiments.few_shot.plot import draw_few_shot
 
     return run_grid(
         partial(measure_arm, settings),

@@ -16,7 +16,7 @@ def run_identifiability(
 ) -> Outcome[Cell]:
     """Run the cells that the folder lacks, and draw the figure; arguments and errors as of `run_grid`."""
     from recparam.experiments.identifiability.measure import measure_arm
-    from recparam.plots.identifiability import draw_identifiability
+    from recparam.experiments.identifiability.plot import draw_identifiability
 
     return run_grid(
         partial(measure_arm, settings),

@@ -25,8 +25,8 @@ def run_rat(
     Arguments and errors as of `read_series` and `run_grid`.
     """
     from recparam.experiments.rat.measure import conclude, measure_arm
+    from recparam.experiments.rat.plot import draw_rat
     from recparam.experiments.rat.series import read_series
-    from recparam.plots.rat import draw_rat
 
     series = read_series(path, settings, counts=counts, position=position)
     return run_grid(

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter
 
 from recparam.evaluation import mean_interval
-from recparam.plots.style import INK, MUTED, arm_colour, arm_title, missing, order_arms
+from recparam.experiments.balls.arm_style import arm_colour, arm_title, order_arms
+from recparam.plots.style import INK, MUTED, missing
 
 ARM_NOTES: dict[str, str] = {
     "supervised": "same encoder, told the true centres",

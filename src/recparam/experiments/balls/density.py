@@ -9,7 +9,8 @@ from jaxtyping import Real, UInt8
 from matplotlib.axes import Axes
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-from recparam.plots.style import INK, arm_title, bare, missing
+from recparam.experiments.balls.arm_style import arm_title
+from recparam.plots.style import INK, bare, missing
 
 EDGE: list[AbstractPathEffect] = [withStroke(linewidth=3.4, foreground="black")]
 NOW_MARK: dict[str, Any] = {

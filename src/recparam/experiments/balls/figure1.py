@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from recparam.evaluation import mean_interval
-from recparam.plots.bars import draw_bars
-from recparam.plots.density import DENSITY_MAP, EDGE, NEXT_MARK, NOW_MARK, density_note, draw_density
-from recparam.plots.style import MUTED, arm_colour, arm_title, bare, missing, order_arms, style
+from recparam.experiments.balls.arm_style import arm_colour, arm_title, order_arms
+from recparam.experiments.balls.bars import draw_bars
+from recparam.experiments.balls.density import DENSITY_MAP, EDGE, NEXT_MARK, NOW_MARK, density_note, draw_density
+from recparam.plots.style import MUTED, bare, missing, style
 
 _BASES = (("uniform", "uniform base"), ("marginal", "base R(z′), density of latents"))
 # Shape and shade tell the balls apart; pure green would be too pale on white.

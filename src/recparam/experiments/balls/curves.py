@@ -9,7 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from recparam.plots.style import INK, arm_colour, arm_title, missing, order_arms, style
+from recparam.experiments.balls.arm_style import arm_colour, arm_title, order_arms
+from recparam.plots.style import INK, missing, style
 
 CEILING_TOLERANCE = 1e-3
 """How far, in nats, rounding may carry a bound above its ceiling."""

@@ -15,7 +15,8 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from recparam.plots.style import INK, MUTED, arm_colour, arm_title, bare, style
+from recparam.experiments.balls.arm_style import arm_colour, arm_title
+from recparam.plots.style import INK, MUTED, bare, style
 from recparam.utils.storage import replacing
 
 MAP_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7")

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recparam.experiments.balls.arm_style import arm_title, order_arms
+from recparam.experiments.balls.curves import CEILING_TOLERANCE, above_ceiling
 from recparam.page import (
     DASH,
     Image,
@@ -18,7 +20,6 @@ from recparam.page import (
     text,
     write_page,
 )
-from recparam.plots import CEILING_TOLERANCE, above_ceiling, arm_title, order_arms
 
 _ARMS = {
     "supervised": "the same encoder, trained on the true centres: what the architecture can reach",
