@@ -23,7 +23,7 @@ import recparam as rp
 from recparam.experiments.balls.models import PaperPixels, coupling_of
 from recparam.experiments.balls.videos import moving_balls
 from recparam.networks import CentreOfMassCNN
-from recparam.ops.centre_of_mass import conv_centre_of_mass, conv_centre_of_mass_reference, why_unavailable
+from recparam.networks.fused.step import conv_centre_of_mass, conv_centre_of_mass_reference, why_unavailable
 
 PATHS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     "eager": conv_centre_of_mass_reference,

@@ -11,8 +11,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import recparam.networks.centre_of_mass as network
 from recparam.networks import CentreOfMassCNN
-from recparam.ops import centre_of_mass as module
-from recparam.ops.centre_of_mass import (
+from recparam.networks.fused import step as module
+from recparam.networks.fused.step import (
     conv_centre_of_mass,
     conv_centre_of_mass_reference,
     fused_available,

@@ -9,7 +9,7 @@ from torch import nn
 import recparam as rp
 from recparam.experiments.balls.videos import moving_balls
 from recparam.networks import MLP, CentreOfMassCNN, recalibrate_batch_norm
-from recparam.ops.centre_of_mass import fused_available
+from recparam.networks.fused.step import fused_available
 
 
 def frames(count=6, height=12, width=20, channels=3):

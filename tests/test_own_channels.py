@@ -19,7 +19,7 @@ from recparam.data.pairs import aligned, by_index, consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import FitWarning
 from recparam.estimator.head import elbo_by_group
-from recparam.sessions import PerSession
+from recparam.networks.per_session import PerSession
 
 LENGTHS = (500, 400)
 

@@ -114,7 +114,7 @@ def test_a_wheel_builds_with_all_that_is_needed_and_no_more(tmp_path: Path) -> N
     sources = (ROOT / "src").rglob("*")
     wanted = {p.relative_to(ROOT / "src").as_posix() for p in sources if p.suffix in (".py", ".c", ".h", ".typed")}
     assert packed == wanted
-    assert {"recparam/py.typed", "recparam/ops/native.c", "recparam/ops/rows.h"} <= packed
+    assert {"recparam/py.typed", "recparam/ops/native.c", "recparam/networks/fused/rows.h"} <= packed
 
 
 def test_the_citation_names_this_version_and_the_paper() -> None:

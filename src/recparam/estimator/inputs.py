@@ -24,7 +24,7 @@ from recparam.estimator.encoding import network
 from recparam.estimator.names import lags, some
 from recparam.model import RPM
 from recparam.networks import Standardised
-from recparam.sessions import PerSession
+from recparam.networks.per_session import PerSession
 from recparam.utils.checks import check_count, check_positive, is_finite_number
 
 

@@ -28,9 +28,9 @@ from recparam.data.pairs import as_tensor
 from recparam.data.recording import Recording
 from recparam.model import RPM
 from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Standardised, TemporalConv
+from recparam.networks.per_session import PerSession
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior
 from recparam.recognition import Deterministic, Gaussian, RecognitionModel
-from recparam.sessions import PerSession
 
 PRIORS: dict[str, Callable[[int], Prior]] = {
     "gaussian": lambda dim: InfoNCEPrior(GaussianRBF()),

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from recparam.networks.fused.step import Statistics, conv_centre_of_mass, fused_available
 from recparam.networks.sizes import check_counts
-from recparam.ops.centre_of_mass import Statistics, conv_centre_of_mass, fused_available
 from recparam.ops.compile import readable
 
 

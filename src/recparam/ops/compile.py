@@ -19,16 +19,16 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.nn import Parameter
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
-_FOLDER = Path(__file__).parent
+VECTORS = Path(__file__).parent / "vectors.h"  # what the C of this package is written with
 _FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
 
 
-def build(source: str, *headers: str) -> tuple[ctypes.CDLL | None, str]:
+def build(source: Path, *headers: Path) -> tuple[ctypes.CDLL | None, str]:
     """Compile and load a C source.
 
     Args:
-        source: File name beside this module.
-        headers: File names of all headers of this package that the source includes.
+        source: The C file.
+        headers: All headers of this package that it includes; they are found by name, wherever they are.
 
     Returns:
         The library and an empty text, or None and the reason why it could not be made.
@@ -77,17 +77,18 @@ def readable(*tensors: Tensor) -> bool:
     )
 
 
-def _compiled(command: list[str], source: str, headers: tuple[str, ...]) -> Path:
+def _compiled(command: list[str], source: Path, headers: tuple[Path, ...]) -> Path:
     """Path of the shared library that `command` makes of the source, from the cache if it was made before."""
-    texts = [(_FOLDER / name).read_text() for name in (source, *headers)]
+    texts = [file.read_text() for file in (source, *headers)]
     key = hashlib.sha256("\0".join([*texts, *command, platform.platform(), _processor()]).encode()).hexdigest()
-    path = _cache() / f"{Path(source).stem}-{key[:32]}.so"
+    path = _cache() / f"{source.stem}-{key[:32]}.so"
     if path.exists():
         return path
     handle, name = tempfile.mkstemp(suffix=".so", dir=path.parent)
     os.close(handle)
     try:
-        command = [*command, str(_FOLDER / source), "-o", name, "-lm"]
+        folders = sorted({f"-I{header.parent}" for header in headers})
+        command = [*command, *folders, str(source), "-o", name, "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         os.replace(name, path)  # whole or not at all, whoever else compiles at the same time
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -65,4 +66,4 @@ def _run(logits: Logits, upstream: Tensor | None, need: Need) -> tuple[Tensor, T
 @functools.cache
 def _build() -> tuple[ctypes.CDLL | None, str]:
     """The compiled C source, or why there is none."""
-    return compile.build("native.c", "vectors.h")
+    return compile.build(Path(__file__).with_name("native.c"), compile.VECTORS)

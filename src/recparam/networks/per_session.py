@@ -28,7 +28,7 @@ class PerSession(nn.Module):
 
     Example:
         >>> import torch
-        >>> from recparam.sessions import PerSession
+        >>> from recparam.networks.per_session import PerSession
         >>> net = PerSession([torch.nn.Linear(2, 3), torch.nn.Linear(4, 3)], row_shapes=[(2,), (4,)])
         >>> net(torch.tensor([[0.0, 5, 5, 0, 0], [1.0, 6, 6, 6, 6]])).shape
         torch.Size([2, 3])

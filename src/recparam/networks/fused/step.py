@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ Statistics = tuple[Tensor, Tensor, Tensor, Tensor]
 """Mean and biased variance of the first convolution's output, (hidden,) each, and of the second's, (maps,) each."""
 Result = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
+_FOLDER = Path(__file__).parent
 _PARAMETERS = ("weight1", "bias1", "gamma1", "beta1", "weight2", "bias2", "gamma2", "beta2")
 _STATISTICS = ("mean1", "var1", "mean2", "var2")
 
@@ -328,4 +330,4 @@ def _library() -> ctypes.CDLL | None:
 @functools.cache
 def _build() -> tuple[ctypes.CDLL | None, str]:
     """The compiled C source, or why there is none."""
-    return compile.build("centre_of_mass.c", "rows.h", "vectors.h")
+    return compile.build(_FOLDER / "centre_of_mass.c", _FOLDER / "rows.h", compile.VECTORS)

@@ -1,0 +1,1 @@
+"""The fused training step of the small convolutional encoder, in C."""
