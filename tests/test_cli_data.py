@@ -219,7 +219,8 @@ def test_labels_may_be_arrays(folder: Path, tmp_path: Path) -> None:
 
 
 def test_labels_are_decoded_on_rows_that_were_held_out() -> None:
-    from recparam.runs.report import Latents, decoding
+    from recparam.runs.latents import Latents
+    from recparam.runs.report import decoding
 
     z = np.random.default_rng(0).normal(size=(100, 2))
     held_out = np.arange(100) >= 80

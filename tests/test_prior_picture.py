@@ -6,8 +6,7 @@ import torch
 
 import recparam as rp
 from recparam.plots.prior import draw_prediction
-from recparam.runs.ahead import followed, look_ahead
-from recparam.runs.report import Latents
+from recparam.runs.latents import Latents, followed, look_ahead
 
 pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
 RNG = np.random.default_rng(0)

@@ -21,11 +21,11 @@ from recparam.data.fingerprint import fingerprint
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
-from recparam.runs.ahead import followed, look_ahead
 from recparam.runs.config import SETTINGS, Config
 from recparam.runs.files import read_arrays, read_labels, write_latents
+from recparam.runs.latents import Latents, followed, look_ahead
 from recparam.runs.reading import Beside, Reading
-from recparam.runs.report import Latents, write_run_report
+from recparam.runs.report import write_run_report
 from recparam.utils.storage import replacing_folder, write_json
 from recparam.utils.versions import versions
 

@@ -3,19 +3,19 @@
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from recparam.evaluation import LinearDecoder, r2
-from recparam.page import DASH, number, pairs_table, png_source, section, table, text, write_page
 from recparam.plots.latents import draw_latent_plane, draw_latent_series, draw_training
+from recparam.plots.page import DASH, number, pairs_table, png_source, section, table, text, write_page
 from recparam.plots.prior import draw_prediction
 from recparam.plots.style import style
+from recparam.runs.latents import Ahead, Latents
 
 _DPI = 160
 _KINDS = {
@@ -25,47 +25,6 @@ _KINDS = {
     "estimate": "an estimate: neither a lower nor an upper bound is proved",
 }
 _SHORTEST = 8  # rows: fewer have no decoder
-
-
-@dataclass(frozen=True)
-class Latents:
-    """The latents of the rows of a recording, in its order.
-
-    Args:
-        z: Mean latents, shape (N, D).
-        sessions: Number of the session of each row, shape (N,).
-        held_out: Which rows were not trained on, shape (N,).
-        times: In seconds, shape (N,), or None.
-    """
-
-    z: Float[np.ndarray, "N D"]
-    sessions: Int[np.ndarray, " N"]
-    held_out: Bool[np.ndarray, " N"]
-    times: Float[np.ndarray, " N"] | None = None
-
-    def stretches(self) -> list[tuple[int, int]]:
-        """First and last row of each contiguous stretch that is held out."""
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], self.held_out.astype(int), [0]])))
-        return [(int(first), int(end) - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]
-
-
-@dataclass(frozen=True)
-class Ahead:
-    """P(z'|z) of a few latents, over the candidates of a model's bank; see `draw_prediction`.
-
-    Args:
-        candidates: z', shape (K, D).
-        probability: of each, given each z, shape (A, K).
-        z: from which is predicted, shape (A, D).
-        following: what did follow, shape (A, D); NaN where it is not known.
-        order: how many earlier latents the prior reads, of which z is the last.
-    """
-
-    candidates: Float[np.ndarray, "K D"]
-    probability: Float[np.ndarray, "A K"]
-    z: Float[np.ndarray, "A D"]
-    following: Float[np.ndarray, "A D"]
-    order: int = 1
 
 
 def write_run_report(

@@ -7,7 +7,7 @@ from typing import Any
 
 from recparam.experiments.balls.arm_style import arm_title, order_arms
 from recparam.experiments.balls.curves import CEILING_TOLERANCE, above_ceiling
-from recparam.page import (
+from recparam.plots.page import (
     DASH,
     Image,
     duration,

@@ -1,15 +1,57 @@
-"""What a fitted model expects to follow a few of its latents."""
+"""The latents of a run's rows, and what its model expects to follow a few of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from recparam.estimator import RPMEstimator
 from recparam.priors import InfoNCEPrior
-from recparam.runs.report import Ahead, Latents
 
 _PLACES = (0.1, 0.5, 0.9)  # of the held-out rows, along the direction in which latents differ most
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latents of the rows of a recording, in its order.
+
+    Args:
+        z: Mean latents, shape (N, D).
+        sessions: Number of the session of each row, shape (N,).
+        held_out: Which rows were not trained on, shape (N,).
+        times: In seconds, shape (N,), or None.
+    """
+
+    z: Float[np.ndarray, "N D"]
+    sessions: Int[np.ndarray, " N"]
+    held_out: Bool[np.ndarray, " N"]
+    times: Float[np.ndarray, " N"] | None = None
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """First and last row of each contiguous stretch that is held out."""
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], self.held_out.astype(int), [0]])))
+        return [(int(first), int(end) - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """P(z'|z) of a few latents, over the candidates of a model's bank; see `draw_prediction`.
+
+    Args:
+        candidates: z', shape (K, D).
+        probability: of each, given each z, shape (A, K).
+        z: from which is predicted, shape (A, D).
+        following: what did follow, shape (A, D); NaN where it is not known.
+        order: how many earlier latents the prior reads, of which z is the last.
+    """
+
+    candidates: Float[np.ndarray, "K D"]
+    probability: Float[np.ndarray, "A K"]
+    z: Float[np.ndarray, "A D"]
+    following: Float[np.ndarray, "A D"]
+    order: int = 1
 
 
 def look_ahead(
