@@ -3,10 +3,10 @@
 A coupling needs no normaliser (Z takes care of that) and no density; `score` describes it to the kernel.
 """
 
-from recparam.couplings.base import Coupling, latent_names
+from recparam.couplings.base import Coupling, CouplingSum, latent_names
 from recparam.couplings.bilinear import Bilinear
 from recparam.couplings.chains import ChainStep, alike, chain_steps
-from recparam.couplings.composed import CouplingSum, Groups, OnDimensions
+from recparam.couplings.composed import Groups, OnDimensions
 from recparam.couplings.directions import Cosine, VonMisesFisher
 from recparam.couplings.distances import GaussianRBF, GeneralisedNormal, Laplace, StudentT
 from recparam.couplings.dynamics import LinearDynamics, Switching

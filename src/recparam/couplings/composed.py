@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from numbers import Integral
 from typing import Literal
@@ -12,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, check_part
-from recparam.ops import MappedSides, OnColumns, Score, SumOfScores
+from recparam.couplings.base import Coupling, Product, check_part
+from recparam.ops import MappedSides, OnColumns, Score
 
 
 class OnDimensions(Coupling):
@@ -85,82 +84,7 @@ class OnDimensions(Coupling):
         return self.coupling.expression(named, f"{z_prime}[{','.join(map(str, self.dims_prime))}]")
 
 
-class _Product(Coupling):
-    """Factors f_k whose log f_k are added; a factor of lower order reads the latest latents of the context."""
-
-    @property
-    @abstractmethod
-    def parts(self) -> list[Coupling]:
-        """The couplings that are added."""
-
-    @property
-    def order(self) -> int:
-        """The largest of the parts'."""
-        return max(part.order for part in self.parts)
-
-    def at_most(self, order: int) -> Coupling | None:
-        """The product of the factors of lower order."""
-        if self.order <= order:
-            return self
-        left = [part for part in (part.at_most(order) for part in self.parts) if part is not None]
-        return CouplingSum(left) if left else None
-
-    @property
-    def initialised(self) -> bool:
-        """Whether every part is."""
-        return all(part.initialised for part in self.parts)
-
-    def initialise(self, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D2"]) -> None:
-        """Initialise every part."""
-        self.check_widths(z.shape[-1], z_prime.shape[-1])
-        for part, context in self._with_contexts(z):
-            part.initialise(context, z_prime)
-
-    def _check_widths(self, width: int, width_prime: int) -> None:
-        for part in self.parts:
-            part.check_widths(width // self.order * part.order, width_prime)
-
-    def _with_contexts(self, z: Tensor) -> Iterator[tuple[Coupling, Tensor]]:
-        order = self.order
-        for part in self.parts:
-            yield part, latest_latents(z, part.order, order)
-
-    def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        return torch.stack([part(context, z_prime) for part, context in self._with_contexts(z)]).sum(0)
-
-    def score(self) -> Score:
-        """The sum of the parts' scores."""
-        order = self.order
-        return SumOfScores([latest(part, order) for part in self.parts])
-
-    def expression(self, context: Sequence[str], z_prime: str) -> str:
-        """The parts' expressions, added."""
-        return " + ".join(part.expression(context, z_prime) for part in self.parts).replace("+ -", "- ")
-
-
-class CouplingSum(_Product):
-    """The sum of several log f: a product of couplings, often each on its own dimensions.
-
-    Its order is the largest of its parts'; a part of lower order reads the latest latents of the context.
-
-    Args:
-        couplings: At least one.
-
-    Raises:
-        ValueError: No coupling is given, or something else.
-    """
-
-    def __init__(self, couplings: Sequence[Coupling]) -> None:
-        super().__init__()
-        self.couplings = nn.ModuleList(several(couplings))
-
-    @property
-    def parts(self) -> list[Coupling]:
-        """The couplings that are added."""
-        return [part for part in self.couplings if isinstance(part, Coupling)]
-
-
-class Groups(_Product):
+class Groups(Product):
     """The same kind of coupling for each group of dimensions: objects that move alike, independently.
 
         log f(z, z') = sum_g log f_g(z_g, z'_g)
@@ -245,39 +169,6 @@ class Groups(_Product):
                 f"of which {missing} are in no group. Add them to one, or leave them independent with rest='free'."
             )
         super()._check_widths(width, width_prime)
-
-
-def latest(part: Coupling, order: int) -> Score:
-    """A part's score for contexts of a longer order, of which it reads the latest latents."""
-    score = part.score()
-    return score if part.order == order else MappedSides(score, rows=Latents(order, order - part.order, order))
-
-
-def latest_latents(context: Tensor, count: int, order: int) -> Tensor:
-    """The latest latents of a context of `order` of them."""
-    return context if count == order else context[..., (order - count) * (context.shape[-1] // order) :]
-
-
-class Latents:
-    """Some of the latents of a context of `order` of them, from `start` up to `stop`."""
-
-    def __init__(self, order: int, start: int, stop: int) -> None:
-        self.order, self.start, self.stop = order, start, stop
-
-    def __call__(self, context: Tensor) -> Tensor:
-        """Their columns of the context."""
-        width = context.shape[-1] // self.order
-        return context[..., self.start * width : self.stop * width]
-
-
-def several(couplings: Sequence[Coupling]) -> list[Coupling]:
-    """The couplings as a list; ValueError unless there is one, and nothing else."""
-    parts = list(couplings) if isinstance(couplings, Iterable) else []
-    if not parts or not all(isinstance(part, Coupling) for part in parts):
-        raise ValueError(
-            f"Expected couplings as a sequence of at least one coupling, such as [rp.Cosine()]; got {couplings!r}."
-        )
-    return parts
 
 
 def _indices(name: str, chosen: Sequence[int]) -> list[int]:

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, median_distance, number
-from recparam.couplings.composed import latest_latents, several
+from recparam.couplings.base import Coupling, latest_latents, median_distance, number, several
 from recparam.ops import BlockScore, MappedSides, Score, SquaredDistance
 from recparam.utils.checks import check_count, check_finite, check_tensor
 

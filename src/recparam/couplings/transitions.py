@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, check_part, number
-from recparam.couplings.composed import Latents
+from recparam.couplings.base import Coupling, Latents, check_part, number
 from recparam.ops import MappedSides, Score
 from recparam.utils.checks import check_count, check_tensor, is_finite_number
 
