@@ -12,7 +12,7 @@ import yaml
 
 import recparam as rp
 from recparam.cli import main
-from recparam.cli_fit import fit
+from recparam.cli.fit import fit
 from recparam.data.recording import Recording
 from recparam.runs.config import SETTINGS, Config
 from recparam.runs.fits import lag_in_rows

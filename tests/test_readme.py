@@ -14,7 +14,7 @@ import pytest
 import recparam as rp
 from recparam import cli
 from recparam.cli import main
-from recparam.cli_experiments import EXPERIMENTS
+from recparam.cli.experiments import EXPERIMENTS
 from recparam.training.lightning.surroundings import undisturbed
 
 README = Path(__file__).parent.parent / "README.md"

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from recparam.cli_data import ALONE, AS_IT_IS, BesideFiles, DataFiles, ReadingOptions, Switch, print_scored
+from recparam.cli.runs import ALONE, AS_IT_IS, BesideFiles, DataFiles, ReadingOptions, Switch, print_scored
 
 
 def fit(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from recparam.cli_data import compare, report, score, transform
-from recparam.cli_experiments import EXPERIMENTS, print_end
-from recparam.cli_fit import fit
+from recparam.cli.experiments import EXPERIMENTS, print_end
+from recparam.cli.fit import fit
+from recparam.cli.runs import compare, report, score, transform
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -174,7 +174,3 @@ def _print_outcome(console: "Console", outcome: "Outcome[Run]") -> int:
         console.print(table)
     console.print(results["label"], highlight=False)
     return print_end(console, outcome)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
