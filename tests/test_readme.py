@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import recparam as rp
-from recparam import cli
+from recparam.cli import app as cli
 from recparam.cli import main
 from recparam.cli.experiments import EXPERIMENTS
 from recparam.training.lightning.surroundings import undisturbed
