@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import recparam as rp
 from recparam import couplings, marginals, priors, recognition
 from recparam.couplings import Coupling
+from recparam.marginals import Recognised
 from recparam.marginals import estimated as bases
-from recparam.marginals import joint
 from recparam.ops import BlockScore, Score, SquaredDistance
 from recparam.priors import Prior
 from recparam.recognition import Particles, posteriors
@@ -258,8 +258,8 @@ def test_broken_couplings_are_found(broken: type[Broken], words: str) -> None:
 
 
 class Mislabelled(rp.OptimalPrior):
-    def kind(self, side: priors.Side, situation: joint.Situation) -> priors.Kind:
-        return "lower"
+    def direction(self, recognised: Recognised, side: priors.Side) -> priors.Direction:
+        return replace(super().direction(recognised, side), kind="lower")
 
 
 def test_a_mislabelled_prior_is_found() -> None:

@@ -13,7 +13,8 @@ import recparam as rp
 from gaussian_world import GaussianWorld, mixed, standard
 from recparam.bounds import infinite_infonce
 from recparam.marginals import Marginal
-from recparam.priors import Prior, Side
+from recparam.marginals.joint import Situation
+from recparam.priors import Prior, Side, directions
 
 SIZE, BATCHES = 64, 20
 
@@ -166,7 +167,7 @@ def test_the_lower_side_of_infonce_bounds_the_mi_too(dim: int, strict: bool, ban
         for _ in range(BATCHES):
             if bank:
                 model.marginal = rp.DatasetMarginal(*case.world.sample(SIZE, generator))
-            recognised = model._recognised(case.world.sample(SIZE, generator), None, None, None, 1, None)
+            recognised = model._recognised(case.world.sample(SIZE, generator), {})
             bound = infinite_infonce(case.prior.coupling, recognised, side="lower")
             assert (bound.of, bound.kind, bound.ceiling) == ("mi", "lower", None)
             values.append(float(bound))
@@ -306,7 +307,7 @@ def test_an_independent_bank_is_no_bound_of_the_mi() -> None:
     generator = torch.Generator().manual_seed(0)
     model = case.model(rp.DatasetMarginal(*case.world.sample(SIZE, generator)))
     with torch.no_grad():
-        recognised = model._recognised(case.world.sample(SIZE, generator), None, None, None, 1, None)
+        recognised = model._recognised(case.world.sample(SIZE, generator), {})
         bound = infinite_infonce(case.prior.coupling, recognised)  # type: ignore[arg-type]
         mi = model.mutual_information(*case.world.sample(SIZE, generator))
     assert float(bound) > case.world.mi()
@@ -458,3 +459,33 @@ def test_rows_with_times_are_a_series() -> None:
     # a bank of one frame of each recording: independent of each other, not of the scored frames
     model.marginal = rp.DatasetMarginal(*other, labels=rp.Labels(times=times, sessions=apart))
     assert model.elbo(*batch, side="upper", labels=rp.Labels(times=times, sessions=apart)).kind == "estimate"
+
+
+def test_the_printed_table_is_the_one_that_counts() -> None:
+    """The table in the docstring of the module says what `direction` answers."""
+    families = {"InfoNCE": "infonce", "density of its own": "density", "optimal": "optimal"}
+    banks = {
+        "whole data set": ["exact"],
+        "whole data set, latents drawn": ["exact_sampled"],
+        "whole data set, also drawn": ["exact", "exact_sampled"],
+        "holds the scored rows": ["batch"],
+        "other rows": ["independent"],
+    }
+    rows = [line.strip("| ").split(" | ") for line in (directions.__doc__ or "").splitlines() if line[:2] in ("| ",)]
+    family, seen = "", 0
+    for cells in rows[1:]:
+        if len(cells) == 5:
+            family = families[cells[0]]
+        bank, *sides = cells[-4:]
+        for situation in banks[bank.strip("| ")]:
+            for side, said in zip((None, "upper", "lower"), sides, strict=True):
+                seen += 1
+                if said == "refused":
+                    with pytest.raises(ValueError, match="Expected side="):
+                        directions.direction(family, Situation(situation), side)
+                    continue
+                entry = directions.direction(family, Situation(situation), side)
+                assert entry.kind == said.split(",")[0]
+                if bank != "other rows":  # which has no own row
+                    assert (entry.own != "kept") == any(word in said for word in ("left out", "fresh"))
+    assert seen == 3 * 3 * 4

@@ -133,13 +133,13 @@ def test_its_age_is_counted_in_training_steps() -> None:
     step(model, *data)
     for expected in (1, 2):
         with torch.no_grad(), pytest.warns(UserWarning, match="older"):
-            recognised = model._recognised(data, None, None, None, 1, None)
+            recognised = model._recognised(data, {})
         assert recognised.joint.bank.staleness == expected
         with pytest.warns(UserWarning, match="older"):
             step(model, *data)
     marginal.refresh()
     with torch.no_grad():
-        assert model._recognised(data, None, None, None, 1, None).joint.bank.age is None
+        assert model._recognised(data, {}).joint.bank.age is None
 
 
 def test_the_gradient_is_that_of_the_scored_rows_alone() -> None:

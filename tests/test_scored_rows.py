@@ -90,7 +90,7 @@ def test_a_bank_of_base_samples_bounds_no_mi() -> None:
     prior = rp.InfoNCEPrior(rp.Bilinear(1, theta=torch.tensor([[0.5]])))
     marginal = rp.EstimatedMarginal(base, base, num_samples=500, generator=torch.Generator().manual_seed(1))
     model = rp.RPM(rp.Deterministic(nn.Identity()), prior, marginal=marginal)
-    recognised = model._recognised((x, x_prime), None, None, None, 1, None)
+    recognised = model._recognised((x, x_prime), {})
     value = infinite_infonce(prior.coupling, recognised, side="lower")
     assert float(value) > 0.5 and value.kind == "estimate"
 
@@ -156,3 +156,11 @@ def test_sorted_pairs_do_not_lower_the_upper_bound() -> None:
     )
     truth = -0.5 * math.log(1 - rho**2)
     assert mi.upper is not None and float(mi.upper) > truth - 3 * mi.upper.standard_error
+
+
+@pytest.mark.parametrize("ask", ["elbo", "log_marginal", "mutual_information", "decompose", "match"])
+def test_a_misspelt_keyword_is_an_error(ask: str) -> None:
+    model = rp.RPM(rp.Deterministic(nn.Identity()), rp.InfoNCEPrior(rp.GaussianRBF(1.0)))
+    x = torch.randn(4, 2)
+    with pytest.raises(TypeError, match="among weights, rows, labels, num_samples, generator; got weigths"):
+        getattr(model, ask)(x, x, weigths=torch.ones(4))

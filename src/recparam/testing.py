@@ -16,6 +16,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from recparam import bounds
 from recparam.bounds import Bound
 from recparam.couplings import (
     After,
@@ -43,6 +44,7 @@ from recparam.couplings import (
 )
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, QueueMarginal, Scored
 from recparam.marginals.estimated import EstimatedMarginal
+from recparam.marginals.points import of_points
 from recparam.model import RPM
 from recparam.networks import MLP
 from recparam.priors import (
@@ -325,7 +327,7 @@ def check_prior(
         sure = RPM(Deterministic(nn.Linear(INPUT_WIDTH, dim)), make(dim))
         _require_error(DensityError, lambda: sure.elbo(x, x_prime), "Eq. 46", "a Dirac names the cure, Eq. 46")
     else:
-        by_rows = RPM(Deterministic(nn.Identity()), prior).elbo(z, z_prime).per_observation
+        by_rows = bounds.elbo(prior, of_points(z, z_prime)).per_observation
         _close(prior.log_ratio(z, z_prime), by_rows, "log_ratio of latents is their ELBO")
 
     other = RPM(recognition(dim), make(dim))

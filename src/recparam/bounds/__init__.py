@@ -16,6 +16,7 @@ from recparam.bounds.objectives import (
     infonce,
     log_marginal,
     mutual_information,
+    mutual_information_bounds,
     posterior_gap,
 )
 
@@ -32,6 +33,7 @@ __all__ = [
     "infonce",
     "log_marginal",
     "mutual_information",
+    "mutual_information_bounds",
     "posterior_gap",
     "warn_at_ceiling",
 ]

@@ -16,12 +16,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recparam.bounds.bound import Bound, Decomposition
-from recparam.bounds.directions import ceiling_of, check_absolutely_continuous, kind_of, of_its_law, warn_if_vacuous
+from recparam.bounds.bound import Bound, Decomposition, MutualInformation
+from recparam.bounds.directions import (
+    ceiling_of,
+    check_absolutely_continuous,
+    is_point,
+    kind_of,
+    kind_of_infonce,
+    kind_of_kl,
+    kind_of_log_marginal,
+    kind_of_mi,
+    side_below_mi,
+    warn_if_vacuous,
+)
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
+from recparam.marginals.joint import Situation
 from recparam.ops import pairwise_infonce, pairwise_logsumexp
 from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, Prior, Side
+from recparam.recognition import DensityError, Dirac
 from recparam.utils.checks import check_finite, check_matrix, is_finite_number
 
 
@@ -86,17 +99,8 @@ def log_marginal(prior: Prior, recognised: Recognised, *, side: Side = None) -> 
         log_ratio_SB = log_ratio_SB + recognised.particles.log_correction
     per_observation = torch.logsumexp(recognised.particles.log_weights + log_ratio_SB, dim=0)
     warn_if_vacuous(prior, side, per_observation)
-    situation = recognised.joint.situation
-    deterministic = recognised.particles.exact and log_ratio_SB.shape[0] == 1
-    kind: Kind
-    proved = kind_of(prior, recognised, side)
-    if deterministic or situation == "exact":
-        kind = proved
-    elif situation == "exact_sampled" and proved == "exact":
-        kind = "lower"
-    else:
-        kind = "estimate"
-    ceiling = ceiling_of(prior, recognised, side) if deterministic else None
+    kind = kind_of_log_marginal(prior, recognised, side)
+    ceiling = ceiling_of(prior, recognised, side) if is_point(recognised) else None
     value = _mean(recognised.weights, per_observation)
     return Bound(value, per_observation, "log_marginal", kind, ceiling, weights=recognised.weights)
 
@@ -195,9 +199,7 @@ def infinite_infonce(
     """
     prior = critic if isinstance(critic, InfoNCEPrior) else InfoNCEPrior(critic)
     value = elbo(prior, recognised, side=side)
-    kept = side is None and recognised.joint.situation == "batch" and not recognised.joint.bank.dependent
-    kind: Kind = "lower" if (kept or value.kind in ("exact", "lower")) and of_its_law(recognised) else "estimate"
-    return replace(value, of="mi", kind=kind)
+    return replace(value, of="mi", kind=kind_of_infonce(value, recognised, side))
 
 
 def mutual_information(recognised: Recognised, *, side: Side = None) -> Bound:
@@ -213,7 +215,32 @@ def mutual_information(recognised: Recognised, *, side: Side = None) -> Bound:
         DensityError: A recognition model is a Dirac.
     """
     value = elbo(OptimalPrior(), recognised, side=side)
-    return replace(value, of="mi", kind=value.kind if of_its_law(recognised) else "estimate")
+    return replace(value, of="mi", kind=kind_of_mi(value, recognised))
+
+
+def mutual_information_bounds(prior: Prior, recognised: Recognised) -> MutualInformation:
+    """Bounds on the mutual information of the latents, from densities or, of points, from an InfoNCE prior.
+
+    With densities both sides follow from R itself, whatever the prior. Of points the lower bound is InfoNCE, the
+    estimate leaves the row's own latent out of the bank, and there is no upper bound. See also: Eqs. 5, 20.
+
+    Raises:
+        DensityError: A deterministic recognition model without an InfoNCE prior.
+    """
+    if not any(isinstance(d, Dirac) for d in recognised.joint.distributions):
+        lower, estimate, upper = (mutual_information(recognised, side=side) for side in ("lower", None, "upper"))
+        return MutualInformation(lower, estimate, upper)
+    if not isinstance(prior, InfoNCEPrior):
+        raise DensityError(
+            f"The mutual information of deterministic latents (Eq. 38) has no density ratio to evaluate; "
+            f"{type(prior).__name__} cannot bound it. Use rp.InfoNCEPrior(...) for a lower bound, or "
+            f"rp.EpsilonGaussian(net, epsilon=...) (Eq. 46; see docs/deterministic.md)."
+        )
+    lower = infinite_infonce(prior, recognised, side=side_below_mi(recognised))
+    if recognised.joint.situation is Situation.EXACT:
+        return MutualInformation(lower, lower, None)
+    left_out = elbo(prior, recognised, side="upper")
+    return MutualInformation(lower, replace(left_out, of="mi", kind="estimate", ceiling=None), None)
 
 
 def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
@@ -231,18 +258,11 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
         The three; kl = mi - elbo is exact if both are, a lower bound if each is exact or on its side above,
         and an estimate otherwise.
     """
-    kind: Kind
-    if elbo_bound.kind == mi_bound.kind == "exact":
-        kind = "exact"
-    elif elbo_bound.kind in ("exact", "upper") and mi_bound.kind in ("exact", "lower"):
-        kind = "lower"
-    else:
-        kind = "estimate"
     kl = Bound(
         mi_bound.value - elbo_bound.value,
         mi_bound.per_observation - elbo_bound.per_observation,
         "kl",
-        kind,
+        kind_of_kl(elbo_bound, mi_bound),
         terms={"mi": mi_bound.value, "minus_elbo": -elbo_bound.value},
         weights=elbo_bound.weights,
     )

@@ -14,7 +14,7 @@ from recparam.couplings.chains import OfContext
 from recparam.estimator.names import recognition
 from recparam.marginals import DatasetMarginal
 from recparam.marginals.bank import Bank
-from recparam.marginals.joint import RecognitionJoint
+from recparam.marginals.joint import RecognitionJoint, Situation
 from recparam.model import RPM
 from recparam.model.sides import Against, beside_bank, sides_of_latents
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, ParametricPrior, Side
@@ -78,7 +78,7 @@ class Head:
         given = [self.recognition(part) for part in (x, x_prime)]
         latents = recognise(given, num_samples=_DRAWS, generator=generator).latents
         banked = [self.recognition(part) for part in self.bank]
-        joint = RecognitionJoint(Bank(banked, recognise(banked, generator=generator)), situation="independent")
+        joint = RecognitionJoint(Bank(banked, recognise(banked, generator=generator)), situation=Situation.INDEPENDENT)
         log_ratio = self.prior.log_prob(*latents)
         for j, z in enumerate(latents):  # the mixture of the bank's K components and the own one
             log_r = torch.logaddexp(joint.log_marginal(j, z) + math.log(size), given[j].log_prob(z))

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from recparam.data.labels import Labels
 from recparam.marginals.bank import Queries
 from recparam.marginals.encoded import Encode
-from recparam.marginals.joint import RecognitionJoint
+from recparam.marginals.joint import RecognitionJoint, Situation
 from recparam.recognition import Particles
 from recparam.utils.checks import check_tensor, is_finite_number
 
@@ -88,8 +88,8 @@ class Recognised:
         Under the empirical base Z(z) is then a finite sum again.
         """
         joint = self.joint
-        if joint.situation == "exact_sampled":
-            joint = RecognitionJoint(joint.bank, situation="exact")
+        if joint.situation.empirical:
+            joint = RecognitionJoint(joint.bank, situation=Situation.EXACT)
         return replace(self, joint=joint, redraw=None, integrated=distributions)
 
 

@@ -134,10 +134,10 @@ class DatasetMarginal(Marginal):
                 if not bool(weights.sum() > 0):
                     raise ValueError("Expected a scored row of positive weight in the DatasetMarginal; got none.")
                 weights = weights / weights.sum()
-        situation: Situation = "independent"
+        situation = Situation.INDEPENDENT
         if rows is not None and age is None:  # an old bank holds other latents of the scored rows
-            situation = "exact" if enumerable(encoded) else "exact_sampled"
-            situation = situation if self.exclude_within is None else "batch"
+            empirical = Situation.EXACT if enumerable(encoded) else Situation.EXACT_SAMPLED
+            situation = empirical if self.exclude_within is None else Situation.BATCH
         samples = scored.particles.latents[0].shape[0]
         joints = [
             RecognitionJoint(
@@ -152,7 +152,7 @@ class DatasetMarginal(Marginal):
                 ),
                 situation=situation,
             )
-            for _ in range(2 if situation == "exact_sampled" else 1)
+            for _ in range(2 if situation is Situation.EXACT_SAMPLED else 1)
         ]
         redraw = joints[1] if len(joints) > 1 else None
         return Recognised(scored.particles, joints[0], Queries(rows, scored.labels), weights, redraw)

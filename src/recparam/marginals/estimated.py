@@ -12,7 +12,7 @@ from torch import Tensor
 from recparam.marginals.bank import Bank, Queries
 from recparam.marginals.base import Marginal, Recognised, Scored
 from recparam.marginals.encoded import Encode, EncodedData
-from recparam.marginals.joint import RecognitionJoint
+from recparam.marginals.joint import RecognitionJoint, Situation
 from recparam.recognition import recognise
 from recparam.utils.checks import check_count, check_finite, check_tensor, observation_name
 
@@ -118,7 +118,7 @@ class EstimatedMarginal(Marginal):
         data = self._data(encode, recognition=scored.recognition, device=device, gradients=gradients)
         draws = recognise(data.distributions, num_samples=len(particles.latents[0]), generator=scored.generator)
         bank = Bank(data.distributions, draws, source="base", age=data.age)
-        joint = RecognitionJoint(bank, situation="independent")
+        joint = RecognitionJoint(bank, situation=Situation.INDEPENDENT)
         return Recognised(particles, joint, Queries(labels=scored.labels), scored.weights)
 
     def remember(self, scored: Scored) -> None:

@@ -8,6 +8,7 @@ and which of the two decides the direction of every bound.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Literal
 
 import torch
@@ -20,14 +21,26 @@ from recparam.ops import LeaveOut, OnColumns, Score, SumOfScores, pairwise_logme
 from recparam.ops.stacks import pairwise_infonce_stacked
 from recparam.recognition import density_score, gaussian_parameters
 
-Situation = Literal["exact", "exact_sampled", "batch", "independent", "queue"]
-"""How the bank relates to the queries.
 
-exact: the bank is the whole data set under the empirical base, every expectation under R a sum, or one of
-integrals in closed form; exact_sampled: the same, with latents drawn; batch: the bank holds the queries and is,
-with them, a sample of the true marginal; independent: other data, taken not to hold the queries; queue: the
-batch, and rows encoded by earlier states of the encoder.
-"""
+class Situation(StrEnum):
+    """How the bank relates to the queries."""
+
+    EXACT = "exact"
+    """The bank is the whole data set under the empirical base; expectations under R are sums, or closed integrals."""
+    EXACT_SAMPLED = "exact_sampled"
+    """The same, with latents drawn."""
+    BATCH = "batch"
+    """The bank holds the queries and is, with them, a sample of the true marginal."""
+    INDEPENDENT = "independent"
+    """Other data, taken not to hold the queries."""
+    QUEUE = "queue"
+    """The batch, and rows encoded by earlier states of the encoder."""
+
+    @property
+    def empirical(self) -> bool:
+        """Whether the bank is the whole data set under the empirical base."""
+        return self in (Situation.EXACT, Situation.EXACT_SAMPLED)
+
 
 _ANY = Queries()
 
@@ -40,9 +53,9 @@ class RecognitionJoint:
         situation: How the bank relates to the queries.
     """
 
-    def __init__(self, bank: Bank, *, situation: Situation = "batch") -> None:
+    def __init__(self, bank: Bank, *, situation: Situation | str = Situation.BATCH) -> None:
         self.bank = bank
-        self.situation: Situation = situation
+        self.situation = Situation(situation)
 
     @property
     def distributions(self) -> list[Distribution]:

@@ -11,7 +11,7 @@ from recparam.data.labels import Labels
 from recparam.marginals.bank import Bank, Queries
 from recparam.marginals.base import Marginal, Recognised, Scored, check_exclusion
 from recparam.marginals.encoded import Encode
-from recparam.marginals.joint import RecognitionJoint
+from recparam.marginals.joint import RecognitionJoint, Situation
 from recparam.recognition import Dirac, Particles
 from recparam.utils.checks import check_count
 
@@ -93,7 +93,7 @@ class QueueMarginal(Marginal, nn.Module):
             age=age,
         )
         own = torch.arange(batch[0].shape[1], device=age.device)
-        joint = RecognitionJoint(bank, situation="queue")
+        joint = RecognitionJoint(bank, situation=Situation.QUEUE)
         return Recognised(scored.particles, joint, Queries(own, scored.labels), scored.weights)
 
     @torch.no_grad()

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.bounds import Bound, warn_at_ceiling
 from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, Recognised, Scored, normalised_weights
+from recparam.marginals.joint import Situation
 from recparam.priors import Prior
 from recparam.recognition import Dirac, RecognitionModel
 from recparam.recognition.posteriors import Posterior, RecognitionPosterior
 from recparam.utils.checks import check_count, check_finite, check_tensor, observation_name
 
 Expectation = Literal["sampled", "analytic"]
+
+
+class RowOptions(TypedDict, total=False):
+    """What is known of the rows to be scored, and how their latents are drawn; see `RPM.elbo`."""
+
+    weights: Float[Tensor, " B"] | None
+    rows: Int[Tensor, " B"] | None
+    labels: Labels | None
+    num_samples: int
+    generator: torch.Generator | None
 
 
 class Assembly(nn.Module):
@@ -99,11 +111,7 @@ class Assembly(nn.Module):
     def _recognised(
         self,
         observations: Sequence[Tensor],
-        weights: Tensor | None,
-        rows: Tensor | None,
-        labels: Labels | None,
-        num_samples: int,
-        generator: torch.Generator | None,
+        options: RowOptions,
         *,
         in_bank: bool = False,
         free: bool = False,
@@ -117,7 +125,7 @@ class Assembly(nn.Module):
         """
         if expectation not in ("sampled", "analytic"):
             raise ValueError(f"Expected expectation='sampled' or 'analytic'; got {expectation!r}. Use 'sampled'.")
-        scored = self._scored(observations, weights, rows, labels, num_samples, generator)
+        scored = self._scored(observations, options)
         # Of points every expectation is the value itself, which the kernel takes in one sweep with its denominator.
         integrate = expectation == "analytic" and not all(isinstance(d, Dirac) for d in scored.distributions)
         if integrate:
@@ -129,14 +137,14 @@ class Assembly(nn.Module):
                     "Expected expectation='sampled' with a free posterior, since the closed forms are those of R_phi; "
                     "got 'analytic'. Use 'sampled', or posterior=None."
                 )
-            encoded = scored.distributions
-            of_q = self.posterior(encoded, observations, rows=rows, num_samples=num_samples, generator=generator)
+            of_rows = {"rows": options.get("rows"), "num_samples": options.get("num_samples", 1)}
+            of_q = self.posterior(scored.distributions, observations, generator=scored.generator, **of_rows)
         recognised = self.marginal.recognised(scored, encode=self._encode)
         if self._learning:
             self.marginal.remember(scored)
         if integrate:
             return recognised.in_closed_form(scored.distributions)
-        if in_bank and recognised.joint.situation in ("independent", "queue"):
+        if in_bank and recognised.joint.situation in (Situation.INDEPENDENT, Situation.QUEUE):
             bank, own = recognised.joint.bank, recognised.queries.own
             labels = scored.labels
             if labels is None and bank.labels is not None and own is not None:
@@ -147,16 +155,13 @@ class Assembly(nn.Module):
             return replace(recognised, particles=of_q, recognition=recognised.particles)
         return recognised
 
-    def _scored(
-        self,
-        observations: Sequence[Tensor],
-        weights: Tensor | None,
-        rows: Tensor | None,
-        labels: Labels | None,
-        num_samples: int,
-        generator: torch.Generator | None,
-    ) -> Scored:
+    def _scored(self, observations: Sequence[Tensor], options: RowOptions) -> Scored:
         """Check, encode and sample the rows to be scored."""
+        if unknown := set(options) - set(RowOptions.__annotations__):
+            known = ", ".join(RowOptions.__annotations__)
+            raise TypeError(f"Expected keyword arguments among {known}; got {', '.join(sorted(unknown))}.")
+        weights, rows, labels = options.get("weights"), options.get("rows"), options.get("labels")
+        num_samples, generator = options.get("num_samples", 1), options.get("generator")
         self._check(observations)
         check_count("num_samples", num_samples)
         size = observations[0].shape[0]
@@ -178,7 +183,7 @@ class Assembly(nn.Module):
         row_weights = reference.new_full((size,), 1 / size) if given is None else given.to(reference)
         return Scored(observations, distributions, particles, row_weights, bank_rows, labels, generator, self._models)
 
-    def _looked_at(self, bound: Bound, recognised: Recognised) -> Bound:
+    def _warned(self, bound: Bound, recognised: Recognised) -> Bound:
         """The bound; a warning if it sits at its ceiling, unless it is the objective of a training step."""
         bank = recognised.joint.bank
         if not self._learning:

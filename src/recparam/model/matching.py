@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recparam.marginals import Recognised, Scored
-from recparam.marginals.joint import RecognitionJoint
+from recparam.marginals.joint import RecognitionJoint, Situation
 from recparam.ops import (
     BlockScore,
     GroupScore,
@@ -286,7 +286,7 @@ def matching_from(prior: Prior, scored: Scored, recognised: Recognised) -> Match
             f"or a ParametricPrior; got {type(prior).__name__}."
         )
     weights = recognised.weights / recognised.weights.sum()
-    exact = joint.situation == "exact" and joint.bank.age is None
+    exact = joint.situation is Situation.EXACT and joint.bank.age is None
     return Matching(
         GroupScore(score, len(z), len(z_prime)),
         group(z, log_p),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from recparam import bounds
 from recparam.bounds import Bound, Decomposition, MutualInformation
+from recparam.bounds.directions import side_below_mi, unless_whole
 from recparam.couplings import Coupling
-from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, normalised_weights
 from recparam.model import generation
-from recparam.model.assembly import Assembly, Expectation
+from recparam.model.assembly import Assembly, Expectation, RowOptions
 from recparam.model.generation import Generated
 from recparam.model.matching import Matching, matching_from
 from recparam.model.prediction import GridBase, Prediction, grid_probabilities, prediction_from
@@ -54,11 +54,7 @@ class RPM(Assembly):
         *observations: Tensor,
         side: Side = None,
         expectation: Expectation = "sampled",
-        weights: Float[Tensor, " B"] | None = None,
-        rows: Int[Tensor, " B"] | None = None,
-        labels: Labels | None = None,
-        num_samples: int = 1,
-        generator: torch.Generator | None = None,
+        **options: Unpack[RowOptions],
     ) -> Bound:
         """The ELBO less its constant, in nats. See also: Eqs. 12, 15, 16 (`recparam.bounds.elbo`).
 
@@ -91,44 +87,24 @@ class RPM(Assembly):
         has few latents of the bank near it. A UserWarning tells; a larger bank or a longer lengthscale helps.
         In evaluation mode or without gradients a value at its ceiling comes with a `CeilingWarning`.
         """
-        recognised = self._recognised(
-            observations, weights, rows, labels, num_samples, generator, free=True, expectation=expectation
-        )
-        return self._looked_at(bounds.elbo(self.prior, recognised, side=side), recognised)
+        recognised = self._recognised(observations, options, free=True, expectation=expectation)
+        return self._warned(bounds.elbo(self.prior, recognised, side=side), recognised)
 
     def forward(self, *observations: Tensor, **options: Any) -> Bound:
         """The same as `elbo`, for wrappers that call the module itself, such as DistributedDataParallel."""
         return self.elbo(*observations, **options)
 
-    def log_marginal(
-        self,
-        *observations: Tensor,
-        side: Side = None,
-        weights: Float[Tensor, " B"] | None = None,
-        rows: Int[Tensor, " B"] | None = None,
-        labels: Labels | None = None,
-        num_samples: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> Bound:
+    def log_marginal(self, *observations: Tensor, side: Side = None, **options: Unpack[RowOptions]) -> Bound:
         """log P(x, x') less its constant, in nats. See also: Eqs. 50, 51 (`recparam.bounds.log_marginal`).
 
         Arguments as in `elbo`. Latents that cannot be enumerated are K = `num_samples` draws from the posterior, which
         importance weights correct: a lower bound that rises with K where the marginals are exact (a DatasetMarginal
         that holds the scored rows, and a prior other than InfoNCE), and an estimate on either side elsewhere.
         """
-        recognised = self._recognised(observations, weights, rows, labels, num_samples, generator, free=True)
-        return self._looked_at(bounds.log_marginal(self.prior, recognised, side=side), recognised)
+        recognised = self._recognised(observations, options, free=True)
+        return self._warned(bounds.log_marginal(self.prior, recognised, side=side), recognised)
 
-    def posterior_gap(
-        self,
-        *observations: Tensor,
-        side: Side = None,
-        weights: Float[Tensor, " B"] | None = None,
-        rows: Int[Tensor, " B"] | None = None,
-        labels: Labels | None = None,
-        num_samples: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> Bound:
+    def posterior_gap(self, *observations: Tensor, side: Side = None, **options: Unpack[RowOptions]) -> Bound:
         """ELBO of the free posterior less that with Q = R, in nats: what is gained over Eq. 15. Arguments as in `elbo`.
 
         Raises:
@@ -139,7 +115,7 @@ class RPM(Assembly):
                 "Expected a model with a free posterior; got Q = R (Eq. 14), which has no gap to itself. "
                 "Use rp.RPM(..., posterior=rp.AmortisedPosterior(net)) or rp.PairPosterior."
             )
-        free = self._recognised(observations, weights, rows, labels, num_samples, generator, free=True)
+        free = self._recognised(observations, options, free=True)
         recognition = replace(free, particles=free.recognition or free.particles)
         return bounds.posterior_gap(*(bounds.elbo(self.prior, each, side=side) for each in (free, recognition)))
 
@@ -189,26 +165,19 @@ class RPM(Assembly):
             ValueError: Another marginal, a count below one, or an effective sample size of zero.
         """
         device = next((p.device for p in self.parameters()), None)
+        drawn: RowOptions = {"num_samples": num_samples, "generator": generator}
 
         def log_weight(*candidates: Tensor) -> Tensor:
             candidates = tuple(x.to(device) for x in candidates)
             free = not self.posterior.takes_rows  # candidates are no pairs that have parameters of their own
-            recognised = self._recognised(candidates, None, None, None, num_samples, generator, free=free)
+            recognised = self._recognised(candidates, drawn, free=free)
             return bounds.log_marginal(self.prior, recognised).per_observation
 
         draw = self.marginal.sample_bases
         counts = {"num": num, "num_candidates": num_candidates, "chunk": chunk}
         return generation.resampled(draw, log_weight, generator=generator, **counts)
 
-    def mutual_information(
-        self,
-        *observations: Tensor,
-        weights: Float[Tensor, " B"] | None = None,
-        rows: Int[Tensor, " B"] | None = None,
-        labels: Labels | None = None,
-        num_samples: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> MutualInformation:
+    def mutual_information(self, *observations: Tensor, **options: Unpack[RowOptions]) -> MutualInformation:
         """Bounds on the mutual information of the latents, in nats. See also: Eqs. 5, 20.
 
         With densities (Gaussian, categorical) both sides follow from R itself, whatever the prior. With a
@@ -219,35 +188,18 @@ class RPM(Assembly):
         Raises:
             DensityError: A deterministic recognition model without an InfoNCE prior.
         """
-        recognised = self._recognised(observations, weights, rows, labels, num_samples, generator, in_bank=True)
-        if not any(isinstance(d, Dirac) for d in recognised.joint.distributions):
-            sides: tuple[Side, Side, Side] = ("lower", None, "upper")
-            lower, estimate, upper = (bounds.mutual_information(recognised, side=side) for side in sides)
-            self._looked_at(estimate, recognised)
-            return MutualInformation(lower, estimate, upper)
-        if not isinstance(self.prior, InfoNCEPrior):
-            raise DensityError(
-                f"The mutual information of deterministic latents (Eq. 38) has no density ratio to evaluate; "
-                f"{type(self.prior).__name__} cannot bound it. Use rp.InfoNCEPrior(...) for a lower bound, or "
-                f"rp.EpsilonGaussian(net, epsilon=...) (Eq. 46; see docs/deterministic.md)."
-            )
-        drawn: Side = "lower" if recognised.joint.situation == "exact_sampled" else None
-        lower = self._looked_at(bounds.infinite_infonce(self.prior, recognised, side=drawn), recognised)
-        if recognised.joint.situation == "exact":
-            return MutualInformation(lower, lower, None)
-        left_out = bounds.elbo(self.prior, recognised, side="upper")
-        estimate = replace(left_out, of="mi", kind="estimate", ceiling=None)
-        return MutualInformation(lower, estimate, None)
+        recognised = self._recognised(observations, options, in_bank=True)
+        found = bounds.mutual_information_bounds(self.prior, recognised)
+        self._warned(found.lower, recognised)
+        if found.estimate is not found.lower:
+            self._warned(found.estimate, recognised)
+        return found
 
     def decompose(
         self,
         *observations: Tensor,
         critic: Coupling | InfoNCEPrior | None = None,
-        weights: Float[Tensor, " B"] | None = None,
-        rows: Int[Tensor, " B"] | None = None,
-        labels: Labels | None = None,
-        num_samples: int = 1,
-        generator: torch.Generator | None = None,
+        **options: Unpack[RowOptions],
     ) -> Decomposition:
         """The ELBO as MI - KL. See also: Eqs. 17, 18.
 
@@ -282,23 +234,19 @@ class RPM(Assembly):
                     f"other data; got {coupling!r}."
                 )
             coupling.check_initialised()
-        recognised = self._recognised(observations, weights, rows, labels, num_samples, generator, in_bank=True)
+        recognised = self._recognised(observations, options, in_bank=True)
         if coupling is None and any(isinstance(d, Dirac) for d in recognised.joint.distributions):
             raise DensityError(
                 "The MI and the KL of deterministic latents (Eq. 38) have no density ratio to evaluate. Give a critic "
                 "fitted on other data, critic=rp.GaussianRBF(...), whose InfoNCE bound on the MI leaves a lower bound "
                 "on the KL; or use rp.EpsilonGaussian(net, epsilon=...) (Eq. 46; see docs/deterministic.md)."
             )
-        situation = recognised.joint.situation
-        exact = situation in ("exact", "exact_sampled")
-        elbo = bounds.elbo(self.prior, recognised, side=None if exact else "upper")
+        elbo = bounds.elbo(self.prior, recognised, side=unless_whole("upper", recognised))
         if critic is None:
-            mi = bounds.mutual_information(recognised, side=None if exact else "lower")
+            mi = bounds.mutual_information(recognised, side=unless_whole("lower", recognised))
         else:
-            # drawn latents of a whole data set: only the lower side of -log Z errs downwards
-            side = "lower" if situation == "exact_sampled" else None
-            mi = bounds.infinite_infonce(critic, recognised, side=side)
-        return bounds.decompose(elbo, self._looked_at(mi, recognised))
+            mi = bounds.infinite_infonce(critic, recognised, side=side_below_mi(recognised))
+        return bounds.decompose(elbo, self._warned(mi, recognised))
 
     def infonce(self, *observations: Tensor, constant: float | Literal["tight", "paper"] = "tight") -> Bound:
         """The finite-sample InfoNCE bound on the MI of a pair, negatives from the batch. See also: Eq. 6.
@@ -410,17 +358,7 @@ class RPM(Assembly):
         return prediction_from(coupling, now, after, weights=given, num_samples=num_samples, generator=generator)
 
     @torch.no_grad()
-    def match(
-        self,
-        x: Tensor,
-        x_prime: Tensor,
-        *,
-        weights: Float[Tensor, " B"] | None = None,
-        rows: Int[Tensor, " B"] | None = None,
-        labels: Labels | None = None,
-        num_samples: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> Matching:
+    def match(self, x: Tensor, x_prime: Tensor, **options: Unpack[RowOptions]) -> Matching:
         """How probably the model pairs each row of x with each row of x'. See also: Eqs. 30-34.
 
         Args:
@@ -439,5 +377,5 @@ class RPM(Assembly):
             DensityError: The prior needs densities and a recognition model is deterministic.
             ValueError: As in `elbo`; a prior without a pairwise form, or too many pairs for the optimal prior.
         """
-        scored = self._scored((x, x_prime), weights, rows, labels, num_samples, generator)
+        scored = self._scored((x, x_prime), options)
         return matching_from(self.prior, scored, self.marginal.recognised(scored, encode=self._encode))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recparam import bounds
 from recparam.bounds import Bound
@@ -16,9 +16,9 @@ from recparam.couplings.chains import OfContext
 from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal
 from recparam.marginals.bank import halves_in_turn
+from recparam.marginals.points import of_points
 from recparam.model.rpm import RPM
 from recparam.priors import InfoNCEPrior, Prior, Side
-from recparam.recognition import Deterministic
 
 SIDES: tuple[Side, ...] = (None, "lower", "upper")  # the estimate first
 
@@ -138,7 +138,7 @@ def _side(prior: Prior, pair: Sequence[Tensor], against: Against, labels: Labels
     if other is not None and side is None and isinstance(prior, InfoNCEPrior) and len(pair) == 2:
         return beside_bank(prior.coupling, pair[0], pair[1], other[1])
     if side != "lower" or not isinstance(prior, InfoNCEPrior):
-        return _of_points(prior, against).elbo(*pair, side=side, labels=labels)
+        return bounds.elbo(prior, of_points(*pair, bank=_marginal(against), labels=labels), side=side)
     order = halves_in_turn(len((other or pair)[0]))
     return _mean_of([_lower(prior, pair, against, labels, turn) for turn in (order, len(order) - 1 - order)])
 
@@ -149,18 +149,14 @@ def _lower(prior: Prior, pair: Sequence[Tensor], against: Against, labels: Label
     order = order.to(pair[0].device)
     if other is not None:
         mixed = replace(against, observations=[z[order] for z in other], labels=_moved(against.labels, order))
-        return _of_points(prior, mixed).elbo(*pair, side="lower", labels=labels)
-    found = _of_points(prior, against).elbo(*(z[order] for z in pair), side="lower", labels=_moved(labels, order))
+        return bounds.elbo(prior, of_points(*pair, bank=_marginal(mixed), labels=labels), side="lower")
+    turned = of_points(*(z[order] for z in pair), bank=_marginal(against), labels=_moved(labels, order))
+    found = bounds.elbo(prior, turned, side="lower")
     return replace(found, per_observation=found.per_observation[order.argsort()])
 
 
 def _moved(labels: Labels | None, order: Tensor) -> Labels | None:
     return None if labels is None else labels.map(lambda part: part[order.to(part.device)])
-
-
-def _of_points(prior: Prior, against: Against) -> RPM:
-    points = [Deterministic(nn.Identity()), Deterministic(nn.Identity())]
-    return RPM(points, prior, marginal=_marginal(against)).eval()
 
 
 def _marginal(against: Against) -> Marginal:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,12 +16,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.marginals import Recognised
-from recparam.marginals.joint import Situation
 from recparam.marginals.points import of_points
+from recparam.priors.directions import Direction, Family, Side, direction
 from recparam.recognition import DensityError, Dirac
-
-Side = Literal["upper", "lower"] | None
-Kind = Literal["lower", "upper", "exact", "estimate"]
 
 
 @dataclass(frozen=True)
@@ -44,23 +41,20 @@ class Terms:
 class Prior(nn.Module, ABC):
     """P_theta over J latents, seen through its log-ratio with the marginals."""
 
+    family: ClassVar[Family]
     needs_density: ClassVar[bool] = True
 
     @abstractmethod
     def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
-        """The log-ratio and its named terms, each (S, B)."""
+        """The log-ratio and its named terms, each (S, B), the bank treated as `direction` says."""
 
-    @abstractmethod
-    def kind(self, side: Side, situation: Situation) -> Kind:
-        """What the mean log-ratio is to the ELBO - const, for that side and bank.
+    def direction(self, recognised: Recognised, side: Side) -> Direction:
+        """The treatment of the bank on that side, and what it proves.
 
         Raises:
-            ValueError: No such bound exists with that bank.
+            ValueError: An unknown side, or no such bound exists with that bank.
         """
-
-    def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
-        """Whether the value cannot exceed the entropy of the bank's weights times the steps that are scored."""
-        return False
+        return direction(self.family, recognised.joint.situation, side)
 
     @property
     def order(self) -> int:
@@ -119,8 +113,7 @@ class Prior(nn.Module, ABC):
             DensityError: The prior needs densities that a Dirac lacks.
             ValueError: Latent widths do not fit, or an unknown side.
         """
-        if side not in (None, "upper", "lower"):
-            raise ValueError(f"Expected side=None, 'upper' or 'lower'; got {side!r}.")
+        self.direction(recognised, side)
         self.check_densities(recognised.joint.distributions)
         self.check_widths([z.shape[-1] for z in recognised.particles.latents])
         return self._terms(recognised.particles.latents, recognised, side)

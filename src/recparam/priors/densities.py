@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.marginals import Recognised
-from recparam.marginals.joint import Situation
-from recparam.priors.base import Kind, Prior, Side, Terms
+from recparam.priors.base import Prior, Terms
+from recparam.priors.directions import Side
 from recparam.recognition import enumerable
 from recparam.utils.checks import check_count, is_finite_number
 
 
 class ParametricPrior(Prior):
     """A prior with a density of its own: l is that density over mixture estimates of the marginals."""
+
+    family = "density"
 
     @abstractmethod
     def log_prob(self, *latents: Tensor) -> Tensor:
@@ -32,26 +34,9 @@ class ParametricPrior(Prior):
         self.check_widths([z.shape[-1], grid.shape[-1]])
         return self.log_prob(z[:, None, :], grid[None, :, :])  # widths may differ: no common shape
 
-    def kind(self, side: Side, situation: Situation) -> Kind:
-        """Exact marginals are exact; self-included mixtures lower; leave-one-out and independent ones upper."""
-        if situation in ("exact", "exact_sampled"):
-            return "exact"
-        if situation == "independent":
-            if side == "lower":
-                raise ValueError(
-                    "Expected side='upper' or None with a bank that does not hold the scored rows; got 'lower'. "
-                    "Use marginal=rp.BatchMarginal(), whose self-included mixtures bound from below."
-                )
-            return "estimate" if side is None else "upper"
-        return "upper" if side == "upper" else "lower"
-
-    def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
-        """Self-included and exact values are (the prior is normalised)."""
-        return situation in ("exact", "exact_sampled") or (situation == "batch" and side != "upper")
-
     def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
         joint, queries = recognised.joint, recognised.queries
-        keep_own = not (joint.situation in ("batch", "independent") and side == "upper")
+        keep_own = self.direction(recognised, side).own == "kept"
         marginals = [joint.log_marginal(j, z, queries=queries, keep_own=keep_own) for j, z in enumerate(latents)]
         return Terms.total(
             {"log_prior": self.log_prob(*latents), "minus_log_marginals": -torch.stack(marginals).sum(0)}

@@ -13,10 +13,10 @@ from torch.distributions import Distribution
 from recparam.couplings import ChainStep, Coupling, alike, chain_steps, latent_names
 from recparam.marginals import Recognised
 from recparam.marginals.bank import Queries
-from recparam.marginals.joint import Situation
 from recparam.ops.collectives import gather_rows
-from recparam.priors.base import Kind, Prior, Side, Terms
+from recparam.priors.base import Prior, Terms
 from recparam.priors.closed_forms import Moments, expected_log_f, expected_score
+from recparam.priors.directions import Side
 from recparam.recognition import gaussian_parameters
 from recparam.utils.checks import explain_dtype
 
@@ -46,6 +46,7 @@ class InfoNCEPrior(Prior):
         tensor([0., 0.], grad_fn=<SelectBackward0>)
     """
 
+    family = "infonce"
     needs_density: ClassVar[bool] = False
 
     def __init__(self, coupling: Coupling, *, first: Coupling | None = None) -> None:
@@ -109,23 +110,6 @@ class InfoNCEPrior(Prior):
         for distribution in distributions:
             gaussian_parameters(distribution)
 
-    def kind(self, side: Side, situation: Situation) -> Kind:
-        """Exact over the data set; self-included an estimate; leave-one-out an upper bound; a queue an estimate."""
-        if situation == "queue" and side is not None:
-            raise ValueError(
-                f"Expected side=None with a queue, whose old latents bound nothing; got {side!r}. "
-                f"Score with marginal=rp.BatchMarginal() or rp.DatasetMarginal(...)."
-            )
-        if situation == "exact":
-            return "exact"
-        if side is None and situation != "exact_sampled":
-            return "estimate"
-        return side or "upper"
-
-    def bounded_by_bank(self, side: Side, situation: Situation) -> bool:
-        """The self-included value and the exact one are."""
-        return situation == "exact" or (situation in ("batch", "queue") and side is None)
-
     def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
         parts = [self._alike(steps, latents, recognised, side) for steps in alike(self._steps(len(latents)), latents)]
         log_ratio, log_f = (torch.cat(part).sum(0) for part in zip(*parts, strict=True))
@@ -163,11 +147,10 @@ class InfoNCEPrior(Prior):
         return expected_log_f(step.coupling, Moments(z, torch.zeros_like(z)), Moments.of(integrated[step.index]))
 
     def _own_rows(self, recognised: Recognised, side: Side) -> tuple[Queries, bool]:
-        """Where the scored rows stand to the bank, and whether their own latents stay in it."""
-        situation = recognised.joint.situation
+        """What is known of the scored rows in the bank, and whether their own latents stay in it."""
+        own = self.direction(recognised, side).own
         # Fresh draws of every row, the row's own included, are unbiased.
-        fresh = situation == "exact_sampled" and side is not None
-        return Queries() if fresh else recognised.queries, situation == "exact" or side is None
+        return Queries() if own == "fresh" else recognised.queries, own == "kept"
 
     def _minus_log_z(self, step: ChainStep, z: Tensor, recognised: Recognised, side: Side) -> Tensor:
         """-log Z(z) of one step of the chain, or what bounds it."""
@@ -180,7 +163,7 @@ class InfoNCEPrior(Prior):
         if keep_own or side == "upper":
             return -log_mean(index, score, z, queries=queries, keep_own=keep_own)
         # -log Z >= 1 - log a - Z / a for any a > 0, and Zhat is unbiased and independent of a
-        if joint.situation == "exact_sampled" and recognised.redraw is not None:
+        if recognised.redraw is not None:
             log_a = recognised.redraw.log_expectation(index, score, z)
             log_zhat = joint.log_expectation(index, score, z)
         else:
