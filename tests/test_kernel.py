@@ -447,7 +447,7 @@ def test_bad_input(case: str) -> None:
 
 
 ALLOWED = {
-    ("testing.py", "check_coupling"): "the dense reference of a conformance check",
+    ("checks.py", "check_coupling"): "the dense reference of a conformance check",
     ("objectives.py", "log_marginal"): "over particles of one row",
     ("densities.py", "log_prob"): "the normaliser of a table",
     ("posteriors.py", "_table"): "the normaliser of a table, one per row",
