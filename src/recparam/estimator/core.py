@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, no_type_check
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -20,6 +21,7 @@ from recparam.estimator.held_out import groups_of, spread_pairs
 from recparam.estimator.inputs import check_settings, check_varies, known, sources, warn_of_labels
 from recparam.estimator.names import choose_encoder, dropouts, make_model, make_network, make_prior
 from recparam.estimator.resuming import Checkpoint, facts_of
+from recparam.estimator.settings import Settings
 from recparam.estimator.starts import Plan, climb, split_off
 from recparam.utils.seeds import seeded
 
@@ -27,6 +29,7 @@ _STEPS, _BATCH = 1500, 512
 _STEPS_OF_IMAGES, _BATCH_OF_IMAGES = 500, 128
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RPMEstimator(Fitted):
     """Interpretable latents of a recording, and held-out numbers in nats, with scikit-learn's conventions.
 
@@ -34,38 +37,15 @@ class RPMEstimator(Fitted):
     how one follows the other, by the ELBO of a recognition-parameterised model. No label is needed, and none is used.
     With `fit(X, X_prime=Y)` a pair is a row of X and the same row of another modality, with an encoder each.
 
+    `prior` may also be a recparam prior, and `encoder` and `encoder_prime` torch modules that map (B, ...) to
+    (B, latent_dim), or to (B, 2 latent_dim) for a prior with a density; all are copied. `random_state` may also be a
+    numpy RandomState. `describe()` gives the prior's equation. A prior that reads several earlier latents gets as many
+    earlier rows, one lag apart. Pairs of another kind are declared with `fit(pairs=...)`. Training on several devices is
+    for `rp.RPMModule`.
+
     Args:
-        prior: What is assumed of the latents: "gaussian" (z' is near z), "linear", "cosine", "velocity" (they keep
-            their velocity), "ar2" (a learned linear AR(2)), "joint-gaussian", or a recparam prior. `describe()` gives
-            its equation. One that reads several earlier latents is given as many earlier rows, a lag apart.
-        encoder: "auto" ("mlp" for rows that are vectors, "conv" for frames, "temporal" for windows of
-            rows, `recparam.data.windows.windowed`), one of these names, "centre-of-mass", or a torch module that
-            maps (B, ...) to (B, latent_dim), or (B, 2 latent_dim) for a prior that needs densities. A module is copied.
-        encoder_prime: Likewise for x', where pairs have x and x' of different recordings; of no use elsewhere.
-        latent_dim: Number of latents.
-        lag: Rows from x to x', or several, which are pooled; None: 1, and 1, 2 and 3 for frames and windows, whose
-            prior reads one earlier row. Pairs of another kind are declared with `fit(pairs=...)`.
-        max_steps: Steps of training; None: 1500, and 500 for frames. It stops where the held-out bound has stopped
-            rising.
-        batch_size: Pairs in a batch, whose other rows are the negatives; None: 512, and 128 for frames.
-        learning_rate: Of Adam, for the first half of the steps; it falls to nought over the second.
-        dropout: Share of the entries of a row that short-named encoders (but the centre of mass) are not shown in
-            training, between 0 and 1; or several, which the starts take in turn, so that the held-out bound chooses:
-            little data need more. Of more shares than `restarts` the last have no part: with one start, the first is
-            used. None: 0 and .3 for vectors, .3 for frames and windows, whose neighbours share noise (of compression,
-            or whole rows), which a held-out bound cannot tell from what is seen.
-        restarts: Starts from other weights. Each takes a tenth of the steps, and the one with the best held-out bound
-            goes on; labels have no part in it.
-        validation_fraction: Part of the rows of each session, at its end, that is held out to choose among starts and
-            states.
-        bank_size: Pairs of the fitted rows kept to score others against, so that a score does not depend on how many
-            rows are scored. Its logarithm is what a score can reach. Sessions with channels of their own share it.
-        random_state: A seed, for the same weights every time, a numpy RandomState, or None.
-        accelerator: "auto", "cpu" or "gpu", as Lightning's.
-        devices: 1, "auto", or the index of one device in a list, as Lightning's; for several there is `rp.RPMModule`.
-        precision: "32-true", "bf16-mixed" or, on a GPU, "16-mixed", as Lightning's: of the steps; whatever is scored is
-            in 32 bits.
-        progress: Whether to print a line for each look at the held-out rows, to standard error.
+        SETTINGS
+        progress: Whether to print a line to standard error for each evaluation on the held-out rows.
 
     Attributes:
         model_: The fitted `rp.RPM`.
@@ -90,44 +70,11 @@ class RPMEstimator(Fitted):
         (100, 2)
     """
 
-    def __init__(
-        self,
-        *,  # of any type: scikit-learn's conventions leave the checks to fit
-        prior: Any = "gaussian",
-        encoder: Any = "auto",
-        encoder_prime: Any = "auto",
-        latent_dim: Any = 2,
-        lag: Any = None,
-        max_steps: Any = None,
-        batch_size: Any = None,
-        learning_rate: Any = 3e-3,
-        dropout: Any = None,
-        restarts: Any = 6,
-        validation_fraction: Any = 0.2,
-        bank_size: Any = 2048,
-        random_state: Any = None,
-        accelerator: Any = "auto",
-        devices: Any = 1,
-        precision: Any = "32-true",
-        progress: Any = False,
-    ) -> None:
-        self.prior = prior
-        self.encoder = encoder
-        self.encoder_prime = encoder_prime
-        self.latent_dim = latent_dim
-        self.lag = lag
-        self.max_steps = max_steps
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.dropout = dropout
-        self.restarts = restarts
-        self.validation_fraction = validation_fraction
-        self.bank_size = bank_size
-        self.random_state = random_state
-        self.accelerator = accelerator
-        self.devices = devices
-        self.precision = precision
-        self.progress = progress
+    prior: Any = Settings.prior
+    encoder: Any = Settings.encoder
+    encoder_prime: Any = Settings.encoder_prime
+    random_state: Any = Settings.random_state
+    progress: bool = False
 
     def fit(
         self,
@@ -305,6 +252,13 @@ class RPMEstimator(Fitted):
                     f"{' (means and log-variances)' if model.prior.needs_density else ''}; got outputs of shape "
                     f"{tuple(parameters.shape)} for 2 rows."
                 )
+
+
+if RPMEstimator.__doc__ and Settings.__doc__:  # python -OO has none
+    RPMEstimator.__doc__ = RPMEstimator.__doc__.replace(
+        "        SETTINGS\n", Settings.__doc__.partition("Args:\n")[2].rstrip() + "\n"
+    )
+no_type_check(RPMEstimator.__init__)  # by scikit-learn's conventions, `fit` checks what `__init__` took
 
 
 def _mixed(seed: int, number: int) -> int:

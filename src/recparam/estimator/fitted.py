@@ -25,6 +25,7 @@ from recparam.estimator.head import Head
 from recparam.estimator.held_out import groups_of
 from recparam.estimator.inputs import declared, filled, known
 from recparam.estimator.names import EncoderSpec, describe_prior, lags
+from recparam.estimator.settings import Settings
 from recparam.model import RPM
 from recparam.model.matching import Matching
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior, Side
@@ -34,12 +35,9 @@ from recparam.utils.checks import check_count
 _SIDES = ("x", "x_prime")
 
 
-class Fitted(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """The half of `rp.RPMEstimator` that does not fit."""
 
-    prior: Any
-    latent_dim: Any
-    lag: Any
     model_: RPM
     encoder_: nn.Module
     encoder_prime_: nn.Module

@@ -1,0 +1,58 @@
+"""The parameters of the estimator, written once: for `rp.RPMEstimator`, for run.yaml and for `recparam fit`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+# No import of torch: the command line prints its help from this class.
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Settings:
+    """The parameters of `rp.RPMEstimator` that a file can hold.
+
+    Args:
+        prior: How x' follows x: gaussian (z' is near z), linear, cosine, velocity (latents keep their velocity), ar2 (a
+            learned linear AR(2)) or joint-gaussian.
+        encoder: auto, which is mlp for rows that are vectors, conv for frames and temporal for windows of rows; one of
+            these names; or centre-of-mass.
+        encoder_prime: Encoder of x' where x' is of a second modality; unused elsewhere.
+        latent_dim: Number of latents.
+        lag: Rows from x to x'; several are pooled. None: 1; and 1, 2 and 3 for frames and windows under a prior that
+            reads one earlier row.
+        max_steps: Steps of the optimiser, at most. None: 1500, and 500 for frames. Training stops early where the
+            held-out bound no longer rises.
+        batch_size: Pairs in a batch, whose other rows are the negatives. None: 512, and 128 for frames.
+        learning_rate: Of Adam, for the first half of the steps; it falls to zero over the second.
+        dropout: Dropout on the inputs of encoders given by name, but for centre-of-mass: a share from 0 to below 1.
+            Restarts take several in turn, and the held-out bound chooses. None: 0 and 0.3 for vectors; 0.3 for frames
+            and windows.
+        restarts: Starts from other weights. Each is trained for a tenth of the steps, and the one with the best held-out
+            bound is trained to the end.
+        validation_fraction: Part of each session, at its end, that is held out, from 0 to below 1. It chooses among
+            restarts and among states of the weights.
+        bank_size: Training pairs that are kept to score others against. The logarithm of their number is the most that
+            a score can reach, in nats.
+        random_state: Seed; the same one gives the same weights. None: another one every time.
+        accelerator: auto, cpu or gpu, as in Lightning.
+        devices: 1, auto, or the index of one device in a list, as in Lightning.
+        precision: Of the training steps: 32-true, bf16-mixed or, on a GPU, 16-mixed, as in Lightning. Scores are
+            computed in 32 bits.
+    """
+
+    prior: str = "gaussian"
+    encoder: str = "auto"
+    encoder_prime: str = "auto"
+    latent_dim: int = 2
+    lag: int | Sequence[int] | None = None
+    max_steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float = 3e-3
+    dropout: float | Sequence[float] | None = None
+    restarts: int = 6
+    validation_fraction: float = 0.2
+    bank_size: int = 2048
+    random_state: int | None = None
+    accelerator: str = "auto"
+    devices: int | Literal["auto"] | Sequence[int] = 1
+    precision: str = "32-true"
