@@ -1,6 +1,5 @@
 """Runs given as files, defaults, lags in seconds, and JSON on standard output."""
 
-import inspect
 import json
 import re
 from pathlib import Path
@@ -12,11 +11,10 @@ import yaml
 
 import recparam as rp
 from recparam.cli import main
-from recparam.cli.fit import fit
 from recparam.data.recording import Recording
-from recparam.runs.config import SETTINGS, Config
+from recparam.estimator.settings import Settings
+from recparam.runs.config import Config
 from recparam.runs.fits import lag_in_rows
-from recparam.runs.reading import Reading
 
 QUICK = ["--max-steps", "20", "--batch-size", "64", "--restarts", "1"]
 
@@ -49,7 +47,8 @@ def test_a_run_s_own_file_gives_the_same_weights(
 def test_the_file_holds_what_the_estimator_takes(folder: Path) -> None:
     content = yaml.safe_load((folder / "run" / "run.yaml").read_text())
     stored = rp.RPMEstimator.load(folder / "run").get_params()
-    assert Config.read(folder / "run" / "run.yaml").estimator == {name: stored[name] for name in SETTINGS}
+    settings = Config.read(folder / "run" / "run.yaml", defaults=Settings()).settings
+    assert vars(settings) == {name: stored[name] for name in vars(settings)}
     assert rp.RPMEstimator(**content["estimator"]).get_params().keys() == stored.keys()
     assert content["reading"]["key"] == "seen" and content["data"] == [str(folder / "data.npz")]
 
@@ -96,15 +95,31 @@ def test_a_wrong_file_is_one_sentence_and_nothing_is_run(
     assert "nowhere.yaml" in capsys.readouterr().err
 
 
-def test_the_defaults_are_the_estimator_s() -> None:
-    options, ours = inspect.signature(fit).parameters, inspect.signature(rp.RPMEstimator).parameters
-    named = re.findall(r"^ +(\w+): .*[;,] (\S+) if not given\.$", inspect.getdoc(fit) or "", flags=re.MULTILINE)
-    assert {"restarts", "bank_size", "learning_rate"} < {name for name, _ in named}
-    for name, default in named:
-        assert str(ours[name].default) == default, f"the help of {name} says {default}"
-    # No default of its own, so that the estimator's is taken.
-    assert all(options[name].default is None for name in SETTINGS if name != "random_state")
-    assert Config((), Reading(), {}).under((), Reading(), dict.fromkeys(SETTINGS)).estimator == {}
+def flags(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, str]:
+    """The defaults that the help of `recparam fit` shows, by flag."""
+    with pytest.raises(SystemExit):
+        main(["fit", *words, "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    return dict(re.findall(r" --([a-z-]+)(?:, --no-[a-z-]+)? (?:(?! --[a-z]).)*?\(default: ([^()]*)\)", text))
+
+
+def test_the_help_shows_the_estimator_s_defaults_or_those_of_the_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, of_run = flags(capsys), flags(capsys, "--config", str(folder / "run" / "run.yaml"))
+    ours = {name: value for name, value in rp.RPMEstimator().get_params().items() if name != "progress"}
+    assert plain["seed"] == "0"  # the only one that differs: a command gives the same model twice
+    for name in ours.keys() - {"random_state"}:
+        assert plain[name.replace("_", "-")] == str(ours[name])
+    assert of_run["prior"] == "linear" and of_run["lag"] == "1 3" and of_run["dropout"] == "0.1"
+    assert of_run["seed"] == "5" and of_run["max-steps"] == "20" and of_run["key"] == "seen"
+
+
+def test_settings_and_the_estimator_s_signature_agree() -> None:
+    parameters = rp.RPMEstimator().get_params()
+    assert parameters == vars(Settings()) | {"progress": False}
+    for name in parameters:
+        assert f"\n        {name}: " in (rp.RPMEstimator.__doc__ or "")
 
 
 def test_seconds_become_rows() -> None:

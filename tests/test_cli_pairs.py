@@ -17,7 +17,7 @@ from recparam.data.pairs import consecutive
 from recparam.data.recording import Recording
 from recparam.data.windows import windowed
 from recparam.runs.files import read_values
-from recparam.runs.reading import Beside, Reading
+from recparam.runs.reading import DataFiles, Reading
 
 pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
 QUICK = ["--max-steps", "20", "--batch-size", "64", "--restarts", "1", "--accelerator", "cpu"]
@@ -72,11 +72,11 @@ def found(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> dict
 def test_a_column_or_a_file_says_where_sessions_end_and_is_no_data(folder: Path) -> None:
     with np.load(folder / "both.npz") as file:
         counts = file["counts"]
-    table = Reading(sessions_key="trial").rows([folder / "table.csv"])
+    table = Reading(sessions_key="trial").rows(DataFiles((folder / "table.csv",)))
     assert table.shape == (180, 8) and table.names == tuple(f"cell {k}" for k in range(8))
     np.testing.assert_allclose(table[:], counts)
     np.save(folder / "twice.npy", np.r_[TRIALS, TRIALS])
-    twice = Reading(key="counts").rows([folder / "both.npz"] * 2, Beside(sessions=folder / "twice.npy"))
+    twice = Reading(key="counts").rows(DataFiles((folder / "both.npz",) * 2, sessions=folder / "twice.npy"))
     assert table.sessions.tolist() == [0] * 60 + [1] * 60 + [2] * 60
     assert twice.sessions.tolist() == [*table.sessions, *(table.sessions + 3)]  # two files are never one session
     with np.load(folder / "windows" / "latents.npz") as file:
@@ -85,7 +85,7 @@ def test_a_column_or_a_file_says_where_sessions_end_and_is_no_data(folder: Path)
 
 def test_windows_are_those_of_the_library(folder: Path) -> None:
     est = rp.RPMEstimator.load(folder / "windows")
-    rows = windowed(Reading(sessions_key="trial").rows([folder / "table.csv"]), before=3)
+    rows = windowed(Reading(sessions_key="trial").rows(DataFiles((folder / "table.csv",))), before=3)
     assert est.lag == 4 and est.shape_in_ == (4, 8) and "TemporalConv" in est.describe()
     again = rp.RPMEstimator(lag=4, max_steps=20, batch_size=64, restarts=1, random_state=0, accelerator="cpu").fit(rows)
     np.testing.assert_array_equal(again.transform(rows), est.transform(rows))

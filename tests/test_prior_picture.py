@@ -6,7 +6,7 @@ import torch
 
 import recparam as rp
 from recparam.plots.prior import draw_prediction
-from recparam.runs.latents import Latents, followed, look_ahead
+from recparam.runs.latents import Latents, next_latents, predict_latents
 
 pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
 RNG = np.random.default_rng(0)
@@ -33,7 +33,7 @@ def test_probabilities_over_the_bank_are_the_coupling_s(fitted: rp.RPMEstimator)
         own.next_over_bank(z)
     held_out = np.arange(200) >= 160
     latents = Latents(own.transform(X), sessions=np.zeros(200, int), held_out=held_out)
-    assert look_ahead(own, latents, following=followed(latents, 1), lag=1) is None
+    assert predict_latents(own, latents, following=next_latents(latents, 1), lag=1) is None
 
 
 def test_what_followed_is_of_the_same_session(fitted: rp.RPMEstimator) -> None:
@@ -41,13 +41,14 @@ def test_what_followed_is_of_the_same_session(fitted: rp.RPMEstimator) -> None:
     held_out = np.zeros(200, dtype=bool)
     held_out[[50, 99, 199]] = True  # within a session, at its end, at the end of all
     latents = Latents(z, sessions=(np.arange(200) >= 100).astype(int), held_out=held_out)
-    ahead = look_ahead(fitted, latents, following=followed(latents, 1), lag=1)
-    assert np.isnan(followed(latents, None)).all()
-    assert ahead is not None
-    assert {tuple(row) for row in ahead.z} == {tuple(z[row]) for row in (50, 99, 199)}
-    known = np.isfinite(ahead.following).all(1)
+    prediction = predict_latents(fitted, latents, following=next_latents(latents, 1), lag=1)
+    assert np.isnan(next_latents(latents, None)).all()
+    assert prediction is not None
+    assert {tuple(row) for row in prediction.z} == {tuple(z[row]) for row in (50, 99, 199)}
+    known = np.isfinite(prediction.following).all(1)
     assert known.sum() == 1
-    assert np.array_equal(ahead.z[known][0], z[50]) and np.array_equal(ahead.following[known][0], z[51])
+    assert np.array_equal(prediction.z[known][0], z[50])
+    assert np.array_equal(prediction.following[known][0], z[51])
 
 
 def test_the_likelier_a_candidate_the_more_opaque() -> None:

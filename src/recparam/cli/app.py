@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from recparam.cli.experiments import EXPERIMENTS, print_end
-from recparam.cli.fit import fit
+from recparam.cli.fit import fit_command
 from recparam.cli.runs import compare, report, score, transform
 
 if TYPE_CHECKING:
@@ -40,24 +40,24 @@ def balls(
 ) -> int:
     """Run the paper's moving-balls experiment: data, training, Figure 1 and a report.
 
-    Interrupted, it goes on where it was when the same command is given again.
+    An interrupted run resumes when you repeat the command.
 
     Args:
         preset: quick is the small version (128x128 frames, 20 epochs, minutes); priors compares richer priors (64x64
             frames, 30 epochs); paper is the paper's size (256x256, 30 epochs).
         arms: Which arms to run, of supervised, gaussian, linear, recipe, steps, velocity, velocity-steps, untrained
-            and constant; the preset's if not given.
+            and constant; None: the preset's.
         videos: Which backgrounds to run.
         seeds: Number of seeds.
         seed: The first seed.
-        starts: Initial encoders of each arm with a richer prior; the evidence chooses one.
-        size: Width of the frames in pixels; the balls keep their proportion unless a diameter is given.
+        starts: Starts of each arm with a richer prior; the evidence chooses one.
+        size: Width of the frames in pixels; the balls keep their proportion where --diameter is not set.
         diameter: Diameter of the balls in pixels.
         frames: Frames per video.
         epochs: Passes over the training video.
         batch_size: Pairs of consecutive frames per step.
-        out: Output folder; runs/balls-PRESET if not given.
-        jobs: Parallel processes; one per core, or a single one on a GPU, if not given. 0 starts none.
+        out: Output folder. None: runs/balls-PRESET.
+        jobs: Parallel processes; 0 starts none. None: one per core, or one on a GPU.
     """
     from rich.console import Console
 
@@ -105,21 +105,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 if a run failed and the others are complete; 2 for input that cannot be used; 130 after Ctrl-C.
     """
-    commands = {
-        "fit": fit,
-        "transform": transform,
-        "score": score,
-        "compare": compare,
-        "report": report,
-        "balls": balls,
-        "experiments": experiments,
-        "version": version,
-    }
-    given = list(sys.argv[1:] if argv is None else argv)
-    program, words = "recparam", given
-    if given[:1] == ["experiments"]:
-        program, words, commands = "recparam experiments", given[1:], {"balls": balls, **EXPERIMENTS}
+    words = list(sys.argv[1:] if argv is None else argv)
+    command, rest = (words + [""])[0], words[1:]
+    program = "recparam"
     try:
+        commands = {
+            "fit": fit_command(rest if command == "fit" else []),
+            "transform": transform,
+            "score": score,
+            "compare": compare,
+            "report": report,
+            "balls": balls,
+            "experiments": experiments,
+            "version": version,
+        }
+        if command == "experiments":
+            program, words, commands = "recparam experiments", rest, {"balls": balls, **EXPERIMENTS}
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)  # each once, as a line of its own
             warnings.showwarning = _show_warning
@@ -130,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"recparam: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as stopped:
-        resumes = given[:1] in (["balls"], ["experiments"])
+        resumes = command in ("balls", "experiments")
         resume = "Run the same command to resume." if resumes else str(stopped) or "Nothing was written."
         print(f"\nInterrupted. {resume}", file=sys.stderr)
         return INTERRUPTED

@@ -30,16 +30,16 @@ def few_shot(
     """Handwritten digits from one and five labels per class, on latents of several priors (docs/few-shot.md).
 
     Args:
-        out: Output folder; a command that was stopped goes on there.
+        out: Output folder; an interrupted command resumes there when you repeat it.
         seeds: Number of seeds.
         seed: The first seed.
         latent_dim: Number of latents.
         steps: Steps of training, at most.
-        starts: From other weights, of which the held-out bound chooses.
+        starts: Starts from other weights, of which the held-out bound chooses one.
         draws: Sets of labelled examples to average over.
         shift: The largest move of a view, pixels.
         turn: The largest turn of a view, degrees.
-        jobs: Parallel processes; one per core if not given. 0 starts none.
+        jobs: Parallel processes; 0 starts none. None: one per core.
     """
     from recparam.experiments.few_shot import run_few_shot
     from recparam.experiments.few_shot.settings import Settings
@@ -81,15 +81,15 @@ def rat(
         file: An .npz file of counts (N, units), rows in order of time, and positions (N, P), which are for scoring.
         counts: Name of the array of counts.
         position: Name of the array of positions.
-        out: Output folder; a command that was stopped goes on there.
+        out: Output folder; an interrupted command resumes there when you repeat it.
         seeds: Number of seeds.
         seed: The first seed.
         lag: Rows between the observations of a window.
         latent_dim: Number of latents.
         steps: Steps of training, at most.
-        starts: From other weights, of which the evidence on a validation block chooses.
+        starts: Starts from other weights, of which the evidence on a validation block chooses one.
         batch_size: Windows per step.
-        jobs: Parallel processes; one per core if not given. 0 starts none.
+        jobs: Parallel processes; 0 starts none. None: one per core.
     """
     from recparam.experiments.outcome import seeds_from
     from recparam.experiments.rat import run_rat
@@ -123,13 +123,13 @@ def identifiability(
 
     Args:
         worlds: Of sphere-3, sphere-10, box-laplace and box-normal.
-        out: Output folder; a command that was stopped goes on there.
+        out: Output folder; an interrupted command resumes there when you repeat it.
         seeds: Number of seeds.
         seed: The first seed.
         steps: Steps of training, each on new pairs; sphere-10 takes five times as many.
         batch_size: Pairs per step.
         hidden: Widths of the encoder's hidden layers.
-        jobs: Parallel processes; one per core if not given. 0 starts none.
+        jobs: Parallel processes; 0 starts none. None: one per core.
     """
     from recparam.experiments.identifiability import run_identifiability
     from recparam.experiments.identifiability.settings import Settings
@@ -187,7 +187,7 @@ def print_outcome(outcome: "Outcome[Any]", columns: Mapping[str, str], *, title:
 
 
 def print_ranks(outcome: "Outcome[Any]", columns: Mapping[str, str]) -> None:
-    """Print how the evidence ranks the arms beside other numbers, given their headings by name."""
+    """Print how the evidence and other numbers rank the arms; `columns` has the headings by name."""
     ranks = outcome.results.get("evidence_ranks", {})
     found = [
         f"{text} {ranks[name]['mean']:.2f} ({ranks[name]['lowest']:.2f} to {ranks[name]['highest']:.2f})"

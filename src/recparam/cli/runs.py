@@ -1,37 +1,46 @@
 """The commands on fitted runs: each parses, calls and prints."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from recparam.runs.reading import ALONE, Beside, Reading
+from recparam.runs.reading import DataFiles, Reading
 
 if TYPE_CHECKING:
     from recparam.runs.scores import Scored
 
 _RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 _RunFolders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-DataFiles = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA...")]
 _OutFile = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-ReadingOptions = Annotated[tyro.conf.FlagCreatePairsOff[Reading], tyro.conf.arg(name="")]
-BesideFiles = Annotated[Beside, tyro.conf.arg(name="")]
+_Reading = Annotated[tyro.conf.FlagCreatePairsOff[Reading], tyro.conf.arg(name="")]
 Switch = tyro.conf.FlagCreatePairsOff[bool]
-AS_IT_IS = Reading()
+
+
+@dataclass(frozen=True)
+class PositionalFiles(DataFiles):
+    """Files of which the data need no --data before them."""
+
+    data: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DATA...")] = ()
+
+
+Files = Annotated[PositionalFiles, tyro.conf.arg(name="")]
 
 
 def transform(
     run: _RunFolder,
-    data: DataFiles,
     /,
     *,
+    files: Files,
+    reading: _Reading,
     out: _OutFile,
     std: Switch = False,
     json: Switch = False,
-    beside: BesideFiles = ALONE,
-    reading: ReadingOptions = AS_IT_IS,
 ) -> int:
     """Write the latents of data: one row per row of the data.
+
+    Latents of a second modality are written as z_prime. Files are read as in the fit, but for the options that are set.
 
     For example:
     - recparam transform run recording.npy -o latents.npz
@@ -39,12 +48,11 @@ def transform(
 
     Args:
         run: Folder that recparam fit wrote.
-        data: Files, read as those of the fit were.
+        files: The data.
+        reading: How files become rows.
         out: File to write: npz (arrays z, sessions, times), csv or parquet (columns z1, z2, ...).
         std: Write standard deviations too.
         json: Print JSON.
-        beside: Files that go with DATA; latents of a second modality are written as z_prime.
-        reading: How files become rows.
     """
     from recparam.runs.files import check_latents_path, write_latents
     from recparam.runs.folder import load_run
@@ -52,17 +60,17 @@ def transform(
 
     check_latents_path(out)
     loaded = load_run(run)
-    read = loaded.reading(reading)
-    recording = read.rows(data, beside)
+    recording = loaded.reading(reading).rows(files)
     z, deviation = loaded.estimator.transform(recording, return_std=True)
     blocks = {"z": z} | ({"std": deviation} if std else {})
-    if beside.data_prime:
-        prime = loaded.pairs(recording, data, beside, given=reading).recording_prime
+    if files.data_prime:
+        prime = loaded.pairs(recording, files, options=reading).recording_prime
         z_prime, deviation = loaded.estimator.transform(prime, return_std=True, side="x_prime")
         blocks |= {"z_prime": z_prime} | ({"std_prime": deviation} if std else {})
     write_latents(out, blocks, recording=recording)
     if json:
-        print(json_text({"run": run, "data": data, "out": out, "rows": z.shape[0], "latents": z.shape[1], "std": std}))
+        shape = {"rows": z.shape[0], "latents": z.shape[1]}
+        print(json_text({"run": run, "data": files.data, "out": out, **shape, "std": std}))
     else:
         print(f"Wrote {out}: {z.shape[1]} latents of {z.shape[0]} rows.")
     return 0
@@ -70,16 +78,16 @@ def transform(
 
 def score(
     run: _RunFolder,
-    data: DataFiles,
     /,
     *,
+    files: Files,
+    reading: _Reading,
     json: Switch = False,
-    beside: BesideFiles = ALONE,
-    reading: ReadingOptions = AS_IT_IS,
 ) -> int:
     """Print the ELBO on data, with its kind, its ceiling and a block-bootstrap interval.
 
-    Of the data of the fit only the rows held out then are scored.
+    Of the data of the fit only the rows held out then are scored. Files are read as in the fit, but for the options
+    that are set.
 
     For example:
     - recparam score run recording.npy
@@ -87,20 +95,19 @@ def score(
 
     Args:
         run: Folder that recparam fit wrote.
-        data: Files, read as those of the fit were.
-        json: Print JSON.
-        beside: Files that go with DATA.
+        files: The data.
         reading: How files become rows.
+        json: Print JSON.
     """
     from recparam.runs.folder import load_run
     from recparam.runs.scores import pairs_to_score, score_pairs
     from recparam.utils.storage import json_text
 
     loaded = load_run(run)
-    (pairs,), left_out = pairs_to_score([loaded], data, beside, given=reading)
+    (pairs,), left_out = pairs_to_score([loaded], files, options=reading)
     scored = score_pairs(loaded.estimator, pairs)
     if json:
-        print(json_text({"run": run, "data": data, "only_held_out": left_out, **scored.facts()}))
+        print(json_text({"run": run, "data": files.data, "only_held_out": left_out, **scored.facts()}))
     else:
         print_scored(scored, what=_whose(left_out))
     return 0
@@ -110,17 +117,17 @@ def compare(
     runs: _RunFolders,
     /,
     *,
-    data: tuple[Path, ...],
+    files: Annotated[DataFiles, tyro.conf.arg(name="")],
+    reading: _Reading,
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     overwrite: Switch = False,
     json: Switch = False,
-    beside: BesideFiles = ALONE,
-    reading: ReadingOptions = AS_IT_IS,
 ) -> int:
     """Compare runs by their evidence on the same pairs: both sides of each, and each two with a verdict.
 
     The difference of two is that of their estimates, with a paired block-bootstrap interval, and lies between lower A -
-    upper B and upper A - lower B. Rows that a run was trained on are left out for all.
+    upper B and upper A - lower B. Rows that a run was trained on are left out for all. Each run reads the files as in
+    its fit, but for the options that are set.
 
     For example:
     - recparam compare run1 run2 --data recording.npy
@@ -129,12 +136,11 @@ def compare(
 
     Args:
         runs: Folders that recparam fit wrote, at least two, of one lag.
-        data: Files, read by each run as those of its fit were.
+        files: The data.
+        reading: How files become rows.
         out: Folder to write: comparison.json, models.csv, differences.csv and a figure as PNG and PDF.
         overwrite: Replace a comparison that is there.
         json: Print JSON.
-        beside: Files that go with them.
-        reading: How files become rows.
     """
     from recparam.runs.compared import check_comparison, compare_runs, names_of, write_comparison
     from recparam.runs.folder import load_run
@@ -145,18 +151,18 @@ def compare(
     if out is not None:
         check_comparison(out, overwrite=overwrite)
     loaded = [load_run(folder) for folder in runs]
-    pairs, left_out = pairs_to_score(loaded, data, beside, given=reading)
+    pairs, left_out = pairs_to_score(loaded, files, options=reading)
     found = compare_runs(names, loaded, pairs)
     folders = dict(zip(names, runs, strict=True))
-    facts = {"data": data, "only_held_out": left_out, "runs": folders, **found.facts()}
-    files = [] if out is None else write_comparison(out, found, facts)
+    facts = {"data": files.data, "only_held_out": left_out, "runs": folders, **found.facts()}
+    written = [] if out is None else write_comparison(out, found, facts)
     if json:
         print(json_text(facts))
     else:
         print(found)
         print(f"Rows: the {found.rows} pairs {'that no run was trained on' if left_out else 'in the data'}.")
         if out is not None:
-            print(f"Wrote {out}: {', '.join(files)}.")
+            print(f"Wrote {out}: {', '.join(written)}.")
     return 0
 
 
@@ -172,8 +178,8 @@ def report(
 
     Args:
         run: Folder that recparam fit wrote.
-        labels: File with a row of numbers per row of the data of the fit: npy, npz, csv, ...
-        key: One array or column of that file; all that have so many rows if not given.
+        labels: File with a row of numbers per row of the data of the fit: npy, npz, csv or parquet.
+        key: One array or column of that file. None: all with as many rows as the data.
         json: Print JSON.
     """
     from recparam.runs.folder import load_run, write_page_of

@@ -40,8 +40,8 @@ class RPMEstimator(Fitted):
     `prior` may also be a recparam prior, and `encoder` and `encoder_prime` torch modules that map (B, ...) to
     (B, latent_dim), or to (B, 2 latent_dim) for a prior with a density; all are copied. `random_state` may also be a
     numpy RandomState. `describe()` gives the prior's equation. A prior that reads several earlier latents gets as many
-    earlier rows, one lag apart. Pairs of another kind are declared with `fit(pairs=...)`. Training on several devices is
-    for `rp.RPMModule`.
+    earlier rows, one lag apart. Pairs of another kind are declared with `fit(pairs=...)`. For several devices there is
+    `rp.RPMModule`.
 
     Args:
         SETTINGS
@@ -70,10 +70,13 @@ class RPMEstimator(Fitted):
         (100, 2)
     """
 
-    prior: Any = Settings.prior
+    prior: Any = Settings.prior  # these may be objects, lists and arrays, too, which a file does not hold
     encoder: Any = Settings.encoder
     encoder_prime: Any = Settings.encoder_prime
+    lag: Any = Settings.lag
+    dropout: Any = Settings.dropout
     random_state: Any = Settings.random_state
+    devices: Any = Settings.devices
     progress: bool = False
 
     def fit(

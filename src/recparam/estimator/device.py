@@ -8,7 +8,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from recparam.estimator.names import nearest
+from recparam.estimator.names import unknown_name
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -21,7 +21,7 @@ def fabric_of(accelerator: object, devices: object, precision: object) -> Fabric
         ValueError: An unknown name, a device that is not there, more than one, or a precision that it has not.
     """
     if accelerator not in _ACCELERATORS:
-        raise ValueError(nearest("accelerator", accelerator, _ACCELERATORS))
+        raise ValueError(unknown_name("accelerator", accelerator, _ACCELERATORS))
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind = {"gpu": "mps" if there["mps"] else "cuda", "auto": "cuda" if there["cuda"] else "cpu"}.get(
         str(accelerator), str(accelerator)
@@ -29,7 +29,7 @@ def fabric_of(accelerator: object, devices: object, precision: object) -> Fabric
     if not there.get(kind, True):
         raise ValueError(f"Expected accelerator='cpu' or 'auto'; got {accelerator!r}, which this machine has not.")
     if precision not in _PRECISIONS:
-        raise ValueError(nearest("precision", precision, _PRECISIONS))
+        raise ValueError(unknown_name("precision", precision, _PRECISIONS))
     if precision == "16-mixed" and kind == "cpu":
         raise ValueError("Expected precision='32-true' or 'bf16-mixed' on a CPU; got '16-mixed'.")
     one = devices in (1, "auto") or (isinstance(devices, list | tuple) and len(devices) == 1)

@@ -102,7 +102,7 @@ class EncoderSpec:
         return f"{self.network}({inside}){how}{hidden}"
 
 
-def nearest(name: str, value: object, known: Iterable[str]) -> str:
+def unknown_name(name: str, value: object, known: Iterable[str]) -> str:
     """The text of the error for an unknown short name: what is known, and what was probably meant."""
     known = list(known)
     close = difflib.get_close_matches(str(value).lower(), known, n=1, cutoff=0.4)
@@ -128,7 +128,7 @@ def make_prior(prior: object, dim: int) -> Prior:
             f"Expected prior as a short name ({', '.join(map(repr, PRIORS))}) or a recparam prior; got {prior!r}.{wrap}"
         )
     elif prior not in PRIORS:
-        raise ValueError(nearest("prior", prior, PRIORS))
+        raise ValueError(unknown_name("prior", prior, PRIORS))
     else:
         made = PRIORS[prior](dim)
     if dim < 2 and isinstance(made, InfoNCEPrior) and isinstance(made.coupling, Cosine):
@@ -173,7 +173,7 @@ def choose_encoder(
             f"(B, {latent_dim}); got {encoder!r}."
         )
     if encoder not in ENCODERS:
-        raise ValueError(nearest("encoder", encoder, ENCODERS))
+        raise ValueError(unknown_name("encoder", encoder, ENCODERS))
     if encoder == "auto":
         encoder = "mlp" if len(shape) == 1 else "conv"
     out = latent_dim * (2 if density else 1)

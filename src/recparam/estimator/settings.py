@@ -1,6 +1,5 @@
 """The parameters of the estimator, written once: for `rp.RPMEstimator`, for run.yaml and for `recparam fit`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,8 +26,8 @@ class Settings:
         dropout: Dropout on the inputs of encoders given by name, but for centre-of-mass: a share from 0 to below 1.
             Restarts take several in turn, and the held-out bound chooses. None: 0 and 0.3 for vectors; 0.3 for frames
             and windows.
-        restarts: Starts from other weights. Each is trained for a tenth of the steps, and the one with the best held-out
-            bound is trained to the end.
+        restarts: Starts from other weights. Each is trained for a tenth of the steps, and the one with the best
+            held-out bound to the end.
         validation_fraction: Part of each session, at its end, that is held out, from 0 to below 1. It chooses among
             restarts and among states of the weights.
         bank_size: Training pairs that are kept to score others against. The logarithm of their number is the most that
@@ -44,15 +43,15 @@ class Settings:
     encoder: str = "auto"
     encoder_prime: str = "auto"
     latent_dim: int = 2
-    lag: int | Sequence[int] | None = None
+    lag: int | tuple[int, ...] | None = None
     max_steps: int | None = None
     batch_size: int | None = None
     learning_rate: float = 3e-3
-    dropout: float | Sequence[float] | None = None
+    dropout: float | tuple[float, ...] | None = None
     restarts: int = 6
     validation_fraction: float = 0.2
     bank_size: int = 2048
     random_state: int | None = None
     accelerator: str = "auto"
-    devices: int | Literal["auto"] | Sequence[int] = 1
+    devices: int | Literal["auto"] | tuple[int, ...] = 1
     precision: str = "32-true"

@@ -1,23 +1,20 @@
-"""What a fit is given, as a file: data, how they are read, and the settings of the estimator."""
+"""What a fit depends on, as a file: data, how they are read, and the settings of the estimator."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from recparam.estimator import RPMEstimator
-from recparam.estimator.names import nearest
-from recparam.runs.reading import ALONE, Beside, Reading
-from recparam.utils.storage import replacing
+from recparam.estimator.settings import Settings
+from recparam.runs.reading import DataFiles, Reading
 
-SETTINGS = tuple(name for name in inspect.signature(RPMEstimator).parameters if name != "progress")
-_TEXT = ("prior", "encoder", "encoder_prime", "accelerator", "precision")
-_ABOVE = "# What recparam fit was given; recparam fit --config FILE does it again.\n"
+# Imports of torch are in the functions: `recparam fit --config FILE --help` reads a file.
+_HEADER = "# Data and settings of a fit; recparam fit --config FILE repeats it.\n"
 
 
 @dataclass(frozen=True)
@@ -25,26 +22,22 @@ class Config:
     """Everything that a fit depends on, but for where it is written.
 
     Args:
-        data: Files, each one a session.
+        files: The data, and the files that go with them.
         reading: How they become rows, and rows pairs.
-        estimator: Settings of `rp.RPMEstimator` by name; its own defaults stand for the others.
-        beside: Files that go with the data, row by row.
+        settings: Of `rp.RPMEstimator`.
     """
 
-    data: tuple[Path, ...]
+    files: DataFiles
     reading: Reading
-    estimator: dict[str, Any]
-    beside: Beside = ALONE
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of the estimator, with what differs from its defaults: a seed, and a lag of whole windows."""
-        window = self.reading.window
-        return {"random_state": 0} | ({} if window is None else {"lag": window}) | self.estimator
+    settings: Settings
 
     @classmethod
-    def read(cls, path: Path) -> Config:
+    def read(cls, path: Path, *, defaults: Settings) -> Config:
         """Read a file that `write` wrote, or one like it; nothing in it is run.
+
+        Args:
+            path: The file.
+            defaults: Settings that the file does not name.
 
         Raises:
             ValueError: No such file, no YAML, or a key or a kind of value that has no meaning.
@@ -55,20 +48,16 @@ class Config:
             raise ValueError(f"Expected --config as a file that can be read; got {path} ({error.strerror}).") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: expected YAML, such as RUN/run.yaml; got something else ({error}).") from None
-        parts = ("data", "data_prime", "sessions", "reading", "estimator")
-        content = _mapping(path, "the file", {} if content is None else content, parts)
-        data, prime = (_files(path, name, content.get(name) or []) for name in ("data", "data_prime"))
-        sessions = content.get("sessions")
-        if not isinstance(sessions, str | None):
-            raise ValueError(f"{path}: expected sessions as a file; got {sessions!r}.")
-        known = tuple(field.name for field in fields(Reading))
-        reading = _mapping(path, "reading", content.get("reading") or {}, known)
-        settings = _mapping(path, "estimator", content.get("estimator") or {}, SETTINGS)
+        of_files = [field.name for field in fields(DataFiles)]
+        content = _mapping(path, "the file", content or {}, (*of_files, "reading", "estimator"))
+        for name in of_files[:2]:
+            if isinstance(content.get(name), str):
+                content[name] = [content[name]]
+        parts = {name: value for name, value in content.items() if name in of_files and value is not None}
         return cls(
-            data,
-            Reading(**reading),
-            {name: value if name in _TEXT else _number(value) for name, value in settings.items()},
-            Beside(prime, None if sessions is None else Path(sessions)),
+            DataFiles(**_values(path, DataFiles, "the file", parts)),
+            Reading(**_values(path, Reading, "reading", content.get("reading") or {})),
+            replace(defaults, **_values(path, Settings, "estimator", content.get("estimator") or {})),
         )
 
     def write(self, path: Path) -> None:
@@ -77,48 +66,84 @@ class Config:
         Raises:
             OSError: The file cannot be written.
         """
+        from recparam.utils.storage import replacing
+
         content = {
-            "data": [str(one.absolute()) for one in self.data],
-            "data_prime": [str(one.absolute()) for one in self.beside.data_prime],
-            "sessions": self.beside.sessions and str(self.beside.sessions.absolute()),
-            "reading": asdict(self.reading),
-            "estimator": {name: list(v) if isinstance(v, tuple) else v for name, v in self.estimator.items()},
+            **{name: _plain(value) for name, value in vars(self.files).items()},
+            "reading": dict(vars(self.reading)),
+            "estimator": {name: _plain(value) for name, value in vars(self.settings).items()},
         }
         with replacing(path) as file:
-            file.write_text(_ABOVE + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-    def under(
-        self, data: tuple[Path, ...], reading: Reading, settings: Mapping[str, Any], beside: Beside = ALONE
-    ) -> Config:
-        """The same but for what is given here: files, if any, with those beside them, and what is not None."""
-        return Config(
-            data or self.data,
-            reading.over(asdict(self.reading)),
-            self.estimator | {name: value for name, value in settings.items() if value is not None},
-            Beside(beside.data_prime or self.beside.data_prime, beside.sessions or self.beside.sessions),
-        )
+            file.write_text(_HEADER + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _mapping(path: Path, what: str, content: Any, known: tuple[str, ...]) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
+    """A value as YAML has it."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def _mapping(path: Path, what: str, content: Any, known: Sequence[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected {what} as names with values; got {content!r}.")
     for name in content:
         if name not in known:
-            raise ValueError(f"{path}: {nearest(f'the names in {what}', name, known)}")
+            from recparam.estimator.names import unknown_name
+
+            raise ValueError(f"{path}: {unknown_name(f'the names in {what}', name, known)}")
     return content
 
 
-def _files(path: Path, name: str, content: Any) -> tuple[Path, ...]:
-    if not isinstance(content, str | list) or not all(isinstance(one, str) for one in content):
-        raise ValueError(f"{path}: expected {name} as a list of files; got {content!r}.")
-    return tuple(Path(one) for one in ([content] if isinstance(content, str) else content))
+def _values(path: Path, kind: type, what: str, content: Any) -> Mapping[str, Any]:
+    """Values of a dataclass by name, each as the type of its field."""
+    types = get_type_hints(kind)
+    found: dict[str, Any] = {}
+    for name, value in _mapping(path, what, content, list(types)).items():
+        try:
+            found[name] = _as(types[name], value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{path}: expected {name} as {_said(types[name])}; got {value!r}.") from None
+    return found
 
 
-def _number(value: Any) -> Any:
-    """Lists as tuples, as saved models have them, and what YAML takes for text, such as 1e-3, as a number."""
-    if isinstance(value, list):
-        return tuple(_number(one) for one in value)
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
+def _as(hint: Any, value: Any) -> Any:
+    """A value of YAML as one of a type; 1e-3, which YAML takes for text, as a number.
+
+    Raises:
+        ValueError: It is none.
+    """
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind is Literal:
+        if value in parts:
+            return value
+    elif kind is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_as(parts[0], one) for one in value)
+    elif parts:  # a union
+        for part in parts:
+            try:
+                return _as(part, value)
+            except (TypeError, ValueError):
+                continue
+    elif kind is Path and isinstance(value, str):
+        return Path(value)
+    elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
+    raise ValueError(hint)
+
+
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a file"}
+_WORDS[NoneType] = "null"
+
+
+def _said(hint: Any) -> str:
+    """A type in words."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind is Literal:
+        return " or ".join(map(repr, parts))
+    if kind is tuple:
+        return f"a list of {_WORDS[parts[0]].removeprefix('a ')}s"
+    return " or ".join(map(_said, parts)) if parts else _WORDS[kind]

@@ -1,4 +1,4 @@
-"""What `recparam fit` does: a fit that may be interrupted, scored on what it held out, and written as a run."""
+"""What `recparam fit` does: a fit that may be interrupted, scored on the held-out pairs, and written as a run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Fit:
     """A fit of a recording.
 
     Args:
-        config: Data and settings; `random_state` is 0 if it is not among them.
-        recording: Its data, read: `config.reading.rows`.
-        say: Takes what is told on the way, a line each.
+        config: Data and settings. A lag of None is the length of its windows, or the estimator's default.
+        recording: The rows of its data: `config.reading.rows`.
+        log: Is called with each line of progress.
 
     Attributes:
         estimator: The model.
@@ -37,58 +37,59 @@ class Fit:
 
     scored: Scored
 
-    def __init__(self, config: Config, recording: Recording, *, say: Callable[[str], None]) -> None:
-        self.config, self.recording, self.say = config, recording, say
-        self.estimator = RPMEstimator(**config.settings, progress=True)
+    def __init__(self, config: Config, recording: Recording, *, log: Callable[[str], None]) -> None:
+        self.config, self.recording, self.log = config, recording, log
+        self.estimator = RPMEstimator(**vars(config.settings), progress=True)
         order = make_prior(self.estimator.prior, self.estimator.latent_dim).order
+        if self.estimator.lag is None:  # a number, so that runs with and without --lag can be compared
+            self.estimator.lag = config.reading.window or lags(None, recording.shape[1:], order)
         lag = lags(self.estimator.lag, recording.shape[1:], order)
-        if self.estimator.lag is None:  # said, so that runs can be compared that were given it and that were not
-            self.estimator.set_params(lag=lag)
-        self.pairs = with_contexts(config.reading.pairs(recording, config.data, config.beside, lag=lag), order)
+        self.pairs = with_contexts(config.reading.pairs(recording, config.files, lag=lag), order)
         self.fitted, self.held_out = split_off(self.pairs, self.estimator.validation_fraction)
 
-    def run(self, partial: Path, *, resume: bool) -> Fit:
+    def run(self, checkpoint: Path, *, resume: bool) -> Fit:
         """Fit and score.
 
         Args:
-            partial: Where the state of the fit is kept.
-            resume: Whether to go on from a state there, rather than to replace it once data and settings can be fitted.
+            checkpoint: Folder of the fit's checkpoint.
+            resume: Whether to resume from the checkpoint there. Otherwise it is replaced once data and settings have
+                been found to be usable.
 
         Raises:
             ValueError: Data or settings that cannot be fitted.
-            KeyboardInterrupt: Its text says how to go on.
+            KeyboardInterrupt: Its text says how to resume.
         """
         for line in self.recording.notes:
-            self.say(line)
-        self.say(f"Data: {self.recording!r}")
+            self.log(line)
+        self.log(f"Data: {self.recording!r}")
         if self.pairs.recording_prime is not None:
-            self.say(f"Second modality: {self.pairs.recording_prime!r}")
-        self.say(
+            self.log(f"Second modality: {self.pairs.recording_prime!r}")
+        self.log(
             f"Pairs: {len(self.fitted)} to fit, {len(self.held_out)} held out at the end of each session; "
             f"{self.pairs.how}"
         )
         try:
-            self.estimator.fit(self.recording, pairs=self.pairs, resume=Checkpoint(partial, anew=not resume))
+            self.estimator.fit(self.recording, pairs=self.pairs, resume=Checkpoint(checkpoint, anew=not resume))
         except TrainingDiverged as error:
-            removed(partial)
+            remove_checkpoint(checkpoint)
             raise ValueError(
                 f"Expected a bound that stays finite; got another at step {error.step}. Lower the learning rate (now "
-                f"{self.estimator.learning_rate:g}), or look for extreme rows."
+                f"{self.estimator.learning_rate:g}), or check the data for extreme rows."
             ) from error
         except KeyboardInterrupt:
-            if partial.is_dir() and any(partial.iterdir()):
-                raise KeyboardInterrupt(f"Give the same command with --resume to go on from {partial}.") from None
-            removed(partial)
+            if checkpoint.is_dir() and any(checkpoint.iterdir()):
+                raise KeyboardInterrupt(f"Run the same command with --resume to resume from {checkpoint}.") from None
+            remove_checkpoint(checkpoint)
             raise
-        self.say(self.estimator.describe())
+        self.log(self.estimator.describe())
         self.scored = score_pairs(self.estimator, self.held_out)
         return self
 
-    def save(self, out: Path, *, partial: Path, overwrite: bool) -> None:
-        """Write the run, and remove the state of the fit.
+    def save(self, out: Path, *, checkpoint: Path, overwrite: bool) -> None:
+        """Write the run, and remove the checkpoint.
 
         Raises:
-            OSError: It cannot be written; the fit is kept.
+            OSError: It cannot be written; the checkpoint is kept.
         """
         try:
             save_run(
@@ -101,9 +102,9 @@ class Fit:
             )
         except OSError as error:
             raise OSError(
-                f"{error}. The fit is kept in {partial}: make room, and give the same command with --resume."
+                f"{error}. The fit is kept in {checkpoint}. Free some space, and run the same command with --resume."
             ) from error
-        removed(partial)
+        remove_checkpoint(checkpoint)
 
     def facts(self) -> dict[str, Any]:
         """What was fitted and how well, as plain values."""
@@ -117,19 +118,19 @@ class Fit:
         }
 
 
-def removed(partial: Path) -> None:
-    """Remove the state of an interrupted fit, if there is one."""
-    shutil.rmtree(partial, ignore_errors=True)
+def remove_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of an interrupted fit, if there is one."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def lag_in_rows(
-    recording: Recording, *, lag: Sequence[int] | None, seconds: Sequence[float] | None, rate: float | None
+    recording: Recording, *, lag: int | Sequence[int] | None, seconds: Sequence[float] | None, rate: float | None
 ) -> list[int]:
-    """The rows that lie between x and x' so many seconds apart.
+    """The rows from x to x' for times from x to x' in seconds.
 
     Args:
         recording: With times, where there is no rate.
-        lag: None: it would say the same.
+        lag: Must be None, as it says the same in rows.
         seconds: One or several.
         rate: Rows per second.
 

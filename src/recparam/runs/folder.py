@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from recparam.data.fingerprint import fingerprint
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
-from recparam.runs.config import SETTINGS, Config
+from recparam.estimator.settings import Settings
+from recparam.runs.config import Config
 from recparam.runs.files import read_arrays, read_labels, write_latents
-from recparam.runs.latents import Latents, followed, look_ahead
-from recparam.runs.reading import Beside, Reading
+from recparam.runs.latents import Latents, next_latents, predict_latents
+from recparam.runs.reading import DataFiles, Reading
 from recparam.runs.report import write_run_report
 from recparam.utils.storage import replacing_folder, write_json
 from recparam.utils.versions import versions
@@ -35,10 +36,10 @@ _FACTS, _CONFIG, _LATENTS, _REPORT = "run.json", "run.yaml", "latents.npz", "rep
 
 @dataclass(frozen=True)
 class Run:
-    """A run that was read back.
+    """A run that was loaded.
 
     Args:
-        folder: Where it is.
+        folder: Its folder.
         estimator: The fitted model.
         facts: Content of `run.json`.
     """
@@ -47,19 +48,19 @@ class Run:
     estimator: RPMEstimator
     facts: dict[str, Any]
 
-    def reading(self, given: Reading) -> Reading:
-        """How the data of the fit were read, save for what is given anew."""
-        return given.over(self.facts["reading"])
+    def reading(self, options: Reading) -> Reading:
+        """How the data of the fit were read, but for the options that are set."""
+        return options.over(self.facts["reading"])
 
-    def pairs(self, recording: Recording, data: Sequence[Path], beside: Beside, *, given: Reading) -> Pairs:
-        """Pairs of data, read as `reading` says, as those of the fit were made.
+    def pairs(self, recording: Recording, files: DataFiles, *, options: Reading) -> Pairs:
+        """Pairs of the rows of files, read as `reading` says, made as those of the fit were.
 
         Raises:
             ValueError: See `Reading.pairs`, or the second modality is missing.
         """
-        if not self.estimator.model_.shared and not beside.data_prime:
+        if not self.estimator.model_.shared and not files.data_prime:
             raise ValueError(f"Expected --data-prime, a second modality as {self.folder} was fitted to; got none.")
-        return self.reading(given).pairs(recording, data, beside, lag=self.estimator.lag)
+        return self.reading(options).pairs(recording, files, lag=self.estimator.lag_)
 
     def trained_rows(self, recording: Recording) -> Bool[np.ndarray, " N"] | None:
         """Which rows were trained on, None where the recording is not the one of the fit."""
@@ -74,23 +75,23 @@ def check_out(out: Path, *, overwrite: bool, resume: bool = True) -> Path:
     Args:
         out: The folder.
         overwrite: Whether a run there is replaced.
-        resume: Whether there may be the state of an interrupted fit beside it.
+        resume: Whether there may be the checkpoint of an interrupted fit.
 
     Returns:
-        Where the state of the fit is kept until the run is written.
+        Folder of the checkpoint, which is kept until the run is written.
 
     Raises:
-        ValueError: Something is there that is no run, or is one and must not be overwritten; or nothing can be
+        ValueError: Something is there that is no run, or is a run and must not be overwritten; or nothing can be
             written there.
     """
     check_free(out, holds=_FACTS, what="a run", overwrite=overwrite)
-    partial = out.with_name(f"{out.absolute().name}.partial")
-    if partial.exists() and not (resume or overwrite):
+    checkpoint = out.with_name(f"{out.absolute().name}.partial")
+    if checkpoint.exists() and not (resume or overwrite):
         raise ValueError(
-            f"Expected --out without an interrupted fit beside it; got {out}, and {partial} is there. Go on with that "
-            "fit with --resume, or replace it with --overwrite."
+            f"Expected --out without the checkpoint of an interrupted fit; got {out}, and {checkpoint} is there. "
+            "Resume that fit with --resume, or replace it with --overwrite."
         )
-    return partial
+    return checkpoint
 
 
 def check_free(out: Path, *, holds: str, what: str, overwrite: bool) -> None:
@@ -99,7 +100,7 @@ def check_free(out: Path, *, holds: str, what: str, overwrite: bool) -> None:
     Args:
         out: The folder.
         holds: A file that tells one of the kind that may be replaced.
-        what: That kind, for people.
+        what: That kind, for messages.
         overwrite: Whether it is replaced.
 
     Raises:
@@ -153,7 +154,7 @@ def save_run(
     edges = np.flatnonzero(np.diff(np.concatenate([[0], rows.astype(int), [0]]))).reshape(-1, 2)
     facts = {
         "format": FORMAT,
-        "files": [str(path) for path in config.data],
+        "files": [str(path) for path in config.files.data],
         "reading": asdict(config.reading),
         "data": _describe(held_out, config),
         "fingerprint": fingerprint(recording),
@@ -164,8 +165,8 @@ def save_run(
     with replacing_folder(out) as folder:
         estimator.save(folder)
         write_json(folder / _FACTS, facts)
-        settings = estimator.get_params(deep=False)
-        replace(config, estimator={name: settings[name] for name in SETTINGS}).write(folder / _CONFIG)
+        settings = Settings(**{field.name: getattr(estimator, field.name) for field in fields(Settings)})
+        replace(config, settings=settings).write(folder / _CONFIG)
         latents = {"z": estimator.transform(recording)}
         if prime is not None:
             latents["z_prime"] = estimator.transform(prime, side="x_prime")
@@ -175,7 +176,7 @@ def save_run(
 
 
 def load_run(folder: Path) -> Run:
-    """Read a run back.
+    """Load a run.
 
     Raises:
         ValueError: The folder is no run, or of a newer version, or damaged.
@@ -197,7 +198,7 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
 
     Args:
         run: The run.
-        title: Of the page; the name of its folder if not given.
+        title: Of the page; None: the name of its folder.
         labels: File of values that colour the latents.
         key: Of an array or a column in that file.
 
@@ -216,8 +217,8 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
         held_out=_held_out(run.facts, rows),
         times=stored.get("times"),
     )
-    lag = None if run.facts["reading"].get("nearest_key") else int(np.min(run.estimator.lag))
-    following = stored["z_prime"] if "z_prime" in stored else followed(latents, lag)
+    lag = None if run.facts["reading"].get("nearest_key") else min(run.estimator.lag_)
+    following = stored["z_prime"] if "z_prime" in stored else next_latents(latents, lag)
     return write_run_report(
         run.folder / _REPORT,
         title=title or run.folder.absolute().name,
@@ -225,7 +226,7 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
         bound=run.facts["bound"],
         history=run.estimator.history_,
         latents=latents,
-        ahead=look_ahead(run.estimator, latents, following=following, lag=lag),
+        prediction=predict_latents(run.estimator, latents, following=following, lag=lag),
         labels=read_labels(labels, rows=rows, key=key) if labels else None,
         data=run.facts["data"],
         settings=run.estimator.get_params(deep=False),
@@ -236,11 +237,11 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
 def _describe(held_out: Pairs, config: Config) -> dict[str, Any]:
     """What was fitted to, by name."""
     recording, prime = held_out.recording, held_out.recording_prime
-    names, beside = recording.names, config.beside
+    names, files = recording.names, config.files
     return {
-        "files": [path.name for path in config.data],
-        **({"files of x'": [path.name for path in beside.data_prime]} if prime is not None else {}),
-        **({"file of sessions": beside.sessions.name} if beside.sessions else {}),
+        "files": [path.name for path in files.data],
+        **({"files of x'": [path.name for path in files.data_prime]} if prime is not None else {}),
+        **({"file of sessions": files.sessions.name} if files.sessions else {}),
         "rows": len(recording),
         "shape of a row": list(recording.shape[1:]),
         **({"shape of a row of x'": list(prime.shape[1:])} if prime is not None else {}),

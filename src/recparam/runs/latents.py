@@ -1,4 +1,4 @@
-"""The latents of a run's rows, and what its model expects to follow a few of them."""
+"""The latents of a run's rows, and the model's predictions of the next latents of a few of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from recparam.estimator import RPMEstimator
 from recparam.priors import InfoNCEPrior
 
-_PLACES = (0.1, 0.5, 0.9)  # of the held-out rows, along the direction in which latents differ most
+_QUANTILES = (0.1, 0.5, 0.9)  # of the held-out latents, along their first principal component
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,22 @@ class Latents:
     held_out: Bool[np.ndarray, " N"]
     times: Float[np.ndarray, " N"] | None = None
 
-    def stretches(self) -> list[tuple[int, int]]:
-        """First and last row of each contiguous stretch that is held out."""
+    def held_out_segments(self) -> list[tuple[int, int]]:
+        """First and last row of each contiguous segment that is held out."""
         edges = np.flatnonzero(np.diff(np.concatenate([[0], self.held_out.astype(int), [0]])))
         return [(int(first), int(end) - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
 @dataclass(frozen=True)
-class Ahead:
+class LatentPrediction:
     """P(z'|z) of a few latents, over the candidates of a model's bank; see `draw_prediction`.
 
     Args:
         candidates: z', shape (K, D).
-        probability: of each, given each z, shape (A, K).
-        z: from which is predicted, shape (A, D).
-        following: what did follow, shape (A, D); NaN where it is not known.
-        order: how many earlier latents the prior reads, of which z is the last.
+        probability: Of each candidate under each z, shape (A, K).
+        z: The latents predicted from, shape (A, D).
+        following: The latents that followed, shape (A, D); NaN where they are not known.
+        order: How many earlier latents the prior reads, of which z is the last.
     """
 
     candidates: Float[np.ndarray, "K D"]
@@ -54,20 +54,20 @@ class Ahead:
     order: int = 1
 
 
-def look_ahead(
+def predict_latents(
     estimator: RPMEstimator, latents: Latents, *, following: Float[np.ndarray, "N D"], lag: int | None
-) -> Ahead | None:
-    """What follows three held-out latents, from one end of the latents to the other.
+) -> LatentPrediction | None:
+    """P(z'|z) of three held-out latents, at quantiles of their first principal component.
 
     Args:
         estimator: Fitted.
         latents: Of its data.
         following: The latents z' that followed each row; NaN where they are not known.
-        lag: Rows between those that a prior of several earlier rows reads; None: pairs are of no lag.
+        lag: Rows between those that a prior of several earlier rows reads; None: pairs have no lag.
 
     Returns:
-        None where the prior has a density of its own, which candidates are not needed for, or where each session has
-        its own R(z').
+        The prediction; None where the prior has a density of its own, which needs no candidates, or where each session
+        has its own R(z').
     """
     if not isinstance(estimator.prior_, InfoNCEPrior) or estimator.session_shapes_ is not None:
         return None
@@ -79,14 +79,14 @@ def look_ahead(
         return None
     spread = latents.z[rows] - latents.z[rows].mean(0)
     order = rows[np.argsort(spread @ np.linalg.svd(spread, full_matrices=False)[2][0])]
-    chosen = order[[round(place * (len(order) - 1)) for place in _PLACES]]
+    chosen = order[[round(share * (len(order) - 1)) for share in _QUANTILES]]
     before = latents.z[chosen[:, None] - steps].reshape(len(chosen), -1)
     candidates, probability = estimator.next_over_bank(before)
-    return Ahead(candidates, probability, latents.z[chosen], following[chosen], order=estimator.order_)
+    return LatentPrediction(candidates, probability, latents.z[chosen], following[chosen], order=estimator.order_)
 
 
-def followed(latents: Latents, lag: int | None) -> Float[np.ndarray, "N D"]:
-    """The latents so many rows after each row of a session, NaN where there are none; None: pairs are of no lag."""
+def next_latents(latents: Latents, lag: int | None) -> Float[np.ndarray, "N D"]:
+    """The latents `lag` rows later in the same session; NaN where there are none, and everywhere for a lag of None."""
     following = np.full_like(latents.z, np.nan)
     if lag is not None:
         rows = np.flatnonzero(latents.sessions[lag:] == latents.sessions[:-lag])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
+
     from recparam.data.pairs import Pairs
     from recparam.data.recording import Recording
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """Files that go with DATA, row by row.
+class DataFiles:
+    """The files of a recording, and those that go with them row by row.
 
     Args:
+        data: Files: npy, npz, csv, parquet, h5, mat, video, or a folder of images. Several are sessions.
         data_prime: Files of a second modality, one for each of DATA: row i of them is the x' of row i.
         sessions: File (npy, npz, csv, parquet) with the session of each row of DATA; no pair crosses from one to the
             next.
     """
 
+    data: tuple[Path, ...] = ()
     data_prime: tuple[Path, ...] = ()
     sessions: Path | None = None
 
     def words(self) -> list[str]:
-        """As they are given on a command line."""
+        """As they are written on a command line."""
         return [
+            *map(str, self.data),
             *(["--data-prime", *map(str, self.data_prime)] if self.data_prime else []),
             *(["--sessions", str(self.sessions)] if self.sessions else []),
         ]
-
-
-ALONE = Beside()
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Reading:
         key_prime: Likewise in the files of the second modality.
         size: Longer side of frames in pixels.
         grey: Whether frames lose their colour.
-        window: Rows of a window, of which the row itself is the last; the lag is as many unless given.
+        window: Rows of a window, of which the row itself is the last. The default lag is then as many rows.
         sessions_key: Array or column with the session of each row, in DATA or in the file of --sessions.
         nearest_key: Arrays or columns of DATA, such as a position: pairs are rows at which they are alike.
-        apart: Rows that such a pair of one session is at least apart; 1 unless given.
+        apart: Least number of rows between such a pair of one session. None: 1.
         own_channels: Each file has channels, and so an encoder, of its own; pairs are then those of --nearest-key.
     """
 
@@ -68,12 +68,12 @@ class Reading:
     own_channels: bool = False
 
     def over(self, stored: Mapping[str, Any]) -> Reading:
-        """What is given here, and what was stored where nothing is given."""
-        given = {name: value for name, value in asdict(self).items() if value is not None and value is not False}
-        given |= {"grey": self.grey} if self.grey is not None else {}
-        return Reading(**{field.name: stored[field.name] for field in fields(self) if field.name in stored} | given)
+        """These options where they are set, and the stored ones elsewhere."""
+        unset = Reading()
+        changed = {name: value for name, value in vars(self).items() if value != getattr(unset, name)}
+        return Reading(**{field.name: stored[field.name] for field in fields(self) if field.name in stored} | changed)
 
-    def rows(self, paths: Sequence[Path], beside: Beside = ALONE) -> Recording:
+    def rows(self, files: DataFiles) -> Recording:
         """Read files as x; each one is a session, or several.
 
         Raises:
@@ -81,33 +81,30 @@ class Reading:
         """
         from recparam.data.channels import own_channels
 
-        if not paths:
+        if not files.data:
             raise ValueError("Expected DATA, at least one file; got none.")
         if not self.own_channels:
-            return self._windowed(self._divided(self._read(paths, self.key), paths, beside))
-        for name, given in (
+            return self._windowed(self._with_sessions(self._read(files.data, self.key), files))
+        for name, value in (
             ("--window", self.window),
-            ("--data-prime", beside.data_prime or None),
-            ("--sessions", beside.sessions),
+            ("--data-prime", files.data_prime or None),
+            ("--sessions", files.sessions),
             ("--sessions-key", self.sessions_key),
         ):
-            if given is not None:
+            if value is not None:
                 raise ValueError(f"Expected --own-channels or {name}; got both. Each file is one session of vectors.")
-        if len(paths) < 2:
+        if len(files.data) < 2:
             raise ValueError(
                 "Expected as many files as sessions with --own-channels, at least two, in the order of the fit; got 1."
             )
-        return own_channels([self._read([path], self.key) for path in paths])
+        return own_channels([self._read([path], self.key) for path in files.data])
 
-    def pairs(
-        self, recording: Recording, paths: Sequence[Path], beside: Beside, *, lag: int | Sequence[int]
-    ) -> Pairs:
+    def pairs(self, recording: Recording, files: DataFiles, *, lag: int | Sequence[int]) -> Pairs:
         """The pairs of rows of files: of two modalities, of rows where a variable is alike, or some rows apart.
 
         Args:
             recording: What `rows` made of the files.
-            paths: The files.
-            beside: Files that go with them.
+            files: The files.
             lag: Rows from x to x', where nothing else says what a pair is.
 
         Raises:
@@ -117,19 +114,19 @@ class Reading:
         from recparam.data.pairs import aligned, consecutive
 
         if self.nearest_key is None:
-            for name, given in (("--own-channels", self.own_channels), ("--apart", self.apart)):
-                if given:
+            for name, value in (("--own-channels", self.own_channels), ("--apart", self.apart)):
+                if value:
                     raise ValueError(
                         f"Expected --nearest-key with {name}, a variable that means the same in all sessions, at like "
                         "values of which rows are pairs; got none."
                     )
-        elif beside.data_prime:
+        elif files.data_prime:
             raise ValueError("Expected --data-prime or --nearest-key, which both say what a pair is; got both.")
-        if beside.data_prime:
-            prime = self._divided(self._read(beside.data_prime, self.key_prime), beside.data_prime, beside, like=paths)
+        if files.data_prime:
+            prime = self._with_sessions(self._read(files.data_prime, self.key_prime), files)
             return aligned(recording, self._windowed(prime))
         if self.nearest_key is not None:
-            return nearest(recording, _values(paths, self.nearest_key), apart=self.apart or 1)
+            return nearest(recording, _values(files.data, self.nearest_key), apart=self.apart or 1)
         return consecutive(recording, lag=lag)
 
     def _read(self, paths: Sequence[Path], key: str | None) -> Recording:
@@ -149,27 +146,29 @@ class Reading:
         check_count("window", self.window)
         return windowed(recording, before=self.window - 1)
 
-    def _divided(
-        self, recording: Recording, paths: Sequence[Path], beside: Beside, *, like: Sequence[Path] | None = None
-    ) -> Recording:
-        """The recording with each of its sessions divided where the labels of its rows change."""
+    def _with_sessions(self, recording: Recording, files: DataFiles) -> Recording:
+        """The recording with each of its sessions split where the labels of its rows change."""
+        import numpy as np
+
         from recparam.data.checks import per_row, session_codes
 
-        if beside.sessions is None and self.sessions_key is None:
+        if files.sessions is None and self.sessions_key is None:
             return recording
-        labels = _values([beside.sessions] if beside.sessions else like or paths, self.sessions_key)
+        labels = _values([files.sessions] if files.sessions else files.data, self.sessions_key)
         labels = per_row("sessions", labels[:, 0] if labels.shape[1] == 1 else labels, [len(recording)])
         codes, start = [], 0
         for own in np.split(labels, np.flatnonzero(np.diff(recording.sessions)) + 1):
             codes.append(session_codes(own, len(own)) + start)
             start = int(codes[-1][-1]) + 1
-        divided = copy.copy(recording)
-        divided.sessions = np.concatenate(codes)
-        return divided
+        split = copy.copy(recording)
+        split.sessions = np.concatenate(codes)
+        return split
 
 
 def _values(paths: Sequence[Path], key: str | None) -> np.ndarray:
     """Values of the rows of files, (N, K), one file after the other."""
+    import numpy as np
+
     from recparam.runs.files import read_values
 
     return np.concatenate([read_values(path, key=key) for path in paths])

@@ -15,7 +15,7 @@ from recparam.plots.latents import draw_latent_plane, draw_latent_series, draw_t
 from recparam.plots.page import DASH, number, pairs_table, png_source, section, table, text, write_page
 from recparam.plots.prior import draw_prediction
 from recparam.plots.style import style
-from recparam.runs.latents import Ahead, Latents
+from recparam.runs.latents import LatentPrediction, Latents
 
 _DPI = 160
 _KINDS = {
@@ -36,7 +36,7 @@ def write_run_report(
     history: Sequence[Mapping[str, Any]],
     latents: Latents,
     labels: Mapping[str, Float[np.ndarray, " N"]] | None = None,
-    ahead: Ahead | None = None,
+    prediction: LatentPrediction | None = None,
     data: Mapping[str, Any],
     settings: Mapping[str, Any],
     versions: Mapping[str, Any],
@@ -52,7 +52,7 @@ def write_run_report(
         history: of the training, see `draw_training`.
         latents: of the data of the fit.
         labels: by name, a value per row that colours the latents; NaN where there is none.
-        ahead: what the prior expects to follow some of them; None for a density of its own.
+        prediction: P(z'|z) of some of them; None for a prior with a density of its own.
         data: what was fitted to, by name.
         settings: of the fit, by name.
         versions: of the software, by name.
@@ -70,7 +70,7 @@ def write_run_report(
         _training(history),
         _series(latents),
         _planes(latents, labels or {}),
-        _prior(ahead),
+        _prior(prediction),
         *(
             section(heading, pairs_table(values))
             for heading, values in (("Data", data), ("Settings", settings), ("Versions", versions))
@@ -118,7 +118,7 @@ def _training(history: Sequence[Mapping[str, Any]]) -> str:
 
 def _series(latents: Latents) -> str:
     figure = draw_latent_series(
-        latents.z, times=latents.times, sessions=latents.sessions, held_out=latents.stretches()
+        latents.z, times=latents.times, sessions=latents.sessions, held_out=latents.held_out_segments()
     )
     ends = " Vertical lines: a session ends." if latents.sessions.any() else ""
     shown = "" if latents.z.shape[1] <= 6 else f" The first 6 of {latents.z.shape[1]} latents are drawn."
@@ -143,17 +143,19 @@ def _planes(latents: Latents, labels: Mapping[str, np.ndarray]) -> str:
     return section("Latents", "\n".join(body))
 
 
-def _prior(ahead: Ahead | None) -> str:
-    if ahead is None:
+def _prior(prediction: LatentPrediction | None) -> str:
+    if prediction is None:
         note = (
             "Nothing is drawn: this prior has a density of its own, whose equation stands under Model, or the sessions "
             "have channels, and so R(z′), of their own."
         )
         return section("The prior", f'<p class="note">{note}</p>')
-    figure = draw_prediction(ahead.candidates, ahead.probability, z=ahead.z, following=ahead.following)
-    width = ahead.z.shape[1]
+    figure = draw_prediction(
+        prediction.candidates, prediction.probability, z=prediction.z, following=prediction.following
+    )
+    width = prediction.z.shape[1]
     shown = f" Of {width} latents the first two principal components are drawn." if width > 2 else ""
-    before = f" and the {ahead.order - 1} before it" if ahead.order > 1 else ""
+    before = f" and the {prediction.order - 1} before it" if prediction.order > 1 else ""
     note = (
         '<p class="note">P(z′|z) of three held-out latents, from one end of the latents to the other: the latents z′ '
         f"of the fitted rows that the model keeps, each as probable as the prior holds it to follow z{before}. Without "

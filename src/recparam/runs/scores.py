@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
 from recparam.evaluation.bootstrap import BlockInterval
 from recparam.runs.folder import Run
-from recparam.runs.reading import Beside, Reading
+from recparam.runs.reading import DataFiles, Reading
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,13 @@ class Scored:
         }
 
 
-def pairs_to_score(
-    runs: Sequence[Run], data: Sequence[Path], beside: Beside, *, given: Reading
-) -> tuple[list[Pairs], bool]:
-    """The pairs on which runs can be scored: those they were fitted to the like of, and of rows not trained on.
+def pairs_to_score(runs: Sequence[Run], files: DataFiles, *, options: Reading) -> tuple[list[Pairs], bool]:
+    """The pairs on which runs can be scored: made as those of their fits, of rows that no run was trained on.
 
     Args:
         runs: At least one.
-        data: The files to score on; each run reads them as it read those of its fit.
-        beside: Files that go with them.
-        given: How they are read, where that is given anew.
+        files: The data to score on; each run reads them as it read those of its fit.
+        options: What is to be read otherwise.
 
     Returns:
         The pairs of each run, and whether rows were left out because a run was trained on them.
@@ -66,29 +62,27 @@ def pairs_to_score(
     Raises:
         ValueError: The runs pair other rows, or no pair is left.
     """
-    readings = [run.reading(given) for run in runs]
-    read: dict[Reading, Recording] = {reading: reading.rows(data, beside) for reading in dict.fromkeys(readings)}
-    found = [
-        run.pairs(read[reading], data, beside, given=given) for run, reading in zip(runs, readings, strict=True)
-    ]
+    readings = [run.reading(options) for run in runs]
+    read: dict[Reading, Recording] = {reading: reading.rows(files) for reading in dict.fromkeys(readings)}
+    found = [run.pairs(read[reading], files, options=options) for run, reading in zip(runs, readings, strict=True)]
     for run, pairs in zip(runs, found, strict=True):
         if not (np.array_equal(pairs.first, found[0].first) and np.array_equal(pairs.second, found[0].second)):
             raise ValueError(
                 f"Expected runs of one lag, or that pair rows alike, so that they score the same pairs; got "
-                f"{found[0].how} in {runs[0].folder} and {pairs.how} in {run.folder}. Fit them alike."
+                f"{found[0].how} in {runs[0].folder} and {pairs.how} in {run.folder}. Fit them with one --lag."
             )
-    fresh = np.ones(len(found[0].recording), dtype=bool)
+    unseen = np.ones(len(found[0].recording), dtype=bool)
     for run, pairs in zip(runs, found, strict=True):
         trained = run.trained_rows(pairs.recording)
         if trained is not None:
-            fresh &= ~trained
-    kept = [pairs.where(fresh[pairs.first] & fresh[pairs.second]) for pairs in found]
+            unseen &= ~trained
+    kept = [pairs.where(unseen[pairs.first] & unseen[pairs.second]) for pairs in found]
     if len(kept[0]) < 2:
         raise ValueError(
-            f"Expected at least 2 pairs of rows that no run was trained on; got {len(kept[0])}. Give other data."
+            f"Expected at least 2 pairs of rows that no run was trained on; got {len(kept[0])}. Score other data."
         )
     order = max(run.estimator.order_ for run in runs)  # all score the pairs that each of them can
-    return [with_contexts(pairs, order) for pairs in kept], not fresh.all()
+    return [with_contexts(pairs, order) for pairs in kept], not unseen.all()
 
 
 def score_pairs(estimator: RPMEstimator, pairs: Pairs) -> Scored:
