@@ -78,6 +78,8 @@ def test_what_is_given_on_the_command_line_comes_first(folder: Path, tmp_path: P
         ("data: !!python/object/apply:os.system ['touch hacked']", "expected YAML"),
         ("estimator: {restarts: many}", "restarts"),
         ("estimator: {prior: 3}", "prior"),
+        ("estimator: {lag: [1, a]}", "lag as a whole number or a list of whole numbers or null; got .1, 'a'"),
+        ("reading: {size: big}", "size as a whole number or null; got 'big'"),
         ("", "at least one file"),
     ],
 )

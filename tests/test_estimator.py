@@ -100,7 +100,7 @@ def test_starts_take_several_dropouts_in_turn_and_the_chosen_one_is_kept(tmp_pat
     chosen = [start["chosen"] for start in est.restarts_].index(True)
     share = (0.0, 0.5, 0.0)[chosen]
     assert est.encoder_.dropout.p == share
-    assert ("50% of them hidden in training" in est.describe()) == (share == 0.5)
+    assert ("dropout of 50% on the inputs" in est.describe()) == (share == 0.5)
     est.save(tmp_path / "model")
     assert rp.RPMEstimator.load(tmp_path / "model").encoder_.dropout.p == share
 

@@ -1,4 +1,4 @@
-"""The command that fits a model to people's own data: it parses, calls and prints."""
+"""The command that fits a model to your own data: it parses, calls and prints."""
 
 import functools
 import shlex

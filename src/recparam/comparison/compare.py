@@ -19,7 +19,7 @@ from recparam.data.contexts import with_contexts
 from recparam.data.labels import Labels
 from recparam.data.pairs import Pairs
 from recparam.estimator import RPMEstimator
-from recparam.estimator.inputs import declared
+from recparam.estimator.inputs import recording_and_pairs
 from recparam.model import RPM
 from recparam.model.sides import Against, sides_of_draws, sides_of_latents, steps_from
 from recparam.priors import InfoNCEPrior, OptimalPrior, ParametricPrior, Prior
@@ -117,7 +117,9 @@ def compare(
         if pairs is None and X_prime is None:
             _check_alike("lag", {name: e.lag_ for name, e in estimators.items()}, "Fit them alike, or give pairs=.")
         first = next(iter(estimators.values()))
-        _, given = declared(data, X_prime, sessions=sessions, times=times, pairs=pairs, lag=first.lag_, order=1)
+        _, given = recording_and_pairs(
+            data, X_prime, sessions=sessions, times=times, pairs=pairs, lag=first.lag_, order=1
+        )
         found = compare_estimators(estimators, dict.fromkeys(estimators, given))
         banks = {name: cast(int, e.bank) for name, e in found.models.items()}
         if max(banks.values()) > _ALIKE * min(banks.values()):

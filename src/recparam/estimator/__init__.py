@@ -1,4 +1,4 @@
-"""People's own data: the model behind scikit-learn's `fit`, `transform` and `score`, and models saved as folders."""
+"""Your own data: the model behind scikit-learn's `fit`, `transform` and `score`, and models saved as folders."""
 
 from typing import TYPE_CHECKING
 

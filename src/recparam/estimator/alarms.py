@@ -1,4 +1,4 @@
-"""What a fit warns of: collapse, saturated bounds and overfitting, each with what helps."""
+"""Warnings of a fit: collapse, saturated bounds and overfitting, each with a remedy."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _TINY = 1e-6  # spread over size: rounding
 
 
 class FitWarning(UserWarning):
-    """A fitted model that its numbers speak against; the text says what helps."""
+    """A fit is suspect; the text says why, and what to try."""
 
 
 def alarms(z: Tensor, *, held_out: Bound, step: int, history: Sequence[Step]) -> list[str]:
-    """What is wrong with a fit, a sentence and a remedy each; empty if nothing is.
+    """What is wrong with a fit: a sentence and a remedy for each fault; empty if there is none.
 
     Args:
         z: Held-out latents, shape (B, D).
-        held_out: The bound of the state that is kept.
-        step: Its step.
-        history: A line for each look at the held-out rows.
+        held_out: The held-out bound of the weights that are kept.
+        step: The step of these weights.
+        history: One dictionary per evaluation on the held-out rows.
     """
     found: list[str] = []
     z = z.double()
@@ -35,7 +35,7 @@ def alarms(z: Tensor, *, held_out: Bound, step: int, history: Sequence[Step]) ->
     nats, ceiling, last = float(held_out), held_out.ceiling, float(history[-1]["validation_nats"] or 0.0)
     if float(variances[-1]) ** 0.5 <= _TINY * max(1.0, float(z.abs().max())):
         found.append(
-            "The latents have collapsed: all held-out rows have the same. Try other seeds (restarts=), a smaller "
+            "The latents have collapsed: all held-out rows have the same latents. Try more restarts, a smaller "
             "learning_rate, or a longer lag, at which x and x' differ."
         )
     elif float(variances[0]) < _FLAT * float(variances[-1]):
@@ -46,18 +46,18 @@ def alarms(z: Tensor, *, held_out: Bound, step: int, history: Sequence[Step]) ->
         )
     if ceiling is not None and nats > ceiling - _NEAR_CEILING:
         found.append(
-            f"The held-out bound, {nats:.2f} nats, is at its ceiling of {ceiling:.2f}, all that such a bank can show: "
-            "fits can no longer be told apart. Use a larger bank_size, or a longer lag."
+            f"The held-out bound, {nats:.2f} nats, is at its ceiling of {ceiling:.2f}, the most that a bank of this "
+            "size can show, so that fits cannot be told apart. Use a larger bank_size, or a longer lag."
         )
     elif not nats > 2 * held_out.standard_error:
         found.append(
-            f"The held-out bound is {nats:.2f} nats, as good as nought: the model has found nothing that x says "
-            "of x'. Check that the rows are in the order in which they were observed, or try another lag or encoder."
+            f"The held-out bound is {nats:.2f} nats, not above zero beyond its error: the model has found nothing "
+            "that x says of x'. Check that the rows are in the order of observation, or try another lag or encoder."
         )
     elif last < nats - max(0.2, 0.1 * nats):
         found.append(
-            f"The model overfits: the held-out bound fell from {nats:.2f} nats at step {step}, whose state is "
-            f"kept, to {last:.2f} at step {history[-1]['step']}. More data, more dropout or a smaller encoder help."
+            f"The model overfits: the held-out bound fell from {nats:.2f} nats at step {step}, whose weights "
+            f"are kept, to {last:.2f} at step {history[-1]['step']}. Try more data, more dropout or a smaller encoder."
         )
     return found
 

@@ -1,4 +1,4 @@
-"""The estimator: a recognition-parameterised model with scikit-learn's manners."""
+"""The estimator: a recognition-parameterised model with scikit-learn's conventions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recparam.estimator.device import fabric_of
 from recparam.estimator.encoding import encoded_pairs, parameters_of
 from recparam.estimator.fitted import Fitted
 from recparam.estimator.held_out import groups_of, spread_pairs
-from recparam.estimator.inputs import check_settings, check_varies, known, sources, warn_of_labels
+from recparam.estimator.inputs import check_settings, check_varies, filled_pairs, sources, warn_of_labels
 from recparam.estimator.names import choose_encoder, dropouts, make_model, make_network, make_prior
 from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.settings import Settings
@@ -49,14 +49,14 @@ class RPMEstimator(Fitted):
 
     Attributes:
         model_: The fitted `rp.RPM`.
-        encoder_: Its network; that of x where x' has one of its own, `encoder_prime_`.
+        encoder_: Its network. Where x' has a network of its own, that is `encoder_prime_`.
         prior_: Its prior.
-        history_: One dictionary per look at the held-out rows: step, bound_nats, ceiling_nats, validation_nats.
+        history_: One dictionary per evaluation on the held-out rows: step, bound_nats, ceiling_nats, validation_nats.
         restarts_: One dictionary per start, when one was chosen: seed, steps, validation_nats, chosen.
         validation_nats_: The held-out bound of the state that was kept.
         n_features_in_: As scikit-learn's.
-        lag_: The lags, also where they were not given.
-        bank_size_: Pairs in the bank, which few data may leave smaller than `bank_size`.
+        lag_: The lags that were used.
+        bank_size_: Pairs in the bank; fewer than `bank_size` where there are fewer training pairs.
         shape_in_: Shape of a row of x, and `shape_in_prime_` of x' where that has an encoder of its own.
         session_shapes_: Shapes of the rows of sessions with channels of their own; None: there are none.
 
@@ -95,33 +95,32 @@ class RPMEstimator(Fitted):
         Args:
             X: Rows in the order in which they were observed, (N, ...): an array (memory-mapped ones stay on disk), a
                 tensor, a data frame, a `Recording`, or a list of arrays, one per session.
-            y: Not used, as in every transformer of scikit-learn, and warned of: nothing is guessed from labels. Declare
-                what pairs should be conditioned on with `pairs=`.
-            X_prime: A second modality: row i is the x' of row i of X, and has `encoder_prime`. `lag` has no part in it;
-                `pairs=aligned(recording, recording_prime, lag=...)` does.
+            y: Ignored, with a warning. Declare what pairs should be conditioned on with `pairs=`.
+            X_prime: A second modality: row i is the x' of row i of X, and has `encoder_prime`. `lag` is not used; for
+                pairs some rows apart give `pairs=aligned(recording, recording_prime, lag=...)`.
             sessions: The session of each row, (N,); no pair crosses from one into another.
             times: When each row was observed, (N,), in seconds; no pair crosses a gap.
-            pairs: Which rows are pairs, of `recparam.data.pairs`, in place of `lag`; X is then their recording.
-            resume: A folder for the state of the fit, written every ten seconds at most, and when it is done. Where it
-                has the state of a fit that was interrupted, with the same data and settings, that fit goes on, and ends
-                on a CPU with the weights that it would have had; one that is done is not done again. It is not removed.
+            pairs: Which rows are pairs, from `recparam.data.pairs`, in place of `lag`; X is then their recording.
+            resume: A folder for a checkpoint, which is written every ten seconds at most and at the end. An interrupted
+                fit with the same data and settings resumes from it; on a CPU its weights are those of a fit that was
+                not interrupted. A fit that is complete is not repeated. The folder is not removed.
 
         Returns:
             The estimator.
 
         Raises:
-            ValueError: Data or settings that cannot be fitted, or are not those of `resume`; the text says which, and
-                what helps.
+            ValueError: Data or settings that cannot be fitted, or that are not those of the checkpoint.
         """
         check_settings(self)
         checkpoint = resume if resume is None or isinstance(resume, Checkpoint) else Checkpoint(resume)
         dim, prior = self.latent_dim, make_prior(self.prior, self.latent_dim)
-        recording, given = self._declared(X, X_prime, sessions, times, pairs, order=prior.order, reset=True)
+        order = prior.order
+        recording, declared = self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=order, reset=True)
         warn_of_labels(y)
         check_varies(recording)
-        if given.recording_prime is not None:
-            check_varies(given.recording_prime, "X_prime")
-        fitted, held_out = split_off(given, self.validation_fraction)
+        if declared.recording_prime is not None:
+            check_varies(declared.recording_prime, "X_prime")
+        fitted, held_out = split_off(declared, self.validation_fraction)
         parts = sources(self, fitted)
         shares = [dropouts(self.dropout, part.shape) for part in parts]
         specs = [
@@ -149,11 +148,11 @@ class RPMEstimator(Fitted):
                     for spec, part in zip(specs[restart % len(specs)], parts, strict=True)
                 ]
                 models.append(make_model(nets, prior, row_shapes=recording.row_shapes))
-        fitted, held_out = known(models[0], fitted), known(models[0], held_out)
+        fitted, held_out = (filled_pairs(models[0], part) for part in (fitted, held_out))
         self._check_outputs(models[0], fitted)
         self._set_encoders(specs[0], [part.shape for part in parts], per_session=recording.row_shapes is not None)
-        self._seed, self._paired, self._lags = seed, given.how, lags_of(given)
-        self._climbed(models, fitted, held_out, checkpoint)
+        self._seed, self._paired, self._lags = seed, declared.how, lags_of(declared)
+        self._train(models, fitted, held_out, checkpoint)
         self._specs = specs[next(number for number, start in enumerate(self.restarts_) if start["chosen"]) % len(specs)]
         return self
 
@@ -167,17 +166,17 @@ class RPMEstimator(Fitted):
         times: Any = None,
         pairs: Pairs | None = None,
     ) -> RPMEstimator:
-        """Go on from the present weights with new data, which the bank is then taken from; the first call is `fit`.
+        """Train the current weights on new data, from which the bank is then taken; the first call is `fit`.
 
-        Arguments and errors as in `fit`, but for constant columns, which a short stretch may have.
+        Arguments and errors as in `fit`, but for constant columns, which a short segment may have.
         """
         if not hasattr(self, "model_"):
             return self.fit(X, y, X_prime=X_prime, sessions=sessions, times=times, pairs=pairs)
         check_settings(self)
-        _, given = self._declared(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)
+        _, declared = self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)
         warn_of_labels(y)
-        self._seed, self._paired, self._lags = _mixed(self._seed, 1), given.how, lags_of(given)
-        return self._climbed([self.model_], *split_off(given, self.validation_fraction))
+        self._seed, self._paired, self._lags = _mixed(self._seed, 1), declared.how, lags_of(declared)
+        return self._train([self.model_], *split_off(declared, self.validation_fraction))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the fitted model as a folder: config.json, to read, and weights.safetensors; whole or not at all.
@@ -200,10 +199,10 @@ class RPMEstimator(Fitted):
 
         Args:
             folder: Of the model.
-            encoder: A module like the one that was given to the estimator, or its class if that needs no arguments,
-                where it was not one of the library's short names; its weights are the saved ones.
-            encoder_prime: Likewise for that of x'.
-            prior: Likewise for a prior that was given as an object.
+            encoder: For a model whose encoder was a module: a module like it, or its class if that needs no arguments.
+                It takes the saved weights.
+            encoder_prime: Likewise for the encoder of x'.
+            prior: Likewise for a model whose prior was an object.
 
         Raises:
             FileNotFoundError: No such folder, or no model in it.
@@ -212,7 +211,7 @@ class RPMEstimator(Fitted):
         """
         return saved.load(cls, folder, encoder=encoder, encoder_prime=encoder_prime, prior=prior)
 
-    def _climbed(
+    def _train(
         self, models: list[Any], fitted: Pairs, held_out: Pairs, checkpoint: Checkpoint | None = None
     ) -> RPMEstimator:
         images = len(self.shape_in_) > 1

@@ -1,4 +1,4 @@
-"""What is asked of a fitted estimator: latents, bounds, predictions, matches and draws."""
+"""The methods of a fitted estimator: latents, bounds, predictions, matches and samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from recparam.data.recording import Recording
 from recparam.estimator.encoding import encoded_pairs, network, parameters_of
 from recparam.estimator.head import Head
 from recparam.estimator.held_out import groups_of
-from recparam.estimator.inputs import declared, filled, known
+from recparam.estimator.inputs import filled, filled_pairs, recording_and_pairs
 from recparam.estimator.names import EncoderSpec, describe_prior, lags
 from recparam.estimator.settings import Settings
 from recparam.model import RPM
@@ -49,7 +49,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     restarts_: list[dict[str, int | float | bool]]
     validation_nats_: float
     _seed: int
-    _paired: str  # how, for people
+    _paired: str  # how rows were paired, for `describe`
     _lags: tuple[int, ...]  # of pairs whose x has rows before it
 
     @property
@@ -87,14 +87,14 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Args:
             X: Rows, (N, ...), of the shape that was fitted.
-            return_std: Whether to return their standard deviation too; nought for latents that are points.
-            side: "x", or "x_prime" for rows of the second modality, whose latents are z'; one and the same where x and
-                x' share an encoder.
-            session: Of which of the fitted sessions the rows are, where those have channels of their own; None: X is a
-                recording of `own_channels`, whose rows say so.
+            return_std: Whether to return their standard deviation too; zero for latents that are points.
+            side: "x", or "x_prime" for rows of the second modality, whose latents are z'; without effect where x and x'
+                share an encoder.
+            session: The fitted session that the rows are of, where sessions have channels of their own. None: X is a
+                recording of `own_channels`.
 
         Returns:
-            Shape (N, latent_dim), or two such arrays; NaN in rows that a mask hides, or of which it leaves nothing.
+            Shape (N, latent_dim), or two such arrays; NaN in rows that are masked as a whole.
         """
         check_is_fitted(self)
         recording, index = self._rows(X, side, session)
@@ -125,8 +125,8 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             sessions: As for `fit`.
             times: As for `fit`.
             pairs: As for `fit`.
-            side: None counts a pair's own latents beside the K of the bank. Under an InfoNCE prior that is an estimate
-                of the ELBO and a lower bound on the mutual information, never above log(K + 1); under
+            side: None counts a pair's own latents, too, among the K of the bank. Under an InfoNCE prior that is an
+                estimate of the ELBO and a lower bound on the mutual information, never above log(K + 1); under
                 "joint-gaussian" a lower bound. "upper" and "lower" are the sides of `rp.RPM.elbo` with a bank of
                 other data, and bound the ELBO if X was not fitted. All of this in expectation and over independent
                 rows: rows of a series that follow the fitted ones closely are not. The two halves of the bank that
@@ -136,8 +136,8 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             A `Bound` in nats, averaged over pairs.
         """
         check_is_fitted(self)
-        _, given = self._declared(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)
-        bound = self._head.elbo(*encoded_pairs(self.model_, given), groups=groups_of(given), side=side)
+        _, declared = self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)
+        bound = self._head.elbo(*encoded_pairs(self.model_, declared), groups=groups_of(declared), side=side)
         bounds.warn_at_ceiling(bound, rows=len(self._head.bank[0]), source="data set", stacklevel=2)
         return bound
 
@@ -188,9 +188,9 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 f"Expected a prior that is spread over R(z'); got {type(self.prior_).__name__}, a density of its own."
             )
         with torch.no_grad():
-            ahead = self._head.model.predictive(torch.from_numpy(np.float32(z)), self._head.bank[1])
-            every = torch.arange(len(ahead.candidates)).expand(len(z), -1)
-            return ahead.candidates.numpy(), ahead.log_prob(every).exp().numpy()
+            prediction = self._head.model.predictive(torch.from_numpy(np.float32(z)), self._head.bank[1])
+            every = torch.arange(len(prediction.candidates)).expand(len(z), -1)
+            return prediction.candidates.numpy(), prediction.log_prob(every).exp().numpy()
 
     def match(self, X: Any, X_prime: Any) -> Matching:
         """How probably each row of X goes with each row of X_prime, row i being the partner of row i.
@@ -227,7 +227,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return z.numpy(), z_prime.numpy()
 
     def describe(self) -> str:
-        """What was chosen: data, encoder, prior with its equation, bank and training, one per line."""
+        """The shape of the data, encoder, prior with its equation, latents, pairs, bank and training, one per line."""
         check_is_fitted(self)
         last = self.history_[-1]
         encoders: list[str] = []
@@ -286,24 +286,24 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 "their own, each of which has its R(z'). Use transform, match or elbo."
             )
 
-    def _declared(
+    def _recording_and_pairs(
         self, X: Any, X_prime: Any, sessions: Any, times: Any, pairs: Pairs | None, *, order: int, reset: bool
     ) -> tuple[Recording, Pairs]:
         if not reset and X_prime is None and pairs is None and not self.model_.shared:
             raise ValueError("Expected X_prime=, the rows of the second modality, as for fit; got none.")
-        recording, given = declared(
+        recording, declared = recording_and_pairs(
             X, X_prime, sessions=sessions, times=times, pairs=pairs, lag=self.lag, order=order
         )
         self._check_rows(X, recording, reset=reset)
-        if not reset and self.model_.shared != (given.recording_prime is None):
+        if not reset and self.model_.shared != (declared.recording_prime is None):
             fitted, got = ("one recording", "two") if self.model_.shared else ("two recordings", "one")
             raise ValueError(f"Expected pairs of {fitted}, as fitted; got pairs of {got}. Fit another estimator.")
-        if not reset and given.recording_prime is not None:
-            self._check_rows(None, given.recording_prime, reset=False, side="x_prime")
-        return recording, given if reset else known(self.model_, given)
+        if not reset and declared.recording_prime is not None:
+            self._check_rows(None, declared.recording_prime, reset=False, side="x_prime")
+        return recording, declared if reset else filled_pairs(self.model_, declared)
 
     def _predicted_after(self, X: Any) -> Float[np.ndarray, "N D"]:
-        """`predict_next` of a prior that reads several earlier rows."""
+        """`predict_next` under a prior that reads several earlier rows."""
         lag, *others = self._lags
         if others:
             raise ValueError(
@@ -315,17 +315,17 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         found = torch.full_like(z, torch.nan)
         if len(rows):
             with torch.no_grad():
-                ahead = self._head.model.predictive(z[rows].flatten(1), self._head.bank[1])
-                found[rows[:, -1]] = ahead.mean()
+                prediction = self._head.model.predictive(z[rows].flatten(1), self._head.bank[1])
+                found[rows[:, -1]] = prediction.mean()
         return found.numpy()
 
     def _encoded(self, X: Any, side: str = "x") -> Tensor:
-        """The recognition parameters of rows that are no pairs."""
+        """The recognition parameters of single rows."""
         recording, index = self._rows(X, side)
         return parameters_of(self.model_, recording, index=index)
 
     def _rows(self, X: Any, side: str, session: int | None = None) -> tuple[Recording, int]:
-        """Rows that are no pairs, as they are to be encoded, and which observation they are."""
+        """Single rows, as the encoder reads them, and the index of their observation."""
         if side not in _SIDES:
             raise ValueError(f"Expected side='x' or 'x_prime'; got {side!r}.")
         recording, index = Recording.of(X), _SIDES.index(side)
@@ -333,7 +333,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             X, recording = None, self._of_session(recording, session)
         self._check_rows(X, recording, reset=False, side=side)
         if not recording.usable.any():
-            raise ValueError(f"Expected rows that were observed; got a mask that hides all {len(recording)}.")
+            raise ValueError(f"Expected rows that were observed; got a mask of all {len(recording)} rows. Unmask some.")
         return filled(self.model_, recording, index=index), index
 
     def _of_session(self, recording: Recording, session: int) -> Recording:
@@ -355,7 +355,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 f"fitted; got rows of {'one shape' if recording.row_shapes is None else 'own channels'}."
             )
         if side == "x" or self.model_.shared:
-            # For scikit-learn's own words: a stand-in that takes no memory, or the data frame with its names.
+            # For scikit-learn's own messages: an array that takes no memory, or the data frame with its names.
             seen: Any = X if hasattr(X, "columns") else np.broadcast_to(np.float32(0), recording.shape)
             validate_data(self, seen, skip_check_array=True, reset=reset)
         if not reset:

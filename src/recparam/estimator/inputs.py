@@ -1,4 +1,4 @@
-"""What the estimator is given, checked before any work: settings, and data as recordings and pairs."""
+"""Settings and data of the estimator, checked before any work; data as recordings and pairs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recparam.data.windows import Windowed
 from recparam.estimator.alarms import warn
 from recparam.estimator.device import fabric_of
 from recparam.estimator.encoding import network
-from recparam.estimator.names import lags, some
+from recparam.estimator.names import lags, sample_rows
 from recparam.model import RPM
 from recparam.networks import Standardised
 from recparam.networks.per_session import PerSession
@@ -29,10 +29,10 @@ from recparam.utils.checks import check_count, check_positive, is_finite_number
 
 
 def check_settings(settings: Any) -> None:
-    """The numbers an estimator was made with.
+    """Check the parameters of an estimator, but for prior and encoders.
 
     Raises:
-        ValueError: One that cannot be meant.
+        ValueError: One that has no meaning.
     """
     for name in ("latent_dim", "restarts", "bank_size"):
         check_count(name, getattr(settings, name))
@@ -40,8 +40,8 @@ def check_settings(settings: Any) -> None:
         if getattr(settings, name) is not None:
             check_count(name, getattr(settings, name), least=least)
     check_positive("learning_rate", settings.learning_rate)
-    given = 0.0 if settings.dropout is None else settings.dropout
-    shares = given if isinstance(given, tuple | list | np.ndarray) else [given]
+    shares = 0.0 if settings.dropout is None else settings.dropout
+    shares = shares if isinstance(shares, tuple | list | np.ndarray) else [shares]
     for name, value in (("validation_fraction", settings.validation_fraction), *(("dropout", v) for v in shares)):
         if not is_finite_number(value) or not 0 <= value < 1:
             raise ValueError(f"Expected {name} between 0 and 1; got {value!r}.")
@@ -55,13 +55,13 @@ def check_settings(settings: Any) -> None:
 
 
 def check_varies(recording: Recording, name: str = "X") -> None:
-    """That no column of vectors is constant."""
+    """Raise `ValueError` if a column of vectors is constant."""
     constant = recording.constant_columns()
     if constant:
         raise ValueError(f"Expected columns of {name} that change; got constant ones: {listed(constant)}. Drop them.")
 
 
-def declared(
+def recording_and_pairs(
     X: Any, X_prime: Any, *, sessions: Any, times: Any, pairs: Pairs | None, lag: Any, order: int
 ) -> tuple[Recording, Pairs]:
     """The recording of X, and the pairs that were declared: by `pairs`, by X_prime, or by a lag.
@@ -92,13 +92,13 @@ def declared(
 
 @dataclass(frozen=True)
 class Source:
-    """What one encoder is given.
+    """The data that one encoder reads.
 
     Args:
         name: For messages.
         shape: Of a row.
-        encoder: Its setting.
-        rows: Gives some fitted rows.
+        encoder: The setting of the encoder.
+        rows: Returns some of the training rows.
     """
 
     name: str
@@ -108,17 +108,17 @@ class Source:
 
 
 def sources(settings: Any, fitted: Pairs) -> list[Source]:
-    """What there is to encode: x, or x and x' where they differ, or each session where rows have shapes of their own.
+    """The data to encode: x; x and x' where they differ; or each session where rows have shapes of their own.
 
     Raises:
         ValueError: Sessions with channels of their own that no pair joins, or an encoder that cannot be one of several.
     """
     recording = fitted.recording
     if recording.row_shapes is None:
-        given = zip(fitted.sides, ("X", "X_prime"), (settings.encoder, settings.encoder_prime), strict=True)
+        sides = zip(fitted.sides, ("X", "X_prime"), (settings.encoder, settings.encoder_prime), strict=True)
         found = [
-            Source(name, r.shape[1:], _of_windows(encoder, r), partial(some, r, rows))
-            for (r, rows), name, encoder in given
+            Source(name, r.shape[1:], _of_windows(encoder, r), partial(sample_rows, r, rows))
+            for (r, rows), name, encoder in sides
         ]
         return found if fitted.recording_prime is not None else found[:1]
     if settings.encoder not in ("auto", "mlp", "conv"):
@@ -133,23 +133,23 @@ def sources(settings: Any, fitted: Pairs) -> list[Source]:
             f"session {session}",
             shape,
             settings.encoder,
-            partial(_some_of_session, recording, rows[recording.sessions[rows] == session], shape),
+            partial(_sample_of_session, recording, rows[recording.sessions[rows] == session], shape),
         )
         for session, shape in enumerate(recording.row_shapes)
     ]
 
 
 def _of_windows(encoder: Any, recording: Recording) -> Any:
-    """The encoder of a recording, whose windows would look like grey frames to "auto"."""
+    """The encoder of a recording; "auto" would take windows for grey frames."""
     return "temporal" if isinstance(recording, Windowed) and isinstance(encoder, str) and encoder == "auto" else encoder
 
 
-def _some_of_session(recording: Recording, rows: np.ndarray, shape: tuple[int, ...]) -> Tensor:
-    return some(recording, rows)[:, 1 : 1 + math.prod(shape)].reshape(-1, *shape)
+def _sample_of_session(recording: Recording, rows: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    return sample_rows(recording, rows)[:, 1 : 1 + math.prod(shape)].reshape(-1, *shape)
 
 
 def _check_joined(pairs: Pairs) -> None:
-    """That pairs lead from each session to every other: nothing else makes latents of two sessions comparable."""
+    """Raise `ValueError` unless pairs join all sessions: nothing else makes latents of two sessions comparable."""
     sessions = pairs.recording.sessions
     joins = set(zip(sessions[pairs.first].tolist(), sessions[pairs.second].tolist(), strict=True))
     joined = {0}
@@ -164,8 +164,8 @@ def _check_joined(pairs: Pairs) -> None:
         )
 
 
-def known(model: RPM, pairs: Pairs) -> Pairs:
-    """Pairs whose missing values are read as `filled` has them."""
+def filled_pairs(model: RPM, pairs: Pairs) -> Pairs:
+    """Pairs of recordings whose missing values are `filled`."""
     if pairs.recording.known is None and (pairs.recording_prime is None or pairs.recording_prime.known is None):
         return pairs
     prime = pairs.recording_prime
@@ -177,7 +177,7 @@ def known(model: RPM, pairs: Pairs) -> Pairs:
 
 
 def filled(model: RPM, recording: Recording, *, index: int = 0) -> Recording:
-    """A recording whose missing values are read as the means that the encoder standardises by: as nothing known.
+    """A recording whose missing values are imputed by the means that the encoder standardises by.
 
     Raises:
         ValueError: The encoder has no such means.
@@ -191,18 +191,18 @@ def filled(model: RPM, recording: Recording, *, index: int = 0) -> Recording:
         return recording.filled(np.concatenate([in_session(m, k, width=width) for k, m in enumerate(means)]))
     if not isinstance(net, Standardised):
         raise ValueError(
-            f"Expected data without missing values for {type(net).__name__}, which does not say what a missing value "
-            "is to it; got a mask of single values. Impute them, or wrap the module: "
+            f"Expected data without missing values for {type(net).__name__}, which has no means to impute them by; got "
+            "a mask of single values. Impute them, or wrap the module: "
             "recparam.networks.Standardised(net, mean=..., scale=...)."
         )
     return recording.filled(net.mean.cpu().numpy())
 
 
 def warn_of_labels(y: Any) -> None:
-    """Warn of a y, which is not used."""
+    """Warn that y is not used, if there is one."""
     if y is not None:
         message = (
-            "y is not used: nothing is guessed from labels. To condition pairs on a variable, declare it: "
+            "y is not used. To condition pairs on a variable, declare it: "
             "fit(X, pairs=recparam.data.conditioned.nearest(recording, variable))."
         )
         warn([message], stacklevel=3)

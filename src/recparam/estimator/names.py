@@ -1,4 +1,4 @@
-"""What the estimator's short names stand for: priors by name, and encoders by name or by the shape of the data."""
+"""The estimator's short names: priors by name, and encoders by name or by the shape of the data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PRIORS: dict[str, Callable[[int], Prior]] = {
     "ar2": lambda dim: InfoNCEPrior(After(LinearAR(2, dim), GaussianRBF())),
     "joint-gaussian": lambda dim: JointGaussianPrior(dim),
 }
-"""Priors by short name, made for latents of a width."""
+"""Constructors of priors, by short name; each takes the number of latents."""
 
 MEANINGS = {
     "gaussian": "P(z'|z) = R(z') exp(-|z - z'|^2 / (2 theta^2)) / Z(z): what follows is near (Eqs. 21, 27)",
@@ -71,10 +71,10 @@ class EncoderSpec:
     """A network that can be built again from a description: what a saved model holds of its encoder.
 
     Args:
-        network: Its name in `NETWORKS`; or, of somebody else's, the path of its class.
-        arguments: What it is called with; None for somebody else's, which is not built from a description.
-        standardised: Shape of the mean and scale that standardise its input; None where it takes the data as they are.
-        dropout: Share of a row's entries hidden in training, where its input is standardised.
+        network: Its name in `NETWORKS`, or the path of the class of a custom module.
+        arguments: Of its constructor; None for a custom module, which is not built from a description.
+        standardised: Shapes of the mean and scale that standardise its input; None where the input is used as it is.
+        dropout: Dropout on the inputs in training, a share, where they are standardised.
     """
 
     network: str
@@ -93,17 +93,17 @@ class EncoderSpec:
 
     @property
     def text(self) -> str:
-        """One line for people."""
+        """One line that describes it."""
         if self.arguments is None:
-            return f"{self.network} (given)"
+            return f"{self.network} (custom)"
         inside = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
         how = "" if self.standardised is None else ", of data standardised by the fitted rows"
-        hidden = f", {self.dropout:.0%} of them hidden in training" if self.dropout else ""
-        return f"{self.network}({inside}){how}{hidden}"
+        dropout = f", dropout of {self.dropout:.0%} on the inputs" if self.dropout else ""
+        return f"{self.network}({inside}){how}{dropout}"
 
 
 def unknown_name(name: str, value: object, known: Iterable[str]) -> str:
-    """The text of the error for an unknown short name: what is known, and what was probably meant."""
+    """The text of the error for an unknown short name: the known names, and the closest one."""
     known = list(known)
     close = difflib.get_close_matches(str(value).lower(), known, n=1, cutoff=0.4)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -111,10 +111,10 @@ def unknown_name(name: str, value: object, known: Iterable[str]) -> str:
 
 
 def make_prior(prior: object, dim: int) -> Prior:
-    """The prior of a short name, or a copy of the one given.
+    """The prior of a short name, or a copy of a prior.
 
     Raises:
-        ValueError: An unknown name (the nearest is suggested), no prior, or latents that do not fit it.
+        ValueError: An unknown name (the closest is suggested), no prior, or a number of latents that it cannot have.
     """
     if isinstance(prior, Prior):
         made = copy.deepcopy(prior)
@@ -156,11 +156,11 @@ def choose_encoder(
 
     Args:
         encoder: "auto", another short name, or a module.
-        of: What the data are called, for messages.
+        of: Name of the data, for messages.
         shape: Shape of a row.
         latent_dim: Number of latents.
-        density: Whether the network gives log-variances beside the means.
-        dropout: Of the entries of a row.
+        density: Whether the network returns log-variances after the means.
+        dropout: On the inputs, a share.
 
     Raises:
         ValueError: An unknown name, or a network that does not take such rows.
@@ -208,14 +208,14 @@ def choose_encoder(
 
 
 def dropouts(dropout: Any, shape: tuple[int, ...]) -> tuple[float, ...]:
-    """The shares of the entries of a row of a shape that starts take in turn; None: those of the documentation."""
+    """The dropouts that restarts take in turn, for rows of a shape; None: the defaults."""
     if dropout is None:
         return _DROPOUTS if len(shape) == 1 else _DROPOUTS_OF_IMAGES
     return tuple(float(share) for share in np.atleast_1d(dropout))
 
 
 def lags(lag: Any, shape: tuple[int, ...], order: int) -> tuple[Any, ...]:
-    """The lags of a setting, for rows of a shape and a prior of an order; None: those of the documentation."""
+    """The lags of a setting, for rows of a shape and a prior of an order; None: the defaults."""
     if lag is None:
         return _LAGS if len(shape) == 1 or order > 1 else _LAGS_OF_IMAGES
     return tuple(lag) if isinstance(lag, Sequence | np.ndarray) else (lag,)
@@ -224,14 +224,13 @@ def lags(lag: Any, shape: tuple[int, ...], order: int) -> tuple[Any, ...]:
 def make_network(
     spec: EncoderSpec, encoder: object, *, rows: Callable[[], Tensor] | None, restart: int
 ) -> nn.Module:
-    """A network to be fitted, its weights drawn from torch's global generator.
+    """A network to train, its weights drawn from torch's global generator.
 
     Args:
         spec: The encoder.
-        encoder: The module itself where it was given.
-        rows: Gives rows, of those that are fitted, to standardise the encoder's input; None leaves that to a saved
-            state.
-        restart: From 0; a given module keeps its weights in the first start, and draws them anew in others.
+        encoder: The module, where the encoder is a custom one.
+        rows: Returns training rows to standardise the encoder's input by; None: a saved state will set that.
+        restart: From 0. A custom module keeps its weights in restart 0; in others they are drawn again.
     """
     if spec.arguments is None:
         assert isinstance(encoder, nn.Module)
@@ -262,7 +261,7 @@ def recognition(prior: Prior, net: nn.Module) -> RecognitionModel:
     return Gaussian(net) if prior.needs_density else Deterministic(net)
 
 
-def some(recording: Recording, rows: Int[np.ndarray, " rows"]) -> Float[Tensor, "some ..."]:
-    """Some of the rows of a recording, evenly spaced: enough for their means."""
+def sample_rows(recording: Recording, rows: Int[np.ndarray, " rows"]) -> Float[Tensor, "sampled ..."]:
+    """Evenly spaced rows of those of a recording: enough for their means."""
     step = max(1, math.ceil(len(rows) / _STATISTICS_ROWS))
     return as_tensor(recording[rows[::step]]).float()

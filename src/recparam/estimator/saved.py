@@ -36,12 +36,12 @@ def save(estimator: Any, folder: str | os.PathLike[str]) -> None:
         save_state(temporary / _WEIGHTS, tensors=tensors, meta={"config": text})
 
 
-def load(cls: Any, folder: str | os.PathLike[str], **given: Any) -> Any:
+def load(cls: Any, folder: str | os.PathLike[str], **objects: Any) -> Any:
     """Read a fitted estimator; see `RPMEstimator.load`."""
     folder = Path(folder)
     config, tensors = _read(folder)
     try:
-        return _rebuilt(cls, folder, config, tensors, given)
+        return _rebuilt(cls, folder, config, tensors, objects)
     except KeyError as error:
         raise StorageError(f"{folder}: {error} is missing in the saved model. Save it again.") from error
 
@@ -102,13 +102,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _rebuilt(
-    cls: Any, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], given: dict[str, Any]
+    cls: Any, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], objects: dict[str, Any]
 ) -> Any:
     custom = config["custom"]
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in config["settings"].items()
     }
-    for name, value in given.items():
+    for name, value in objects.items():
         kind = Prior if name == "prior" else nn.Module
         made = value() if isinstance(value, type) and issubclass(value, kind) else value
         told = config.get("prior", custom.get(name)) if name == "prior" else custom.get(name)

@@ -24,8 +24,8 @@ class Settings:
         batch_size: Pairs in a batch, whose other rows are the negatives. None: 512, and 128 for frames.
         learning_rate: Of Adam, for the first half of the steps; it falls to zero over the second.
         dropout: Dropout on the inputs of encoders given by name, but for centre-of-mass: a share from 0 to below 1.
-            Restarts take several in turn, and the held-out bound chooses. None: 0 and 0.3 for vectors; 0.3 for frames
-            and windows.
+            Restarts take several in turn, and the held-out bound chooses; a single start takes the first. None: 0 and
+            0.3 for vectors; 0.3 for frames and windows.
         restarts: Starts from other weights. Each is trained for a tenth of the steps, and the one with the best
             held-out bound to the end.
         validation_fraction: Part of each session, at its end, that is held out, from 0 to below 1. It chooses among

@@ -77,7 +77,7 @@ def read_labels(path: Path, *, rows: int, key: str | None = None) -> dict[str, F
     Args:
         path: .npy, .npz, or anything that `recparam.data.readers` reads as vectors.
         rows: Of the data of the fit.
-        key: Name of one array, or of one column of a table; None: all that have so many rows.
+        key: Name of one array, or of one column of a table; None: all with that many rows.
 
     Returns:
         Values by name, each of shape (rows,), at most six.
