@@ -79,6 +79,8 @@ def test_help_and_typing_errors_do_not_wait_for_torch() -> None:
     code = (
         "import sys; from recparam.cli import main\n"
         "assert main(['balls', '--arms', 'x']) == 2\n"
+        "try: main(['fit', '--help'])\n"
+        "except SystemExit: pass\n"
         "sys.exit(sorted({'torch', 'lightning', 'matplotlib'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -63,6 +63,8 @@ def test_what_is_given_on_the_command_line_comes_first(folder: Path, tmp_path: P
     run = rp.RPMEstimator.load(tmp_path / "run")
     assert (run.prior, run.lag, run.learning_rate, run.max_steps, run.restarts) == ("cosine", 3, 1e-3, 20, 1)
     assert run.random_state == 0  # neither says
+    assert main([*words[:-2], "--overwrite", "--seconds", "0.1", "--rate", "40"]) == 0
+    assert rp.RPMEstimator.load(tmp_path / "run").lag == 4  # in place of the file's
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from recparam.cli.experiments import EXPERIMENTS, print_end
-from recparam.cli.fit import fit_command
+from recparam.cli.fit import fit, with_config
 from recparam.cli.runs import compare, report, score, transform
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = "recparam"
     try:
         commands = {
-            "fit": fit_command(rest if command == "fit" else []),
+            "fit": with_config(fit, rest) if command == "fit" else fit,
             "transform": transform,
             "score": score,
             "compare": compare,

@@ -94,10 +94,11 @@ def fit(
     return 0
 
 
-def fit_command(words: Sequence[str]) -> Callable[..., int]:
-    """`fit`, with the data and settings of the file that --config names as its defaults.
+def with_config(command: Callable[..., int], words: Sequence[str]) -> Callable[..., int]:
+    """`fit` with the data and settings of the file that --config names as its defaults.
 
     Args:
+        command: `fit`.
         words: Of the command line, after `fit`.
 
     Raises:
@@ -106,10 +107,10 @@ def fit_command(words: Sequence[str]) -> Callable[..., int]:
     parser = functools.partial(tyro.cli, _ConfigOption, prog="recparam fit", add_help=False)
     path = parser(args=list(words), return_unknown_args=True)[0].config
     if path is None:
-        return fit
+        return command
     config = _read(path)
     files, settings = PositionalFiles(**vars(config.files)), _Settings(**vars(config.settings))
-    return functools.partial(fit, files=files, settings=settings, reading=config.reading)
+    return functools.partial(command, files=files, settings=settings, reading=config.reading)
 
 
 @dataclass(frozen=True)
