@@ -60,8 +60,14 @@ def test_r2(rng):
     assert r2(predicted, true) == pytest.approx(r2_score(true, predicted))
     assert r2(true, true) == 1
     assert r2(np.broadcast_to(true.mean(0), true.shape), true) == pytest.approx(0)
-    assert r2([2.0, 2.0], [2.0, 2.0]) == 1
-    assert r2([2.0, 3.0], [2.0, 2.0]) == 0
+    assert r2(predicted.reshape(40, 3, 1), true.reshape(40, 3, 1)) == pytest.approx(r2_score(true, predicted))
+    assert r2(predicted[:, 0], true[:, 0]) == pytest.approx(r2_score(true[:, 0], predicted[:, 0]))
+    assert r2([2.0, 2.0], [2.0, 2.0]) == r2_score([2.0, 2.0], [2.0, 2.0]) == 1
+    assert r2([2.0, 3.0], [2.0, 2.0]) == r2_score([2.0, 2.0], [2.0, 3.0]) == 0
+    # What scikit-learn's lacks: the mean of a constant is rounded, and its "variance" is then about 1e-34.
+    true[:, 1] = 0.1
+    assert r2(predicted, true) == pytest.approx(r2_score(true[:, [0, 2]], predicted[:, [0, 2]]) * 2 / 3)
+    assert r2_score(true, predicted) < -1e20
 
 
 def test_matched_error_undoes_permutation_scale_and_shift_only(rng):

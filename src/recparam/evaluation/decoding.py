@@ -103,7 +103,9 @@ def r2(predicted: ArrayLike, true: ArrayLike) -> float:
 
         1 - sum_n (true_n - predicted_n)^2 / sum_n (true_n - mean true)^2
 
-    An output that is constant in ``true`` counts 1 if it is predicted exactly and 0 otherwise.
+    An output that is constant in ``true`` counts 1 if it is predicted exactly and 0 otherwise. That is the rule of
+    `sklearn.metrics.r2_score`, too, which divides by rounding where the mean of a constant is not exact (of 0.1, for
+    instance, -5e33); a label that does not vary in the held-out rows would meet that.
 
     Args:
         predicted: ``(N, ...)``.
