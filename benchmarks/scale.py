@@ -1,4 +1,4 @@
-"""Memory and traffic of InfoNCE over several processes, gathered and in a ring, against the formulas of docs/scale.md.
+"""Memory and traffic of InfoNCE over several processes against the formulas of docs/scale.md.
 
     python benchmarks/scale.py --rows 4096 --width 1024 --processes 2 3
 
@@ -20,28 +20,21 @@ import torch.multiprocessing as mp
 
 from recparam.ops import DotProduct, pairwise_infonce
 from recparam.ops.collectives import gather_rows
-from recparam.ops.ring import pairwise_infonce_ring
 
-KINDS = ("gather", "ring")
-_BLOCK = 1 << 22  # scores that the plain torch implementation works on at once, with many features
+_BLOCK = 1 << 23  # scores that the plain torch implementation works on at once, with many features
 
 
-def value(kind: str, z: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
-    score = DotProduct()
-    if kind == "ring":
-        return pairwise_infonce_ring(score, z, bank).mean()
+def value(z: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
     rank = dist.get_rank()
     positives = torch.arange(rank * len(bank), rank * len(bank) + len(z))
-    return pairwise_infonce(score, z, gather_rows(bank), positives=positives).mean()
+    return pairwise_infonce(DotProduct(), z, gather_rows(bank), positives=positives).mean()
 
 
-def formula(kind: str, processes: int, rows: int, width: int) -> tuple[int, float]:
+def formula(processes: int, rows: int, width: int) -> tuple[int, float]:
     """Sent by a process, and held by it at most, in units of its own bank; see docs/scale.md."""
-    columns = rows if kind == "ring" else rows * processes
+    columns = rows * processes
     height = min(rows, max(16, _BLOCK // columns))
     blocks = (height * columns + height * width) / (rows * width)  # scores, and rows times their weights
-    if kind == "ring":
-        return 3 * processes - 2, 6 + min(2, processes - 1) + blocks
     return 2 * (processes - 1), 2 * processes + 2 + blocks
 
 
@@ -56,20 +49,20 @@ def resident(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def measure(rank: int, kind: str, processes: int, rows: int, width: int, folder: str) -> None:
+def measure(rank: int, processes: int, rows: int, width: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     torch.manual_seed(rank)
     warm = torch.randn(64, width, requires_grad=True)
-    value(kind, warm, warm.detach().clone().requires_grad_()).backward()
+    value(warm, warm.detach().clone().requires_grad_()).backward()
     z, bank = (torch.randn(rows, width).div_(width**0.5).requires_grad_() for _ in range(2))
     dist.barrier()
     time.sleep(0.3)
     Path("/proc/self/clear_refs").write_text("5")  # the largest resident size starts again
     before, sent, start = resident("VmRSS"), loopback(), time.perf_counter()
     dist.barrier()
-    value(kind, z, bank).backward()
+    value(z, bank).backward()
     seconds = time.perf_counter() - start
     dist.barrier()
     result = {"held": resident("VmHWM") - before, "sent": loopback() - sent, "seconds": seconds}
@@ -87,18 +80,17 @@ def main() -> None:
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)  # freed tensors leave the process at once
     unit = options.rows * options.width * 4
     print(f"unit: a process's bank, {unit / 1e6:.1f} MB; torch {torch.__version__}, gloo, float32, one thread each")
-    print("| processes | how | sent, formula | sent, counted | held, formula | held, measured | seconds |")
-    print("|---|---|---|---|---|---|---|")
+    print("| processes | sent, formula | sent, counted | held, formula | held, measured | seconds |")
+    print("|---|---|---|---|---|---|")
     for processes in options.processes:
-        for kind in KINDS:
-            with tempfile.TemporaryDirectory() as folder:
-                mp.spawn(measure, (kind, processes, options.rows, options.width, folder), nprocs=processes)
-                results = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(processes)]
-            sent, held = formula(kind, processes, options.rows, options.width)
-            counted = max(result["sent"] for result in results) / processes / unit
-            measured = max(result["held"] for result in results) / unit
-            seconds = max(result["seconds"] for result in results)
-            print(f"| {processes} | {kind} | {sent} | {counted:.2f} | {held:.2f} | {measured:.2f} | {seconds:.1f} |")
+        with tempfile.TemporaryDirectory() as folder:
+            mp.spawn(measure, (processes, options.rows, options.width, folder), nprocs=processes)
+            results = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(processes)]
+        sent, held = formula(processes, options.rows, options.width)
+        counted = max(result["sent"] for result in results) / processes / unit
+        measured = max(result["held"] for result in results) / unit
+        seconds = max(result["seconds"] for result in results)
+        print(f"| {processes} | {sent} | {counted:.2f} | {held:.2f} | {measured:.2f} | {seconds:.1f} |")
 
 
 if __name__ == "__main__":

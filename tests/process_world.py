@@ -18,26 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import recparam as rp
 from recparam.bounds import Bound
-from recparam.ops import (
-    BlockScore,
-    DotProduct,
-    GaussianDensity,
-    OnColumns,
-    Score,
-    SquaredDistance,
-    SumOfScores,
-    pairwise_infonce,
-    pairwise_logsumexp,
-)
-from recparam.ops.collectives import Handed, gather_rows
-from recparam.ops.ring import pairwise_infonce_ring, pairwise_logsumexp_ring
+from recparam.ops.collectives import gather_rows, row_counts
 from recparam.recognition import Particles
 from recparam.recognition.posteriors import RecognitionPosterior
-
-DIM = 3
-SCORES = ["dot", "cosine", "distance", "density", "sum", "callable"]
-OPERATIONS = ["infonce", "infonce without the positive", "logsumexp"]
-SETTINGS = ["near", "far", "solved"]
 
 
 def start(work: Callable[..., Any], folder: Path, *, processes: int, timeout: float = 60) -> list[Any]:
@@ -57,75 +40,6 @@ def _enter(rank: int, work: Callable[..., Any], folder: str, processes: int, tim
     dist.destroy_process_group()
 
 
-def parts(setting: str, name: str, dtype: torch.dtype, processes: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Queries, bank and upstream gradients of each process; numbers of rows differ, as do banks' from queries'."""
-    generator = torch.Generator().manual_seed(1)
-    result = []
-    for rank in range(processes):
-        rows, columns = (3, 1, 4)[rank], (3, 2, 5)[rank]
-        z, bank = (torch.randn(k, DIM, generator=generator, dtype=torch.float64) for k in (rows, columns))
-        if setting == "far":
-            z, bank = z + 1000, bank + 1000
-        if setting == "solved":  # every positive stands far above the rest
-            bank = 7 * torch.eye(DIM, dtype=torch.float64)[torch.arange(columns) % DIM] * (1 + rank)
-            bank = bank + torch.randn(bank.shape, generator=generator, dtype=torch.float64)
-            z = bank[:rows].clone()
-        if name == "density":
-            bank = torch.cat([bank, torch.rand(columns, DIM, generator=generator, dtype=torch.float64) + 0.5], -1)
-        upstream = torch.rand(rows, generator=generator, dtype=torch.float64)
-        # The same rounded inputs in either precision.
-        result.append(tuple(part.float().to(dtype) for part in (z, bank, upstream)))
-    return result
-
-
-def make(name: str, parameter: Tensor) -> Score:
-    """A score with parameters, per dimension."""
-    some = OnColumns(DotProduct(scale=parameter[0]), [0, 2], slice(1, 3))
-    return {
-        "dot": DotProduct(weight=torch.diag(parameter)),
-        "cosine": DotProduct(scale=parameter.sum(), normalise=True),
-        "distance": SquaredDistance(parameter),
-        "density": GaussianDensity(),
-        "sum": SumOfScores([SquaredDistance(parameter), some]),
-        "callable": BlockScore(lambda z, bank: -(z[:, None] - bank).abs().mul(parameter).sum(-1)),
-    }[name]
-
-
-def evaluate(operation: str, score: Score, z: Tensor, bank: Tensor, *, ring: bool, positives: Tensor | None) -> Tensor:
-    if operation == "logsumexp":
-        return pairwise_logsumexp_ring(score, z, bank) if ring else pairwise_logsumexp(score, z, bank)
-    keep = operation == "infonce"
-    if ring:
-        return pairwise_infonce_ring(score, z, bank, keep_positive=keep)
-    return pairwise_infonce(score, z, bank, positives=positives, keep_positive=keep)
-
-
-def kernel(
-    name: str, z: Tensor, bank: Tensor, upstream: Tensor, *, ring: bool, operation: str, positives: Tensor | None = None
-) -> tuple[Tensor, ...]:
-    """Value, and gradients in queries, bank and parameter."""
-    parameter = torch.tensor([0.7, 1.3, 2.0], dtype=z.dtype, requires_grad=True)
-    z, bank = z.clone().requires_grad_(), bank.clone().requires_grad_()
-    value = evaluate(operation, make(name, parameter), z, bank, ring=ring, positives=positives)
-    gradients = torch.autograd.grad(upstream @ value, (z, bank, parameter), allow_unused=True, materialize_grads=True)
-    return value.detach(), *gradients
-
-
-def cases() -> list[tuple[str, str, str, torch.dtype]]:
-    near = [("near", n, o, d) for n in SCORES for o in OPERATIONS for d in (torch.float32, torch.float64)]
-    far = [("far", n, "infonce", d) for n in ("distance", "density") for d in (torch.float32, torch.float64)]
-    solved = [("solved", n, "infonce", d) for n in ("dot", "distance") for d in (torch.float32, torch.float64)]
-    return near + far + solved
-
-
-def kernel_on(rank: int) -> dict[Any, tuple[Tensor, ...]]:
-    world = dist.get_world_size()
-    return {
-        case: kernel(case[1], *parts(case[0], case[1], case[3], world)[rank], ring=True, operation=case[2])
-        for case in cases()
-    }
-
-
 def gather_on(rank: int) -> tuple[Tensor, ...]:
     x = torch.arange(float((rank + 1) % 3 * 2)).reshape(-1, 2) + 10 * rank
     x.requires_grad_()
@@ -138,8 +52,6 @@ def disagree_on(rank: int) -> list[str]:
     calls: list[Callable[[], Tensor]] = [
         lambda: gather_rows(torch.zeros(2, 3 + rank)),
         lambda: gather_rows(torch.zeros(2, 3, requires_grad=rank == 0)),
-        lambda: pairwise_infonce_ring(DotProduct(), torch.zeros(2, 3 + rank), torch.zeros(2, 3 + rank)),
-        lambda: pairwise_infonce_ring(DotProduct(), torch.zeros(2, 3), torch.zeros(2, 3, requires_grad=rank == 0)),
     ]
     messages = []
     for call in calls:
@@ -235,7 +147,6 @@ def models_on(rank: int) -> dict[str, Any]:
 def operations_on(rank: int) -> dict[str, Any]:
     """Everything that needs no special group, in one start of the processes."""
     return {
-        "kernel": kernel_on(rank),
         "gather": gather_on(rank),
         "disagree": disagree_on(rank),
         "models": models_on(rank),
@@ -244,12 +155,11 @@ def operations_on(rank: int) -> dict[str, Any]:
 
 def left_alone_on(rank: int) -> list[tuple[str, float]]:
     """Process 0 first keeps silent, then dies; what the others are told, and after how many seconds."""
-    groups = [dist.new_group(timeout=timedelta(seconds=1)) for _ in range(3)]
+    groups = [dist.new_group(timeout=timedelta(seconds=1)) for _ in range(2)]
     z = torch.ones(2, 3)
     calls: list[Callable[[], Any]] = [
-        lambda: pairwise_infonce_ring(DotProduct(), z, z, group=groups[0]),
-        lambda: gather_rows(z, groups[1]),
-        lambda: Handed("pairwise_infonce_ring", z, z.clone(), group=groups[2]).arrived(),
+        lambda: gather_rows(z, groups[0]),
+        lambda: row_counts(z, groups[1]),
     ]
     dist.barrier()
     if rank == 0:

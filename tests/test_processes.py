@@ -1,4 +1,4 @@
-"""Across processes: the kernel, its gradients and bounds equal those of one process with the concatenated batch."""
+"""Across processes: bounds and gradients equal those of one process with the concatenated batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from lightning import Trainer
-from torch import Tensor
 
 import process_world as world
 from process_trainer import KeepGradients
@@ -35,30 +34,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Results
     return of
 
 
-def close(got: Tensor, expected: Tensor, *, single: bool) -> None:
-    tolerance = 1e-5 if single else 1e-10
-    torch.testing.assert_close(
-        got.double(), expected, rtol=tolerance, atol=tolerance * max(1, float(expected.abs().max()))
-    )
-
-
-@pytest.mark.parametrize("case", world.cases(), ids=lambda case: "-".join(str(part) for part in case))
-@pytest.mark.parametrize("processes", COUNTS)
-def test_ring_equals_one_process(results: Callable[[int], Results], processes: int, case: Any) -> None:
-    setting, name, operation, dtype = case
-    shares = world.parts(setting, name, torch.float64, processes)
-    z, bank, upstream = (torch.cat(part) for part in zip(*shares, strict=True))
-    starts = [sum(len(share[1]) for share in shares[:k]) for k in range(processes)]
-    positives = torch.cat([start + torch.arange(len(share[0])) for start, share in zip(starts, shares, strict=True)])
-    expected = world.kernel(name, z, bank, upstream, ring=False, operation=operation, positives=positives)
-    got = [result["kernel"][case] for result in results(processes)]
-    single = dtype == torch.float32
-    assert got[0][0].dtype == dtype
-    for place in range(3):
-        close(torch.cat([result[place] for result in got]), expected[place], single=single)
-    close(torch.stack([result[3] for result in got]).sum(0), expected[3], single=single)
-
-
 @pytest.mark.parametrize("processes", COUNTS)
 def test_gather_rows(results: Callable[[int], Results], processes: int) -> None:
     """Uneven numbers of rows, one of them zero with three processes; gradients sum over the processes."""
@@ -73,10 +48,7 @@ def test_gather_rows(results: Callable[[int], Results], processes: int) -> None:
 def test_disagreement_is_an_error_everywhere(results: Callable[[int], Results]) -> None:
     for result in results(2):
         messages = result["disagree"]
-        assert len(messages) == 4
-        assert all(
-            word in text for text, word in zip(messages, ["shape", "gradient", "widths", "gradients"], strict=True)
-        )
+        assert all(word in text for text, word in zip(messages, ["shape", "gradient"], strict=True))
 
 
 @pytest.mark.parametrize("name", world.MODELS)
@@ -137,10 +109,7 @@ def test_a_silent_or_dead_process_is_an_error(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("RECPARAM_TEST_TOLD", str(tmp_path / "told.pt"))
     world.start(world.left_alone_on, tmp_path, processes=2)
     told = torch.load(tmp_path / "told.pt")
-    assert len(told) == 3
-    for (message, seconds), operation in zip(
-        told, ["pairwise_infonce_ring", "gather_rows", "pairwise_infonce_ring"], strict=True
-    ):
+    for (message, seconds), operation in zip(told, ["gather_rows", "row_counts"], strict=True):
         assert message.startswith(f"{operation}: a process of the group did not answer")
         assert seconds < 10
     assert told[0][1] > 0.8  # of the silent one, the time limit
@@ -149,6 +118,3 @@ def test_a_silent_or_dead_process_is_an_error(tmp_path: Path, monkeypatch: pytes
 def test_without_a_group_nothing_is_gathered() -> None:
     x = torch.randn(3, 2)
     assert world.gather_rows(x) is x
-    torch.testing.assert_close(
-        world.pairwise_infonce_ring(world.DotProduct(), x, x), world.pairwise_infonce(world.DotProduct(), x, x)
-    )

@@ -6,7 +6,6 @@ from recparam.ops.engines import use
 from recparam.ops.groups import GroupScore, group
 from recparam.ops.logsumexp import pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
 from recparam.ops.pairs import LeaveOut
-from recparam.ops.ring import pairwise_infonce_ring, pairwise_logsumexp_ring
 from recparam.ops.scores import (
     BlockScore,
     DotProduct,
@@ -67,11 +66,9 @@ __all__ = [
     "pairwise_entropy",
     "pairwise_highest",
     "pairwise_infonce",
-    "pairwise_infonce_ring",
     "pairwise_log_probs",
     "pairwise_logmeanexp",
     "pairwise_logsumexp",
-    "pairwise_logsumexp_ring",
     "pairwise_moments",
     "pairwise_places",
     "pairwise_ranks",

@@ -35,14 +35,13 @@ def _sweep(logits: Logits, need: Need | None) -> Swept:
     if few and logits.contrast and logits.keep_own and logits.own is not None and logits.excluded is None:
         return small_contrast(logits, need)
     blocks = _Blocks(logits, need or (False, False, False))
-    out, off = [], []
+    out: list[Tensor] = []
     for rows in blocks.slices():
         found = blocks.weights(rows)
         out.append(found.value)
-        off.append(found.log_off)
         if need is not None:
             blocks.accumulate(rows, found.off, found.own)
-    return Swept(torch.cat(out), torch.cat(off), blocks.gradients() if need is not None else None)
+    return Swept(torch.cat(out), blocks.gradients() if need is not None else None)
 
 
 def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
@@ -85,7 +84,7 @@ def small_contrast(logits: Logits, need: Need | None) -> Swept:
         else:
             by_rows, by_columns = block @ columns, block.mT @ rows
         gradients = Gradients(by_rows, by_columns, block.sum(-2) if need[2] else None)
-    return Swept(torch.nn.functional.logsigmoid(lead)[..., 0], off[..., 0], gradients)
+    return Swept(torch.nn.functional.logsigmoid(lead)[..., 0], gradients)
 
 
 def _taken_out(bias: Tensor | None) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What the kernel needs of torch.distributed: rows of all processes with gradients, and a ring to hand blocks on.
+"""What the kernel needs of torch.distributed: the rows of all processes, with gradients.
 
 Conventions. The objective of a group is the sum of what its processes differentiate, and the gradient of a
 process's tensor is that of the sum, whichever process the tensor was used on. DistributedDataParallel divides
@@ -98,36 +98,6 @@ def exchange(operation: str, numbers: Sequence[float | int], *, like: Tensor, gr
     with answering(operation):
         dist.all_gather(list(table.unbind()), mine, group=group)
     return table.cpu()
-
-
-class Handed:
-    """A tensor on its way to the next process of the ring, and another on its way from the previous one.
-
-    Args:
-        operation: On whose behalf, for the error of a process that does not answer.
-        sent: What the next process (rank + 1) gets; must not change before `arrived`.
-        into: Where to put what the previous process (rank - 1) sends, contiguous and as large.
-        tag: Tells streams of messages between the same two processes apart.
-        group: The process group; None is the default one.
-    """
-
-    def __init__(self, operation: str, sent: Tensor, into: Tensor, *, tag: int = 0, group: Group = None) -> None:
-        world, here = processes(group), rank(group)
-        after, before = (here + 1) % world, (here - 1) % world
-        if group is not None:
-            after, before = dist.get_global_rank(group, after), dist.get_global_rank(group, before)
-        self.operation, self.sent, self.into = operation, sent, into
-        with answering(operation):
-            self.works = dist.batch_isend_irecv(
-                [dist.P2POp(dist.isend, sent, after, group, tag), dist.P2POp(dist.irecv, into, before, group, tag)]
-            )
-
-    def arrived(self) -> Tensor:
-        """Wait until both are over; `into`, filled."""
-        with answering(self.operation):
-            for work in self.works:
-                work.wait()
-        return self.into
 
 
 @contextmanager

@@ -57,15 +57,12 @@ class GroupScore:
         """That of the inner score."""
         return tolerated_in(self.score, torch.float32)
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features | None:
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
         """The inner score's features, with the terms as biases; None for more than one latent to a row or column."""
         if self.rows > 1 or self.columns > 1 or not isinstance(self.score, ProductScore):
             return None
         (z_ASD, a_AS), (bank_MTE, b_MT) = _apart(z, 1), _apart(bank, 1)
-        centre = None if centre is None else centre[:-1]
-        inner = self.score.features(z_ASD[:, 0], bank_MTE[:, 0], centre=centre)
+        inner = self.score.features(z_ASD[:, 0], bank_MTE[:, 0])
         if inner is None:
             return None
         a, b = a_AS[:, 0], b_MT[:, 0]

@@ -61,13 +61,11 @@ class Weights(NamedTuple):
         off: Turns exp(t - reference) of the columns other than the own into derivatives.
         own: The derivative in the own logit; None where it is zero for all.
         value: Of the row.
-        log_off: Log sum of exp over the kept columns other than the row's own.
     """
 
     off: Tensor
     own: Tensor | None
     value: Tensor
-    log_off: Tensor
 
 
 def weights(logits: Logits, reference: Tensor, total: Tensor, t_own: Tensor | None) -> Weights:
@@ -86,18 +84,17 @@ def weights(logits: Logits, reference: Tensor, total: Tensor, t_own: Tensor | No
     """
     off = total.log()  # less the reference, as t_own is
     per_total = 1 / total.clamp_min(torch.finfo(total.dtype).tiny)  # where it is zero, so are the exponentials
-    log_off = off + reference
     if t_own is None:
-        return Weights(per_total, None, log_off, log_off)
+        return Weights(per_total, None, off + reference)
     if not logits.keep_own:
         if logits.contrast:
-            return Weights(-per_total, torch.ones_like(off), t_own - off, log_off)
-        return Weights(per_total, None, log_off, log_off)
+            return Weights(-per_total, torch.ones_like(off), t_own - off)
+        return Weights(per_total, None, off + reference)
     lead = t_own - off
     share_off = torch.sigmoid(-lead)
     if logits.contrast:
-        return Weights(-share_off * per_total, share_off, torch.nn.functional.logsigmoid(lead), log_off)
-    return Weights(share_off * per_total, torch.sigmoid(lead), torch.logaddexp(off, t_own) + reference, log_off)
+        return Weights(-share_off * per_total, share_off, torch.nn.functional.logsigmoid(lead))
+    return Weights(share_off * per_total, torch.sigmoid(lead), torch.logaddexp(off, t_own) + reference)
 
 
 class Swept(NamedTuple):
@@ -105,10 +102,8 @@ class Swept(NamedTuple):
 
     Args:
         out: (n,), the value of each row.
-        off: (n,), log sum of exp over the kept columns other than the row's own.
         gradients: For upstream gradients g of one, or None.
     """
 
     out: Tensor
-    off: Tensor
     gradients: Gradients | None

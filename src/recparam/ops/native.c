@@ -18,7 +18,7 @@ typedef struct {
     int n, m, width, padded, blocks, keep_own, contrast, need_rows, need_columns, need_bias, threads;
     const float *rows, *columns, *bias, *upstream;
     const int64_t *own;
-    float *out, *off, *grad_rows, *packed;
+    float *out, *grad_rows, *packed;
     int probed[PROBES];
     v8 probes[2 * MOST + 2]; /* the probed columns, their bias last */
 } job;
@@ -233,7 +233,6 @@ INLINE void tile(const int F, share *s, int first) {
         factor[F * TILE + r] = splat(weight);
         if (pad) continue;
         j->out[i] = j->contrast ? out : out + reference[r];
-        j->off[i] = off + reference[r];
         float *grad = keep && own[r] >= 0 ? cell(j, s->grad, own[r]) : 0;
         for (int f = 0; f < j->width; f++) {
             if (grad) grad[8 * f] += weight_own * j->rows[(size_t)i * j->width + f];
@@ -277,11 +276,11 @@ static void *work(void *argument) {
 /* Other than zero if there is no memory. Pointers may be null where something is absent or not asked for. */
 int recparam_native(int n, int m, int width, int keep_own, int contrast, int threads, const float *rows,
                     const float *columns, const float *bias, const int64_t *own, const float *upstream, float *out,
-                    float *off, float *grad_rows, float *grad_columns, float *grad_bias) {
+                    float *grad_rows, float *grad_columns, float *grad_bias) {
     job j = {.n = n, .m = m, .width = width, .padded = (width + 3) / 4 * 4, .blocks = (m + 15) / 16 * 2,
              .keep_own = keep_own, .contrast = contrast, .need_rows = grad_rows != 0, .need_columns = grad_columns != 0,
              .need_bias = grad_bias != 0, .rows = rows, .columns = columns, .bias = bias, .upstream = upstream,
-             .own = own, .out = out, .off = off, .grad_rows = grad_rows};
+             .own = own, .out = out, .grad_rows = grad_rows};
     share shares[MAX_THREADS];
     pthread_t id[MAX_THREADS];
     const int keep = j.need_columns || j.need_bias, count = (n + TILE - 1) / TILE;

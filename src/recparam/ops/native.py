@@ -29,15 +29,15 @@ def sweep(logits: Logits, need: Need | None) -> Swept:
     """Values of all rows and, with `need`, the gradients of their sum, in one sweep."""
     if not _takes(logits):
         return blocked.sweep(logits, need)
-    out, off, gradients = _run(logits, None, need or (False, False, False))
-    return Swept(out, off, None if need is None else gradients)
+    out, gradients = _run(logits, None, need or (False, False, False))
+    return Swept(out, None if need is None else gradients)
 
 
 def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
     """Gradients for upstream gradients (n,) that differ between rows: each score is formed again."""
     if not _takes(logits):
         return blocked.gradients(logits, upstream, need)
-    return _run(logits, upstream, need)[2]
+    return _run(logits, upstream, need)[1]
 
 
 def _takes(logits: Logits) -> bool:
@@ -46,7 +46,7 @@ def _takes(logits: Logits) -> bool:
     return few and rows.dtype == torch.float32 and rows.device.type == "cpu" and logits.excluded is None
 
 
-def _run(logits: Logits, upstream: Tensor | None, need: Need) -> tuple[Tensor, Tensor, Gradients]:
+def _run(logits: Logits, upstream: Tensor | None, need: Need) -> tuple[Tensor, Gradients]:
     library, reason = _build()
     if library is None:
         raise RuntimeError(reason)
@@ -55,12 +55,12 @@ def _run(logits: Logits, upstream: Tensor | None, need: Need) -> tuple[Tensor, T
     inputs = [None if x is None else x.detach().contiguous() for x in given]
     rows, columns = logits.rows, logits.columns
     (n, width), m = rows.shape, len(columns)
-    out, off = rows.new_empty(n), rows.new_empty(n)
+    out = rows.new_empty(n)
     shapes = ((n, width), (m, width), (m,))
     grads = [rows.new_empty(shape) if asked else None for shape, asked in zip(shapes, need, strict=True)]
     options = (int(logits.keep_own), int(logits.contrast), torch.get_num_threads())
-    compile.call(library, "recparam_native", n, m, width, *options, *inputs, out, off, *grads)
-    return out, off, Gradients(*grads)
+    compile.call(library, "recparam_native", n, m, width, *options, *inputs, out, *grads)
+    return out, Gradients(*grads)
 
 
 @functools.cache

@@ -50,17 +50,8 @@ class ProductScore(Score, Protocol):
     tolerated: float
     """Largest magnitude of the product's terms, in nats, at which single precision is good enough."""
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features | None:
-        """Both sides' features, differentiable; None if the score is no such product after all.
-
-        Args:
-            z: Rows.
-            bank: Columns.
-            centre: A column to expand around, where rows and columns of several calls are to go together, as in
-                `recparam.ops.ring`; None: chosen from the bank.
-        """
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
+        """Both sides' features, differentiable; None if the score is no such product after all."""
         ...
 
 
@@ -114,14 +105,9 @@ class DotProduct:
         z, bank = self._sides(z, bank)
         return z @ bank.T
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features:
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
         """Both sides as they are; a bank far from the origin is centred, which moves z . centre into the row's bias."""
         z, bank = self._sides(z, bank)
-        if centre is not None:
-            centre = torch.nn.functional.normalize(centre, dim=-1) if self.normalise else centre
-            return Features(z, bank - centre, row_bias=z @ centre)
         with torch.no_grad():
             # Norms of the whole first, which are quicker than the largest of a row's and often small enough.
             centre, size = bank.mean(0), torch.linalg.vector_norm(z)
@@ -154,12 +140,10 @@ class SquaredDistance:
         difference_AMD = (z[:, None, :] - bank[None, :, :]) / self.lengthscale
         return -0.5 * difference_AMD.square().sum(-1)
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features:
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
         """The scaled latents around the bank's centre, and minus half their squared norms."""
         check_sides(z, bank, (bank.shape[1], bank.shape[1]))
-        centre, per_scale = bank.detach().mean(0) if centre is None else centre, 1 / self.lengthscale.to(z.dtype)
+        centre, per_scale = bank.detach().mean(0), 1 / self.lengthscale.to(z.dtype)
         rows, columns = (z - centre) * per_scale, (bank - centre) * per_scale
         return Features(rows, columns, -0.5 * rows.square().sum(-1), -0.5 * columns.square().sum(-1))
 
@@ -177,13 +161,11 @@ class GaussianDensity:
         standard_AMD = (z[:, None, :] - mean_MD[None]) / scale_MD[None]
         return -0.5 * standard_AMD.square().sum(-1) - _log_normaliser(scale_MD)
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features:
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
         """z and its square against mean and -1/2, both over the variance, around the centre of the means."""
         check_sides(z, bank, (bank.shape[1] // 2, 2 * z.shape[1]))
         mean_MD, scale_MD = bank.chunk(2, dim=-1)
-        centre = mean_MD.detach().mean(0) if centre is None else centre.chunk(2)[0]
+        centre = mean_MD.detach().mean(0)
         z, mean_MD, precision_MD = z - centre, mean_MD - centre, scale_MD.square().reciprocal()
         shift_MD = mean_MD * precision_MD
         bias = -0.5 * (mean_MD * shift_MD).sum(-1) - _log_normaliser(scale_MD)
@@ -207,17 +189,15 @@ class IntegratedDotProduct:
         """Score every row against every column."""
         return DotProduct()(*self._sides(z, bank))
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features:
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
         """weight^T z and its square against the mean and half the variance."""
-        rows, columns = self._sides(z, bank)
-        return DotProduct().features(rows, columns, centre=None if centre is None else _with_half_variance(centre))
+        return DotProduct().features(*self._sides(z, bank))
 
     def _sides(self, z: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
         check_sides(z, bank, (self.weight.shape[0], 2 * self.weight.shape[1]))
         z = z @ self.weight.to(z.dtype)
-        return torch.cat([z, z.square()], -1), _with_half_variance(bank)
+        mean, scale = bank.chunk(2, dim=-1)
+        return torch.cat([z, z.square()], -1), torch.cat([mean, 0.5 * scale.square()], -1)
 
 
 @dataclass(frozen=True)
@@ -238,12 +218,10 @@ class IntegratedDistance:
         components, log_volume = self._components(bank)
         return GaussianDensity()(z, components) + log_volume
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features:
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
         """Those of a Gaussian density as wide as f and the column together."""
         components, log_volume = self._components(bank)
-        rows, columns, _, bias, _ = GaussianDensity().features(z, components, centre=centre)
+        rows, columns, _, bias, _ = GaussianDensity().features(z, components)
         return Features(rows, columns, None, log_volume if bias is None else bias + log_volume)
 
     def _components(self, bank: Tensor) -> tuple[Tensor, Tensor]:
@@ -295,14 +273,11 @@ class OnColumns:
         """That of the inner score."""
         return tolerated_in(self.score, torch.float32)
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features | None:
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
         """The inner score's features of the chosen entries."""
         if not isinstance(self.score, ProductScore):
             return None
-        centre = None if centre is None else centre[self.columns]
-        return self.score.features(z[:, self.rows], bank[:, self.columns], centre=centre)
+        return self.score.features(z[:, self.rows], bank[:, self.columns])
 
 
 @dataclass(frozen=True)
@@ -332,14 +307,11 @@ class MappedSides:
         """That of the inner score."""
         return tolerated_in(self.score, torch.float32)
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features | None:
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
         """The inner score's features of what the functions return."""
         if not isinstance(self.score, ProductScore):
             return None
-        centre = None if centre is None else self._of_columns(centre[None])[0].detach()
-        found = self.score.features(self._of_rows(z), self._of_columns(bank), centre=centre)
+        found = self.score.features(self._of_rows(z), self._of_columns(bank))
         if found is None or self.constant is None:
             return found
         constant = self.constant.to(found.rows.dtype)
@@ -372,13 +344,9 @@ class Exchanged:
         """Half of the inner score's, which expands around a centre of what are here the rows."""
         return tolerated_in(self.score, torch.float32) / 2
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features | None:
-        """The inner score's features, exchanged; none around a given column, which would be a row of it."""
-        if not isinstance(self.score, ProductScore) or centre is not None:
-            return None
-        found = self.score.features(bank, z)
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
+        """The inner score's features, exchanged."""
+        found = self.score.features(bank, z) if isinstance(self.score, ProductScore) else None
         if found is None:
             return None
         return Features(found.columns, found.rows, found.column_bias, found.row_bias, found.largest)
@@ -402,13 +370,9 @@ class SumOfScores:
         """The least of the parts'."""
         return min(tolerated_in(score, torch.float32) for score in self.scores)
 
-    def features(
-        self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], *, centre: Float[Tensor, " E"] | None = None
-    ) -> Features | None:
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features | None:
         """The parts' features side by side."""
-        parts = [
-            score.features(z, bank, centre=centre) if isinstance(score, ProductScore) else None for score in self.scores
-        ]
+        parts = [score.features(z, bank) if isinstance(score, ProductScore) else None for score in self.scores]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
@@ -434,9 +398,3 @@ def check_sides(z: Tensor, bank: Tensor, wanted: Sequence[int]) -> None:
 
 def _log_normaliser(scale_MD: Tensor) -> Tensor:
     return scale_MD.log().sum(-1) + 0.5 * scale_MD.shape[-1] * torch.log(scale_MD.new_tensor(2 * torch.pi))
-
-
-def _with_half_variance(bank: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch E"]:
-    """(mean, scale) as (mean, scale^2 / 2)."""
-    mean, scale = bank.chunk(2, dim=-1)
-    return torch.cat([mean, 0.5 * scale.square()], -1)

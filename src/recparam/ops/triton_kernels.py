@@ -197,7 +197,7 @@ def sweep(logits: Logits, need: Need | None) -> Swept:
         sides = _Sides(logits)
         reference, rows = sides.weights()
         found = None if need is None else sides.gradients(reference, rows.off, rows.own, need)
-        return Swept(rows.value, rows.log_off, found)
+        return Swept(rows.value, found)
 
 
 def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
