@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from recparam.bounds.scalar import Scalar
 from recparam.priors import Kind
 
 Of = Literal["elbo", "mi", "log_marginal", "log_prob", "kl", "gap"]
@@ -30,8 +31,14 @@ class CeilingWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Bound:
-    """A number in nats that says what it is.
+class Bound(Scalar):
+    """A number in nats that says what it is, and is to be maximised.
+
+    It goes where a scalar tensor goes: `f"{bound:.3f}"`, `bound.item()`, `bound - penalty`, `torch.stack([bound])`.
+    What is computed from it is a plain tensor, of no kind and with no ceiling.
+
+    Training maximises it: `(-bound).backward()` before an optimiser's step. `bound.backward()` gives the gradient of
+    the bound itself, for an optimiser with `maximize=True`.
 
     Args:
         value: Mean over the scored rows, a scalar; differentiable.
@@ -41,6 +48,20 @@ class Bound:
         ceiling: The largest mean value the bank allows, in nats; None where there is no such limit.
         terms: Named means that add up to the value, where it is a sum.
         weights: Weight of each row in the mean, shape (B,), summing to one; None means equal.
+
+    Example:
+        >>> import torch
+        >>> import recparam as rp
+        >>> z = torch.tensor([[0.0], [1.0]], requires_grad=True)
+        >>> bound = rp.infonce(rp.GaussianRBF(lengthscale=1.0), z, z)
+        >>> bound
+        MI >= 0.219 nats (lower, ceiling 0.693)
+        >>> f"{bound:.2f}", -bound
+        ('0.22', tensor(-0.2191, grad_fn=<NegBackward0>))
+        >>> (-bound).backward()
+        >>> z - 0.1 * z.grad  # a step that raises it
+        tensor([[-0.0378],
+                [ 1.0378]], grad_fn=<SubBackward0>)
     """
 
     value: Tensor
@@ -69,10 +90,6 @@ class Bound:
             return math.nan
         deviation_B = value_B - (weights_B * value_B).sum()
         return math.sqrt(float((weights_B * deviation_B).square().sum()) / rest)
-
-    def __float__(self) -> float:
-        """The value in nats."""
-        return float(self.value.detach())
 
     def __str__(self) -> str:
         """One line: quantity, relation, value, kind, ceiling."""

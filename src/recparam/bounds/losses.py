@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recparam.bounds.bound import Bound
 from recparam.bounds.objectives import infonce
+from recparam.bounds.scalar import Scalar
 from recparam.couplings import Coupling
 from recparam.couplings.base import check_part
 from recparam.ops import Exchanged, pairwise_infonce, pairwise_logsumexp
@@ -23,8 +24,10 @@ from recparam.utils.checks import check_finite, check_matrix
 
 
 @dataclass(frozen=True)
-class Loss:
-    """A contrastive loss in nats, and the model behind it.
+class Loss(Scalar):
+    """A contrastive loss in nats, to be minimised, and the model behind it.
+
+    It goes where a scalar tensor goes: `loss.backward()`, `loss.item()`, `loss + penalty`, `f"{loss:.3f}"`.
 
     Args:
         value: What the peer returns, a scalar; differentiable.
@@ -49,10 +52,6 @@ class Loss:
     constant: float
     elbo: Bound
     mi: Bound | None
-
-    def __float__(self) -> float:
-        """The value in nats."""
-        return float(self.value.detach())
 
     def __str__(self) -> str:
         """The loss, its prior, marginal and negatives, and what it bounds, a line each."""
