@@ -1,5 +1,7 @@
 """Everything the library ships passes the checks it offers to users, and the checks notice what is broken."""
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 import recparam as rp
 from recparam import couplings, marginals, priors, recognition
-from recparam.couplings import Coupling
+from recparam.couplings import Coupling, Transition
 from recparam.marginals import Recognised
 from recparam.marginals import estimated as bases
 from recparam.ops import BlockScore, Score, SquaredDistance
@@ -35,6 +37,53 @@ from recparam.testing import (
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_couplings(name: str, dim: int) -> None:
     check_coupling(COUPLINGS[name], dim=dim)
+
+
+def learned(module: nn.Module) -> set[str]:
+    """The scalars and short vectors that a coupling or prior learns, as people read them, to three digits."""
+    found: set[str] = set()
+    for part in module.modules():
+        if not isinstance(part, Coupling | Transition | Prior) or not getattr(part, "initialised", True):
+            continue
+        for name, value in part.named_parameters(recurse=False):
+            if name.startswith("log_") and name != "log_diagonal":
+                found.update(f"{number:.3g}" for number in value.detach().exp().flatten().tolist())
+            elif value.ndim == 0:
+                found.add(f"{value.item():.3g}")
+    return found
+
+
+TABLES: dict[str, Callable[[int], nn.Module]] = {**COUPLINGS, **PRIORS}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_repr_names_the_class_and_its_numbers_or_what_will_set_them(name: str) -> None:
+    module = TABLES[name](3)
+    waits = any(isinstance(part, Coupling) and not part.initialised for part in module.modules())
+    assert repr(module).startswith(f"{type(module).__name__}(")
+    assert ("not initialised: takes its" in repr(module)) == waits
+    order = module.order if isinstance(module, Coupling) else 1
+    if isinstance(module, Coupling | Prior):
+        module.initialise(torch.randn(8, 3 * order), torch.randn(8, 3))
+    text = repr(module)
+    assert "not initialised" not in text
+    shown = set(re.findall(r"[-+.\w]+", text.replace("=", " ")))
+    assert learned(module) <= shown
+
+
+def test_a_repr_has_values_that_change_and_of_long_vectors_the_size() -> None:
+    coupling = rp.GaussianRBF(lengthscale=1.5)
+    assert repr(coupling) == "GaussianRBF(lengthscale=1.5)"
+    with torch.no_grad():
+        coupling.log_lengthscale += 1
+    assert repr(coupling) == "GaussianRBF(lengthscale=4.08)"
+    assert repr(rp.GaussianRBF(torch.ones(100))) == "GaussianRBF(lengthscale=<100>)"
+    step = "StepLength(width=0.3, not initialised: takes its radius from the first batch)"
+    assert repr(rp.StepLength(width=0.3)) == step
+    dynamics = rp.LinearDynamics(2, covariance=0.25 * torch.eye(2))
+    assert repr(dynamics) == "LinearDynamics(dim=2, variances=[0.25, 0.25])"
+    assert repr(rp.JointGaussianPrior(2)) == "JointGaussianPrior(dim=2, correlation=[0.5, 0.5])"
+    assert "weights=[0.75, 0.25]" in repr(rp.Switching([dynamics, dynamics], weights=[3.0, 1.0]))
 
 
 @pytest.mark.parametrize("name", PRIORS)

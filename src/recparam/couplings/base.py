@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recparam.ops import MappedSides, Score, SumOfScores
 from recparam.utils.checks import check_count, check_tensor, explain_dtype
+from recparam.utils.shown import number, shown
 
 _MEDIAN_ROWS = 1024  # rows used for the median heuristic: enough for two digits, never a large matrix
 
@@ -164,8 +165,15 @@ class ScaledCoupling(Coupling, ABC):
         """Whether the lengthscale was given or set from data."""
         return bool(self.initialised_flag)
 
+    def extra_repr(self) -> str:
+        """The lengthscale, or what will set it."""
+        if self.initialised:
+            return shown(lengthscale=self.lengthscale)
+        width = len(self.log_lengthscale) if self.log_lengthscale.ndim else None
+        return shown(not_initialised("lengthscale"), dim=width)
+
     def _norm(self) -> float:
-        """p of the distance (sum_d |z_d - z'_d|^p)^(1/p) that this coupling looks at."""
+        """p of the distance (sum_d |z_d - z'_d|^p)^(1/p) of which log f is a function."""
         return 2.0
 
     @torch.no_grad()
@@ -262,18 +270,16 @@ def positive_values(name: str, value: object) -> Tensor:
     return tensor
 
 
+def not_initialised(name: str) -> str:
+    """What a `repr` says of a value that is still to come from data."""
+    return f"not initialised: takes its {name} from the first batch"
+
+
 def latent_names(order: int) -> tuple[list[str], str]:
     """What formulas call the earlier latents, oldest first, and z'."""
     if order == 1:
         return ["z"], "z'"
     return [*(f"z_{{t-{k}}}" for k in range(order - 1, 0, -1)), "z_t"], "z_{t+1}"
-
-
-def number(value: Tensor) -> str:
-    """A number or short vector for a formula."""
-    if value.ndim:
-        return f"[{', '.join(f'{v:.3g}' for v in value.detach().tolist())}]"
-    return f"{float(value.detach()):.3g}"
 
 
 class Product(Coupling):

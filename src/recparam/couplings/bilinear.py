@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from recparam.couplings.base import Coupling
 from recparam.ops import DotProduct, Score
 from recparam.utils.checks import check_count, check_finite, check_tensor
+from recparam.utils.shown import shown
 
 
 class Bilinear(Coupling):
@@ -43,6 +44,10 @@ class Bilinear(Coupling):
         if theta.shape != (dim, dim_prime):
             raise ValueError(f"Expected theta of shape ({dim}, {dim_prime}); got {tuple(theta.shape)}.")
         self.theta = nn.Parameter(theta.detach().clone())
+
+    def extra_repr(self) -> str:
+        """The widths of theta."""
+        return shown(dim=self.theta.shape[0], dim_prime=self.theta.shape[1])
 
     def _check_widths(self, width: int, width_prime: int) -> None:
         if (width, width_prime) != tuple(self.theta.shape):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from recparam.couplings.base import Coupling, Product, check_part
 from recparam.ops import MappedSides, OnColumns, Score
+from recparam.utils.shown import shown
 
 
 class OnDimensions(Coupling):
@@ -33,6 +34,10 @@ class OnDimensions(Coupling):
         self.coupling = coupling
         self.dims = _indices("dims", dims)
         self.dims_prime = _indices("dims_prime", dims if dims_prime is None else dims_prime)
+
+    def extra_repr(self) -> str:
+        """The dimensions."""
+        return shown(dims=self.dims, dims_prime=None if self.dims_prime == self.dims else self.dims_prime)
 
     @property
     def order(self) -> int:
@@ -133,6 +138,10 @@ class Groups(Product):
         self.couplings = nn.ModuleList(own[:1] if shared else own)
         # In a tuple, which torch does not register: shared parameters are saved once.
         self._on_groups = tuple(OnDimensions(part, group) for part, group in zip(own, self.groups, strict=True))
+
+    def extra_repr(self) -> str:
+        """The groups."""
+        return shown(groups=self.groups, shared=self.shared, rest=self.rest)
 
     @property
     def parts(self) -> list[Coupling]:

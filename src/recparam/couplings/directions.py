@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, check_same_width, number
+from recparam.couplings.base import Coupling, check_same_width
 from recparam.ops import DotProduct, MappedSides, Score
 from recparam.utils.checks import check_count, check_positive
+from recparam.utils.shown import number, shown
 
 
 class Cosine(Coupling):
@@ -35,6 +36,10 @@ class Cosine(Coupling):
     def temperature(self) -> Tensor:
         """tau, a scalar."""
         return self.log_temperature.exp()
+
+    def extra_repr(self) -> str:
+        """The temperature."""
+        return shown(temperature=self.temperature)
 
     def _check_widths(self, width: int, width_prime: int) -> None:
         check_same_width(width, width_prime)
@@ -81,6 +86,10 @@ class VonMisesFisher(Coupling):
     def concentration(self) -> Tensor:
         """kappa, a scalar."""
         return self.log_concentration.exp()
+
+    def extra_repr(self) -> str:
+        """Width and concentration."""
+        return shown(dim=self.dim, concentration=self.concentration)
 
     @property
     def log_normaliser(self) -> Tensor:

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import ScaledCoupling, number
+from recparam.couplings.base import ScaledCoupling
 from recparam.ops import AbsoluteDistance, BlockScore, DistanceProfile, Score, SquaredDistance
 from recparam.utils.checks import check_positive
+from recparam.utils.shown import number, shown
 
 
 class GaussianRBF(ScaledCoupling):
@@ -104,6 +105,10 @@ class GeneralisedNormal(ScaledCoupling):
         """p, a scalar."""
         return self.log_power.exp()
 
+    def extra_repr(self) -> str:
+        """The power, and the lengthscale."""
+        return shown(super().extra_repr(), power=self.power)
+
     def _norm(self) -> float:
         return float(self.power.detach())
 
@@ -150,6 +155,10 @@ class StudentT(ScaledCoupling):
     def dof(self) -> Tensor:
         """nu, a scalar."""
         return self.log_dof.exp()
+
+    def extra_repr(self) -> str:
+        """The degrees of freedom, and the lengthscale."""
+        return shown(super().extra_repr(), dof=self.dof)
 
     def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
         distance = torch.linalg.vector_norm((z - z_prime) / self.lengthscale, dim=-1)

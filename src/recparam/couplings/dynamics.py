@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, latest_latents, median_distance, number, several
+from recparam.couplings.base import Coupling, latest_latents, median_distance, not_initialised, several
 from recparam.ops import BlockScore, MappedSides, Score, SquaredDistance
 from recparam.utils.checks import check_count, check_finite, check_tensor
+from recparam.utils.shown import number, shown
 
 
 class LinearDynamics(Coupling):
@@ -74,6 +75,12 @@ class LinearDynamics(Coupling):
         """Sigma, in units of z squared."""
         root = self._root()
         return root @ root.T
+
+    def extra_repr(self) -> str:
+        """The width, and the variance of each dimension's noise or what will set it."""
+        if not self.initialised:
+            return shown(not_initialised("covariance"), dim=len(self.offset))
+        return shown(dim=len(self.offset), variances=self.covariance.diagonal())
 
     @torch.no_grad()
     def initialise(self, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D"]) -> None:
@@ -166,6 +173,10 @@ class Switching(Coupling):
     def weights(self) -> Float[Tensor, " K"]:
         """pi, summing to one."""
         return self._log_weights().exp()
+
+    def extra_repr(self) -> str:
+        """The weights."""
+        return shown(weights=self.weights)
 
     def _log_weights(self) -> Tensor:
         return self.logits.log_softmax(0)

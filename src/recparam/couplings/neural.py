@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recparam.couplings.base import Coupling
 from recparam.ops import BlockScore, DotProduct, MappedSides, Score
 from recparam.utils.checks import check_count
+from recparam.utils.shown import shown
 
 
 class SeparableCritic(Coupling):
@@ -34,6 +35,10 @@ class SeparableCritic(Coupling):
         dim_prime = dim if dim_prime is None else dim_prime
         self.dims = _counts(dim, dim_prime, hidden=hidden, features=features)
         self.phi, self.psi = _network(dim, hidden, features), _network(dim_prime, hidden, features)
+
+    def extra_repr(self) -> str:
+        """The widths."""
+        return shown(dim=self.dims[0], dim_prime=self.dims[1])
 
     def _check_widths(self, width: int, width_prime: int) -> None:
         _check_widths(self, self.dims, width, width_prime)
@@ -80,6 +85,10 @@ class JointCritic(Coupling):
         self.first, self.first_prime = nn.Linear(dim, hidden), nn.Linear(dim_prime, hidden, bias=False)
         # No offset of the output: it cancels against Z.
         self.rest = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1, bias=False))
+
+    def extra_repr(self) -> str:
+        """The widths."""
+        return shown(dim=self.dims[0], dim_prime=self.dims[1])
 
     def _check_widths(self, width: int, width_prime: int) -> None:
         _check_widths(self, self.dims, width, width_prime)

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, check_same_width, number, positive_values
+from recparam.couplings.base import Coupling, check_same_width, not_initialised, positive_values
 from recparam.ops import DistanceProfile, Score
 from recparam.utils.checks import check_positive
+from recparam.utils.shown import number, shown
 
 
 class StepLength(Coupling):
@@ -57,6 +58,13 @@ class StepLength(Coupling):
     def width(self) -> Tensor:
         """theta, a scalar in units of z."""
         return self.log_width.exp()
+
+    def extra_repr(self) -> str:
+        """Radius and width, or what will set them."""
+        if self.initialised:
+            return shown(radius=self.radius, width=self.width)
+        set_here = self.width if self._width_given else None
+        return shown(not_initialised("radius" if self._width_given else "radius and width"), width=set_here)
 
     @property
     def initialised(self) -> bool:

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, Latents, check_part, number
+from recparam.couplings.base import Coupling, Latents, check_part
 from recparam.ops import MappedSides, Score
 from recparam.utils.checks import check_count, check_tensor, is_finite_number
+from recparam.utils.shown import number, shown
 
 
 class Transition(nn.Module, ABC):
@@ -102,6 +103,10 @@ class Damped(Transition):
             raise ValueError(f"Expected damping as a finite number; got {damping!r}.")
         self.damping = nn.Parameter(torch.tensor(float(damping)))
 
+    def extra_repr(self) -> str:
+        """The factor."""
+        return shown(damping=self.damping)
+
     @property
     def order(self) -> int:
         """Two."""
@@ -144,6 +149,10 @@ class LinearAR(Transition):
     def order(self) -> int:
         """p."""
         return self.weight.shape[1] // self.weight.shape[0]
+
+    def extra_repr(self) -> str:
+        """Order and width."""
+        return shown(order=self.order, dim=len(self.offset))
 
     @property
     def matrices(self) -> Float[Tensor, "P D D"]:
@@ -190,6 +199,10 @@ class NeuralTransition(Transition):
             last.weight *= 0.1
             last.bias.zero_()
         self.net = nn.Sequential(nn.Linear(order * dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), last)
+
+    def extra_repr(self) -> str:
+        """Order and width."""
+        return shown(order=self.order, dim=self.dim)
 
     @property
     def order(self) -> int:
@@ -290,6 +303,10 @@ class AtLag(Coupling):
         check_part("coupling", coupling)
         check_count("lag", lag)
         self.coupling, self.lag = coupling, lag
+
+    def extra_repr(self) -> str:
+        """The lag."""
+        return shown(lag=self.lag)
 
     @property
     def order(self) -> int:

@@ -16,6 +16,7 @@ from recparam.priors.base import Prior, Terms
 from recparam.priors.directions import Side
 from recparam.recognition import enumerable
 from recparam.utils.checks import check_count, is_finite_number
+from recparam.utils.shown import number, shown
 
 
 class ParametricPrior(Prior):
@@ -68,10 +69,13 @@ class JointGaussianPrior(ParametricPrior):
         """rho, shape (D,)."""
         return self.raw_correlation.tanh()
 
+    def extra_repr(self) -> str:
+        """Width and correlations."""
+        return shown(dim=len(self.raw_correlation), correlation=self.correlation)
+
     def formula(self) -> str:
         """The density of each dimension, with the correlations learned so far."""
-        rho = ", ".join(f"{float(value):.3g}" for value in self.correlation.detach())
-        return f"P(z, z') = prod_d N(z_d, z'_d; 0, [[1, rho_d], [rho_d, 1]]), rho = [{rho}]"
+        return f"P(z, z') = prod_d N(z_d, z'_d; 0, [[1, rho_d], [rho_d, 1]]), rho = {number(self.correlation)}"
 
     def check_densities(self, distributions: Sequence[Distribution]) -> None:
         """Raise DensityError for a Dirac, ValueError for categorical latents."""
@@ -119,6 +123,10 @@ class JointCategoricalPrior(ParametricPrior):
         for j, size in enumerate(sizes):
             check_count(f"sizes[{j}]", size)
         self.logits = nn.Parameter(torch.zeros(sizes))
+
+    def extra_repr(self) -> str:
+        """The sizes of the table."""
+        return shown(sizes=tuple(self.logits.shape))
 
     def formula(self) -> str:
         """The table, by its size."""
