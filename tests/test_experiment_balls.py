@@ -1,6 +1,5 @@
 """The moving-balls experiment, whole, at a tiny size."""
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from scipy.stats import gaussian_kde
 
 import recparam as rp
@@ -30,11 +28,11 @@ TINY = Settings(size=20, diameter=3.0, frames=41, epochs=2, batch_size=8, videos
 
 def run(settings: Settings, out: Path, **options: Any) -> tuple[dict[str, Any], str, dict[Run, str]]:
     """Run in this process; return the results, what was printed, and the failures."""
-    text = io.StringIO()
-    outcome = run_experiment(settings, out, jobs=options.pop("jobs", 0), console=Console(file=text, width=200))
+    lines: list[str] = []
+    outcome = run_experiment(settings, out, jobs=options.pop("jobs", 0), say=lines.append)
     assert all(path.stat().st_size > 0 for path in outcome.files)
     assert json.loads((out / "results.json").read_text())["runs"] == outcome.results["runs"]
-    return outcome.results, text.getvalue(), outcome.failed
+    return outcome.results, "\n".join(lines), outcome.failed
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +243,7 @@ def test_a_diverging_arm_is_reported_and_the_others_finish(
 
 def test_processes_give_what_one_process_gives(whole: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
     _, first, _ = whole
-    results, _, failed = run(replace(TINY, arms=("untrained", "constant")), tmp_path / "out", jobs=1)
+    results, _, failed = run(replace(TINY, arms=("untrained", "constant")), tmp_path / "out", jobs=2)
     assert not failed
     for entry in results["runs"]:
         (before,) = [old for old in first["runs"] if (old["arm"], old["seed"]) == (entry["arm"], 0)]

@@ -1,6 +1,11 @@
 """What experiments share: cells that are kept, folders that are refused, processes, averages over seeds."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,10 @@ def measure(arm: str, seed: int, *, log: Path, offset: int = 10) -> dict[str, An
     """Numbers that tell which cell they are of; the file `log` has one line per call."""
     with log.open("a") as file:
         file.write(f"{arm} {seed}\n")
+    if (log.parent / "killed").exists() and (arm, seed) == ("a", 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (log.parent / "unexpected").exists():
+        raise KeyError(arm)
     if (log.parent / "broken").exists() and arm == "b/two":
         raise TrainingDiverged("the bound", label=arm, step=1, epoch=1, lr=1.0)
     return {"score": offset + seed, "note": arm, "nothing": None}
@@ -79,11 +88,74 @@ def test_rank_correlation_over_the_arms_that_have_both_numbers() -> None:
     assert rank_correlation(runs[:2], "x", "y") is None  # two arms have no ranks to speak of
 
 
-def test_processes_measure_the_same(tmp_path: Path) -> None:
-    by_processes = run(tmp_path, jobs=1).results["summary"]
+def test_processes_measure_the_same_and_one_that_is_killed_takes_no_others_with_it(tmp_path: Path) -> None:
+    (tmp_path / "killed").touch()
+    outcome = run(tmp_path, seeds=range(3), jobs=2)
+    assert 1 <= len(outcome.failed) <= 2 and all("Repeat the command" in text for text in outcome.failed.values())
+    assert len(outcome.results["runs"]) >= 4
     other = tmp_path / "other"
     other.mkdir()
-    assert {**by_processes["a"], "cpu_seconds": 0} == {**run(other).results["summary"]["a"], "cpu_seconds": 0}
+    alone = {(each["arm"], each["seed"]): each for each in run(other, seeds=range(3)).results["runs"]}
+    for each in outcome.results["runs"]:
+        assert {**each, "cpu_seconds": 0} == {**alone[each["arm"], each["seed"]], "cpu_seconds": 0}
+    (tmp_path / "killed").unlink()
+    assert len(run(tmp_path, seeds=range(3)).results["runs"]) == 6
+
+
+def test_an_unexpected_error_names_its_cell(tmp_path: Path) -> None:
+    (tmp_path / "unexpected").touch()
+    with pytest.raises(RuntimeError, match="a seed 0 stopped on an unexpected error"):
+        run(tmp_path)
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from recparam.experiments.grid import run_grid
+
+def measure(arm, seed):
+    while True:
+        with Path(sys.argv[1], f"beat-{arm}").open("a") as file:
+            file.write(".")
+        time.sleep(0.05)
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    run_grid(measure, identity={"experiment": "slow"}, arms="ab", seeds=(0,), out=folder / "out", jobs=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "SIGKILL"])
+def test_no_process_outlives_the_command(tmp_path: Path, how: str) -> None:
+    def beats() -> list[int]:
+        return [path.stat().st_size for path in sorted(tmp_path.glob("beat-*"))]
+
+    (tmp_path / "slow.py").write_text(SLOW)
+    command = subprocess.Popen(
+        [sys.executable, str(tmp_path / "slow.py"), str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        while len(beats()) < 2:
+            assert command.poll() is None
+            time.sleep(0.1)
+        if how == "Ctrl-C":
+            os.killpg(command.pid, signal.SIGINT)  # as a terminal does
+        else:
+            os.kill(command.pid, getattr(signal, how))
+        command.wait(20)
+        time.sleep(2)
+        last = beats()
+        time.sleep(0.5)
+        assert beats() == last
+        assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["settings.json"]
+    finally:
+        if command.poll() is None:
+            os.killpg(command.pid, signal.SIGKILL)
 
 
 def test_seeds_and_texts() -> None:

@@ -13,8 +13,6 @@ from recparam.cli.fit import fit, with_config
 from recparam.cli.runs import compare, report, score, transform
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from recparam.experiments.balls.settings import Run
     from recparam.experiments.outcome import Outcome
 
@@ -56,14 +54,11 @@ def balls(
         frames: Frames per video.
         epochs: Passes over the training video.
         batch_size: Pairs of consecutive frames per step.
-        out: Output folder. None: runs/balls-PRESET.
-        jobs: Parallel processes; 0 starts none. None: one per core, or one on a GPU.
+        out: Output folder; runs/balls-PRESET if not given.
+        jobs: Parallel processes of one thread; one per core, or on a GPU a single one, if not given. 0 or 1: no others.
     """
-    from rich.console import Console
-
     from recparam.experiments.balls.settings import make_settings
 
-    console = Console()
     settings = make_settings(
         preset,
         size=size,
@@ -79,8 +74,7 @@ def balls(
     )
     from recparam.experiments.balls.run import run_experiment
 
-    outcome = run_experiment(settings, out or Path("runs") / f"balls-{preset}", jobs=jobs, console=console)
-    return _print_outcome(console, outcome)
+    return _print_outcome(run_experiment(settings, out or Path("runs") / f"balls-{preset}", jobs=jobs))
 
 
 def experiments() -> int:
@@ -150,11 +144,13 @@ def _show_warning(message: Warning | str, *_where: object) -> None:
     print(f"recparam: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _print_outcome(console: "Console", outcome: "Outcome[Run]") -> int:
+def _print_outcome(outcome: "Outcome[Run]") -> int:
+    from rich.console import Console
     from rich.table import Table
 
     from recparam.evaluation import interval_text
 
+    console = Console()
     results: dict[str, Any] = outcome.results
     table = Table(title="Mean error on a fresh video", title_justify="left")
     table.add_column("arm")

@@ -30,7 +30,7 @@ def few_shot(
     """Handwritten digits from one and five labels per class, on latents of several priors (docs/few-shot.md).
 
     Args:
-        out: Output folder; an interrupted command resumes there when you repeat it.
+        out: Output folder; an interrupted run resumes when you repeat the command.
         seeds: Number of seeds.
         seed: The first seed.
         latent_dim: Number of latents.
@@ -39,7 +39,7 @@ def few_shot(
         draws: Sets of labelled examples to average over.
         shift: The largest move of a view, pixels.
         turn: The largest turn of a view, degrees.
-        jobs: Parallel processes; 0 starts none. None: one per core.
+        jobs: Parallel processes of one thread; one per core if not given. 0 or 1: no others.
     """
     from recparam.experiments.few_shot import run_few_shot
     from recparam.experiments.few_shot.settings import Settings
@@ -81,7 +81,7 @@ def rat(
         file: An .npz file of counts (N, units), rows in order of time, and positions (N, P), which are for scoring.
         counts: Name of the array of counts.
         position: Name of the array of positions.
-        out: Output folder; an interrupted command resumes there when you repeat it.
+        out: Output folder; an interrupted run resumes when you repeat the command.
         seeds: Number of seeds.
         seed: The first seed.
         lag: Rows between the observations of a window.
@@ -89,7 +89,7 @@ def rat(
         steps: Steps of training, at most.
         starts: Starts from other weights, of which the evidence on a validation block chooses one.
         batch_size: Windows per step.
-        jobs: Parallel processes; 0 starts none. None: one per core.
+        jobs: Parallel processes of one thread; one per core if not given. 0 or 1: no others.
     """
     from recparam.experiments.outcome import seeds_from
     from recparam.experiments.rat import run_rat
@@ -123,13 +123,13 @@ def identifiability(
 
     Args:
         worlds: Of sphere-3, sphere-10, box-laplace and box-normal.
-        out: Output folder; an interrupted command resumes there when you repeat it.
+        out: Output folder; an interrupted run resumes when you repeat the command.
         seeds: Number of seeds.
         seed: The first seed.
         steps: Steps of training, each on new pairs; sphere-10 takes five times as many.
         batch_size: Pairs per step.
         hidden: Widths of the encoder's hidden layers.
-        jobs: Parallel processes; 0 starts none. None: one per core.
+        jobs: Parallel processes of one thread; one per core if not given. 0 or 1: no others.
     """
     from recparam.experiments.identifiability import run_identifiability
     from recparam.experiments.identifiability.settings import Settings

@@ -1,7 +1,6 @@
 """Experiments that are a grid of arms and seeds: a cell is measured once, kept as a file, and averaged over seeds."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from recparam.evaluation import Interval, mean_interval
 from recparam.experiments.folder import prepare_folder
 from recparam.experiments.outcome import Outcome
-from recparam.experiments.processes import Message, Send, check_jobs, in_processes, unwritten
-from recparam.training import TrainingDiverged
-from recparam.utils.checks import NonFiniteError
+from recparam.experiments.processes import check_jobs, measure_cells, missing, tell
 from recparam.utils.storage import write_json
 from recparam.utils.versions import versions
 
@@ -52,11 +47,11 @@ def run_grid(
     conclude: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     draw: Callable[[dict[str, Any], Path], Sequence[Path]] | None = None,
     jobs: int | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = tell,
 ) -> Outcome[Cell]:
     """Measure the cells that a folder lacks, then write `results.json` and draw the figures.
 
-    A cell ends with a file of its own, so that a command that was stopped goes on with the cells that are missing.
+    A cell ends with a file of its own. An interrupted run resumes when the command is repeated.
 
     Args:
         measure: Gives the numbers of an arm and a seed; picklable, as a function of a module or a partial of one.
@@ -66,7 +61,7 @@ def run_grid(
         out: Output folder.
         conclude: Gives what is to be said of all cells together, to be put in the results.
         draw: Draws figures of the results into the folder, and says which files.
-        jobs: Processes, each with one core; None: one per core; 0: none but this.
+        jobs: Processes, each with one thread; None: one per core; 0 or 1: none but this.
         say: Takes a line for people.
 
     Returns:
@@ -74,32 +69,14 @@ def run_grid(
 
     Raises:
         ValueError: A folder that holds something else, or a negative number of processes; nothing was written.
-        KeyboardInterrupt: On Ctrl-C, after the processes have stopped.
+        KeyboardInterrupt: On Ctrl-C, after the processes have ended.
+        RuntimeError: An unexpected exception in a cell.
     """
     check_jobs(jobs)
     prepare_folder(identity, out)
     begin = time.perf_counter()
-    cells = [Cell(arm, seed) for seed in seeds for arm in arms]
-    waiting = {index: cell for index, cell in enumerate(cells) if finished(cell, out) is None}
-    jobs = min(os.cpu_count() or 1 if jobs is None else jobs, len(waiting))
-    if len(waiting) < len(cells):
-        say(f"{len(cells) - len(waiting)} of {len(cells)} runs are finished in {out} and are kept.")
-    failed: dict[Cell, str] = {}
-
-    def handle(message: Message) -> None:
-        kind, index, content = message
-        if kind == "crashed":
-            raise RuntimeError(f"{cells[index]} stopped on an unexpected error.\n{content}")
-        if kind == "failed":
-            failed[cells[index]] = content
-        say(f"{cells[index]}: {'done, ' if kind == 'done' else 'failed: '}{content}")
-
-    attempt = partial(_attempt, measure, out)
-    if jobs:
-        in_processes(attempt, waiting, jobs=jobs, handle=handle)
-    else:
-        for index, cell in waiting.items():
-            attempt(index, cell, handle)
+    cells = missing([Cell(arm, seed) for seed in seeds for arm in arms], partial(finished, out=out), out, say)
+    failed = measure_cells(partial(_measure, measure, out), cells, jobs=jobs, say=say)
     results = _collect(identity, arms, out, failed, seconds=time.perf_counter() - begin)
     if conclude is not None and results["arms"]:
         results |= conclude(results)
@@ -127,22 +104,13 @@ def summarise(runs: Sequence[Numbers]) -> dict[str, dict[str, Interval]]:
     return summary
 
 
-def _attempt(measure: Callable[[str, int], Numbers], out: Path, index: int, cell: Cell, send: Send) -> None:
-    """Measure one cell and tell how it ends; one that fails does not stop the others."""
-    begin, threads = time.process_time(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        numbers = measure(cell.arm, cell.seed)
-        seconds = round(time.process_time() - begin, 1)
-        write_json(out / cell.file, {"arm": cell.arm, "seed": cell.seed, **numbers, "cpu_seconds": seconds})
-    except (TrainingDiverged, NonFiniteError) as error:
-        send(("failed", index, str(error)))
-    except OSError as error:
-        send(("failed", index, unwritten(error)))
-    else:
-        send(("done", index, f"{seconds:.0f} s"))
-    finally:
-        torch.set_num_threads(threads)
+def _measure(measure: Callable[[str, int], Numbers], out: Path, cell: Cell) -> str:
+    """Measure one cell, write its file and say how long it took."""
+    begin = time.process_time()
+    numbers = measure(cell.arm, cell.seed)
+    seconds = round(time.process_time() - begin, 1)
+    write_json(out / cell.file, {"arm": cell.arm, "seed": cell.seed, **numbers, "cpu_seconds": seconds})
+    return f"{seconds:.0f} s"
 
 
 def _collect(

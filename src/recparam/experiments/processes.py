@@ -1,70 +1,63 @@
-"""Independent runs in parallel processes, which tell the parent how they go."""
+"""Cells of an experiment measured in parallel processes of one thread each, by joblib."""
 
-import multiprocessing
 import os
-import queue
-import signal
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from multiprocessing.queues import Queue
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import torch
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-Message = tuple[str, int, Any]
-"""What a process tells the parent: kind, index of the run, and the kind's content."""
+from recparam.training import TrainingDiverged
+from recparam.utils.checks import NonFiniteError
 
-Send = Callable[[Message], None]
+Cell = TypeVar("Cell")
+Ended = tuple[Cell, bool, str]
+"""A cell, whether it was measured, and a phrase for people: the numbers in short, or why it failed."""
+
+tell: Callable[[str], None] = partial(print, flush=True)
+"""Print a line at once: lines of several processes share one output."""
 
 
-def in_processes(
-    attempt: Callable[[int, Any, Send], None], runs: Mapping[int, Any], *, jobs: int, handle: Send
-) -> None:
-    """Hand runs to processes and pass on what they tell, until every run has ended.
+def missing(
+    cells: Sequence[Cell], finished: Callable[[Cell], object], out: Path, say: Callable[[str], None]
+) -> list[Cell]:
+    """Return the cells that a folder has no finished file of, and say how many it has."""
+    found = [cell for cell in cells if finished(cell) is None]
+    if len(found) < len(cells):
+        say(f"{len(cells) - len(found)} of {len(cells)} runs are finished in {out} and are kept.")
+    return found
+
+
+def measure_cells(
+    measure: Callable[[Cell], str], cells: Sequence[Cell], *, jobs: int | None, say: Callable[[str], None]
+) -> dict[Cell, str]:
+    """Measure cells, each with one thread; one that fails does not stop the others.
 
     Args:
-        attempt: Does one run of an index, and ends with the message "done" or "failed"; picklable.
-        runs: By index.
-        jobs: Number of processes.
-        handle: Called with each message. "crashed" tells of an exception that `attempt` did not expect.
+        measure: Measures a cell, writes its files whole or not at all, and returns a phrase for people; picklable.
+        cells: Hashable; longest first, so that the processes finish together.
+        jobs: Parallel processes; None: one per core; 0 or 1: none but this one.
+        say: Takes a line for people as each cell ends.
+
+    Returns:
+        Why cells failed, by cell.
+
+    Raises:
+        RuntimeError: An exception in a cell other than of diverged training and of files.
+        KeyboardInterrupt: On Ctrl-C; the processes have ended.
     """
-    # Spawned, not forked: a forked process may inherit held locks of torch's thread pools.
-    context = multiprocessing.get_context("spawn")
-    tasks, messages = context.Queue(), context.Queue()
-    for task in runs.items():
-        tasks.put(task)
-    for _ in range(jobs):
-        tasks.put(None)
-    workers = [
-        context.Process(target=_work, args=(attempt, threads_of(jobs), tasks, messages), daemon=True)
-        for _ in range(jobs)
-    ]
-    waiting = set(runs)
-    with _stopping(workers):
-        for worker in workers:
-            worker.start()
-        while waiting:
-            try:
-                message: Message = messages.get(timeout=0.5)
-            except queue.Empty:
-                if any(worker.is_alive() for worker in workers):
-                    continue
-                try:
-                    # The last words of a process may still be under way when it has ended.
-                    message = messages.get(timeout=2.0)
-                except queue.Empty:
-                    codes = sorted({worker.exitcode for worker in workers if worker.exitcode is not None})
-                    for index in sorted(waiting):
-                        handle(("failed", index, f"its process ended early (exit codes {codes}); is memory short?"))
-                    return
-            if message[0] in ("done", "failed", "crashed"):
-                waiting.discard(message[1])
-            handle(message)
-        for worker in workers:
-            worker.join()
+    jobs = min(os.cpu_count() or 1 if jobs is None else jobs, len(cells))
+    failed: dict[Cell, str] = {}
+    for cell, done, text in _in_processes(measure, cells, jobs) if jobs > 1 else _in_this_process(measure, cells):
+        if not done:
+            failed[cell] = text
+        say(f"{cell}: {'done, ' if done else 'failed: '}{text}")
+    return failed
 
 
 def check_jobs(jobs: int | None) -> None:
@@ -79,60 +72,51 @@ def check_jobs(jobs: int | None) -> None:
         )
 
 
-def unwritten(error: OSError) -> str:
-    """Say of a run that its files cannot be used, and what to do."""
-    return f"could not be written or read: {error}. Free space or fix access, run again."
+def _in_this_process(measure: Callable[[Cell], str], cells: Iterable[Cell]) -> Iterator[Ended[Cell]]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from (_attempt(measure, cell) for cell in cells)
+    finally:
+        torch.set_num_threads(threads)
 
 
-def threads_of(jobs: int) -> int:
-    """Threads of each of so many processes."""
-    return max(1, (os.cpu_count() or 1) // max(jobs, 1))
-
-
-def _work(
-    attempt: Callable[[int, Any, Send], None],
-    threads: int,
-    tasks: "Queue[tuple[int, Any] | None]",
-    messages: "Queue[Message]",
-) -> None:
-    """Body of a process: take runs from the queue until it is empty.
-
-    The parent alone handles Ctrl-C, which a terminal sends to all processes at once.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    torch.set_num_threads(threads)
-    while (task := tasks.get()) is not None:
-        index, run = task
+def _in_processes(measure: Callable[[Cell], str], cells: Sequence[Cell], jobs: int) -> Iterator[Ended[Cell]]:
+    waiting = list(cells)
+    while waiting:
+        # Cells are handed out one at a time and in order. Memory-mapped arguments would be read-only.
+        parallel = cast(Any, Parallel)(  # which has no types
+            jobs, return_as="generator_unordered", batch_size=1, max_nbytes=None, initializer=_begin_process
+        )
         try:
-            attempt(index, run, messages.put)
-        except Exception as error:  # a defect: the parent reports it with its run
-            messages.put(("crashed", index, f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
+            for ended in parallel(delayed(_attempt)(measure, cell) for cell in waiting):
+                waiting.remove(ended[0])
+                yield ended
+        except TerminatedWorkerError:
+            # joblib ends all processes where one was killed, so that the cells being measured are lost, and no others.
+            for cell in waiting[:jobs]:
+                yield cell, False, "a process was killed; is memory short? Repeat the command, with fewer --jobs."
+            waiting = waiting[jobs:]
+
+
+def _attempt(measure: Callable[[Cell], str], cell: Cell) -> Ended[Cell]:
+    try:
+        return cell, True, measure(cell)
+    except (TrainingDiverged, NonFiniteError) as error:
+        return cell, False, str(error)
+    except OSError as error:
+        return cell, False, f"could not be written or read: {error}. Free space or fix access, run again."
+    except Exception as error:
+        raise RuntimeError(f"{cell} stopped on an unexpected error.") from error
+
+
+def _begin_process() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process when its parent was killed: an orphan would train for hours for nobody.
-
-    Files are written whole or not at all, so that any moment will do.
-    """
+    """End this process when its parent was killed, which joblib leaves to the end of a cell: hours of training."""
     while os.getppid() == parent:
         time.sleep(1)
-    os._exit(1)
-
-
-@contextmanager
-def _stopping(workers: list[Any]) -> Iterator[None]:
-    """Leave no process behind, however the block ends."""
-    try:
-        yield
-    finally:
-        for worker in workers:
-            if worker.pid is not None and worker.is_alive():
-                # Files are written whole or not at all, so that ending a process at any moment is safe.
-                worker.terminate()
-        for worker in workers:
-            if worker.pid is not None:
-                worker.join(5)
-                if worker.is_alive():
-                    worker.kill()
-                    worker.join()
+    os._exit(1)  # files are written whole or not at all

@@ -7,12 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from recparam.evaluation import mean_interval
-from recparam.experiments.balls.settings import ARMS, VIDEOS, Run, Settings
-from recparam.experiments.balls.work import finished
+from recparam.experiments.balls.settings import ARMS, TRAINED_ARMS, VIDEOS, Run, Settings, training_facts
 from recparam.experiments.ranks import spearman
 from recparam.utils.versions import versions
 
 FORMAT = 1
+
+
+def run_settings(settings: Settings, run: Run) -> dict[str, Any]:
+    """Return what a finished run must have been made with to count as this one."""
+    training = training_facts(run.arm) if run.arm in TRAINED_ARMS else None
+    shared = {k: v for k, v in settings.identity().items() if k not in ("paper_training", "recipe", "richer_training")}
+    return {**shared, "video": run.video, "seed": run.seed, "arm": run.arm, "training": training}
+
+
+def finished(settings: Settings, run: Run, out: Path) -> dict[str, Any] | None:
+    """Return the result of a run that is complete and was made with equal settings, else None."""
+    folder = out / run.folder
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(result, dict) or not (folder / "arrays.npz").is_file():
+        return None
+    return result if result.get("settings") == run_settings(settings, run) else None
 
 
 def collect(settings: Settings, out: Path, failed: Mapping[Run, str], *, seconds: float) -> dict[str, Any]:

@@ -1,47 +1,49 @@
-"""The whole experiment: checks, processes, progress, results, figures and report."""
+"""The whole experiment: checks, runs, results, figures and report."""
 
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from rich.console import Console
 from torch.nn.functional import mse_loss
 
+from recparam.experiments.balls.arms import run_arm
 from recparam.experiments.balls.figure import draw_all
 from recparam.experiments.balls.models import initial_encoder
-from recparam.experiments.balls.progress import Progress, duration
-from recparam.experiments.balls.results import collect
+from recparam.experiments.balls.results import collect, finished, run_settings
 from recparam.experiments.balls.settings import CHOOSING_SEED_OFFSET, TEST_SEED_OFFSET, TRAINED_ARMS, Run, Settings
 from recparam.experiments.balls.videos import moving_balls
-from recparam.experiments.balls.work import attempt, best_device, finished
 from recparam.experiments.folder import prepare_folder
 from recparam.experiments.outcome import Outcome
-from recparam.experiments.processes import Message, check_jobs, in_processes, threads_of
-from recparam.utils.storage import write_json
+from recparam.experiments.processes import check_jobs, measure_cells, missing, tell
+from recparam.training import Epoch
+from recparam.utils.storage import replacing, write_json
 
 
 def run_experiment(
-    settings: Settings, out: Path, *, jobs: int | None = None, console: Console | None = None
+    settings: Settings, out: Path, *, jobs: int | None = None, say: Callable[[str], None] = tell
 ) -> Outcome[Run]:
     """Run what is missing of the experiment in a folder, then write its results, figures and report.
 
     Args:
         settings: what to run.
-        out: output folder; made if missing. Finished runs in it are kept, interrupted ones go on.
-        jobs: number of parallel processes; None for one per core, or one on a GPU; 0 for this process.
-        console: where progress is printed.
+        out: output folder; made if missing. Finished runs in it are kept, interrupted ones resume.
+        jobs: number of parallel processes, each with one thread; None for one per core, or one on a GPU; 0 or 1 for
+            this process alone.
+        say: takes a line for people; picklable, since parallel processes print their epochs by themselves.
 
     Returns:
         The results, the files and the runs that failed.
 
     Raises:
         ValueError: if the settings or the folder cannot be used; nothing was written.
-        KeyboardInterrupt: on Ctrl-C, after the processes have stopped; the same call goes on from there.
+        KeyboardInterrupt: on Ctrl-C, after the processes have ended; the same call resumes.
     """
     check_jobs(jobs)
-    console = console or Console()
     # The generator is the judge of what fits a frame; two frames of each video ask it.
     for run in {(run.video, run.seed): run for run in settings.runs()}.values():
         for seed in (run.seed, run.seed + TEST_SEED_OFFSET, run.seed + CHOOSING_SEED_OFFSET):
@@ -49,60 +51,65 @@ def run_experiment(
     prepare_folder(settings.identity(), out)
 
     begin = time.perf_counter()
-    runs = settings.runs()
-    waiting = [index for index, run in enumerate(runs) if finished(settings, run, out) is None]
-    kept = len(runs) - len(waiting)
+    say(f"Moving balls, {settings.label}")
+    runs = missing(settings.runs(), partial(finished, settings, out=out), out, say)
     device = best_device()
     if jobs is None:
         jobs = 1 if device.type == "cuda" else os.cpu_count() or 1
-    jobs = min(jobs, max(1, len(waiting)))
-    console.print(f"Moving balls, {settings.label}", highlight=False)
-    if kept:
-        console.print(
-            f"{kept} of {len(runs)} runs are finished in {out} and are kept.", highlight=False, soft_wrap=True
-        )
-    trained = [runs[index] for index in waiting if runs[index].arm in TRAINED_ARMS]
+    jobs = max(1, min(jobs, len(runs)))
+    trained = [run for run in runs if run.arm in TRAINED_ARMS]
     if trained:
-        seconds = estimate_seconds(settings, trained, max(jobs, 1), device)
-        console.print(
-            f"{len(waiting)} runs on {_devices(device, jobs)}: about {duration(seconds)}. "
-            "Each epoch is saved; after an interruption the same command goes on.",
-            highlight=False,
-            soft_wrap=True,
+        where = ("the GPU" if device.type == "cuda" else "the CPU") + (f" in {jobs} processes" if jobs > 1 else "")
+        say(
+            f"{len(runs)} runs on {where}: about {_duration(estimate_seconds(settings, trained, jobs, device))}. "
+            "An interrupted run resumes when you repeat the command: each epoch is saved."
         )
-    failed: dict[Run, str] = {}
-    with Progress(console, settings, runs) as progress:
-
-        def handle(message: Message) -> None:
-            kind, index, content = message
-            progress.show(kind, index, content)
-            if kind == "failed":
-                failed[runs[index]] = content
-            elif kind == "crashed":
-                raise RuntimeError(f"{runs[index]} stopped on an unexpected error.\n{content}")
-
-        if jobs == 0:
-            for index in waiting:
-                attempt(settings, out, index, runs[index], handle)
-        elif waiting:
-            each = partial(attempt, settings, out)
-            in_processes(each, {index: runs[index] for index in waiting}, jobs=jobs, handle=handle)
-
+    failed = measure_cells(partial(execute, settings, out, say=say), runs, jobs=jobs, say=say)
     results = collect(settings, out, failed, seconds=time.perf_counter() - begin)
     write_json(out / "results.json", results)
-    files = [out / "results.json", *draw_all(settings, results, out)]
-    return Outcome(results, files, failed)
+    return Outcome(results, [out / "results.json", *draw_all(settings, results, out)], failed)
+
+
+def execute(settings: Settings, out: Path, run: Run, *, say: Callable[[str], None] = tell) -> str:
+    """Do one run and write its files; `result.json` comes last and says that the run is complete.
+
+    Returns:
+        How its training ended, for people.
+
+    Raises:
+        TrainingDiverged: if the training turned NaN.
+        NonFiniteError: if the trained encoder's latents are not finite.
+    """
+    folder = out / run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    state = ""
+
+    def report(epoch: Epoch) -> None:
+        nonlocal state
+        state = _state(run, epoch)
+        say(f"{run}: epoch {epoch['epoch']:>3} of {settings.epochs_of(run.arm)}, {state}")
+
+    numbers, arrays = run_arm(settings, run, folder, device=best_device(), report=report)
+    named: dict[str, Any] = dict(arrays)
+    with replacing(folder / "arrays.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **named)
+    write_json(folder / "result.json", {**numbers, "settings": run_settings(settings, run)})
+    return state or f"{numbers['seconds']:.0f} s"
+
+
+def best_device() -> torch.device:
+    """Return the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def estimate_seconds(settings: Settings, trained: list[Run], jobs: int, device: torch.device) -> float:
-    """Time a few steps of the encoder and return how long the runs will take, in seconds."""
+    """Time a few steps of the encoder on one thread and return how long the runs will take, in seconds."""
     encoder = initial_encoder(settings, 0).to(device)
     shape = (2 * settings.batch_size, settings.size, settings.size, 3)
     frames = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     target = torch.zeros(len(frames), 6, device=device)
     threads = torch.get_num_threads()
-    # Several processes leave each one thread; one process has them all.
-    torch.set_num_threads(threads_of(jobs))
+    torch.set_num_threads(1)
     times: list[float] = []
     try:
         for _ in range(4):
@@ -120,6 +127,16 @@ def estimate_seconds(settings: Settings, trained: list[Run], jobs: int, device: 
     return max(sum(epochs) / jobs, *epochs) * steps * step
 
 
-def _devices(device: torch.device, jobs: int) -> str:
-    where = "the GPU" if device.type == "cuda" else "the CPU"
-    return f"{where} in {jobs} parallel processes" if jobs > 1 else where
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _state(run: Run, epoch: Epoch) -> str:
+    """The bound and its ceiling after an epoch, or the supervised loss."""
+    bound, ceiling = epoch["bound_nats"], epoch["ceiling_nats"]
+    assert bound is not None
+    if run.arm == "supervised":
+        return f"squared error {-bound:.2f} px^2"
+    return f"bound {bound:.3f} nats" + ("" if ceiling is None else f", ceiling {ceiling:.3f}")
