@@ -31,7 +31,7 @@ def run_python(code: str) -> Any:
 
 def test_import_is_light() -> None:
     loaded = run_python("import sys, json, recparam; dir(recparam); print(json.dumps(sorted(sys.modules)))")
-    heavy = {"torch", "lightning", "matplotlib", "numpy", "scipy", "sklearn", "rich", "tyro", "safetensors"}
+    heavy = {"torch", "lightning", "matplotlib", "numpy", "scipy", "sklearn", "rich", "tyro", "safetensors", "jinja2"}
     assert not heavy & set(loaded)
     assert [name for name in loaded if name.startswith("recparam.")] == []
 
@@ -112,7 +112,8 @@ def test_a_wheel_builds_with_all_that_is_needed_and_no_more(tmp_path: Path) -> N
     with ZipFile(wheel) as file:
         packed = {name for name in file.namelist() if ".dist-info/" not in name}
     sources = (ROOT / "src").rglob("*")
-    wanted = {p.relative_to(ROOT / "src").as_posix() for p in sources if p.suffix in (".py", ".c", ".h", ".typed")}
+    endings = (".py", ".c", ".h", ".typed", ".html", ".css")
+    wanted = {p.relative_to(ROOT / "src").as_posix() for p in sources if p.suffix in endings}
     assert packed == wanted
     assert {"recparam/py.typed", "recparam/ops/native.c", "recparam/networks/fused/rows.h"} <= packed
 

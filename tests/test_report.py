@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recparam.experiments.balls.arm_style import ARM_ORDER, arm_title
 from recparam.experiments.balls.report import write_report
+from recparam.runs.latents import Latents
+from recparam.runs.report import write_run_report
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\""
 
@@ -208,3 +211,29 @@ def test_a_failure_leaves_the_old_report(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'black'.*\.png"):
         write_report(path, title="t", results=results(), figures={"black": b"%PDF-1.4"})
     assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("dims", [2, 7])
+def test_a_run_s_page_escapes_text_and_needs_no_prediction(tmp_path: Path, dims: int) -> None:
+    rng = np.random.default_rng(0)
+    latents = Latents(z=rng.normal(size=(40, dims)), sessions=np.arange(40) // 20, held_out=np.arange(40) % 20 > 9)
+    bound = {"of": "elbo", "kind": "estimate", "value_nats": 1.23456, "low_nats": None, "high_nats": None}
+    path = write_run_report(
+        tmp_path / "report.html",
+        title=HOSTILE,
+        description=HOSTILE,
+        bound=bound | {"ceiling_nats": 3.0, "pairs": 18, "block": None},
+        history=[{"step": step, "bound_nats": 0.1 * step, "validation_nats": 0.1 * step} for step in range(3)],
+        latents=latents,
+        labels={HOSTILE: latents.z[:, 0]},
+        data={HOSTILE: HOSTILE},
+        settings={},
+        versions={},
+    )
+    found = Page(path.read_text(encoding="utf-8"))
+    assert "script" not in found.tags and found.words.count(HOSTILE) == 6
+    assert found.rows[1] == ["ELBO − const", "estimate", "1.235", "–", "3.000", "18", "–"]
+    words = " ".join(found.words.split())
+    assert "less its constant: 1.235 of at most 3.000 nats per pair" in words and "Nothing is drawn" in words
+    assert ("The first 6 of 7 latents are drawn." in words) == (dims == 7) and "a session ends." in words
+    assert "R² = 1.00 on the 20 held-out rows" in words and "Settings" not in words

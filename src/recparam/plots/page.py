@@ -1,10 +1,9 @@
-"""Pieces of a self-contained HTML page: the frame, its style, tables and numbers as text."""
+"""Self-contained HTML pages: templates, which are files of the package, filled in with values as text."""
 
 import base64
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +17,15 @@ DASH = "–"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
-_CSS = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: #222;
-  font: 16px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 1040px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
-h2 { font-size: 1.3rem; margin: 3rem 0 .6rem; padding-top: .8rem; border-top: 1px solid #e2e2e2; }
-h3 { font-size: 1.02rem; margin: 1.6rem 0 .4rem; }
-p, dl, .note { max-width: 46rem; }
-figcaption { max-width: 54rem; }
-.label { color: #555; font-size: 1.05rem; margin: 0 0 1rem; }
-.note, figcaption { color: #555; font-size: .9rem; line-height: 1.5; }
-figure { margin: 1rem 0 2rem; }
-figure img { display: block; width: 100%; height: auto; }
-figure.curves img { max-width: 760px; }
-figcaption { margin-top: .6rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: .4rem 0 .6rem;
-  font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { padding: .32rem .9rem .32rem 0; text-align: right; white-space: nowrap; vertical-align: baseline; }
-th { font-weight: 600; }
-thead th { border-bottom: 1.5px solid #222; white-space: normal; vertical-align: bottom; line-height: 1.3; }
-tbody td, tbody th { border-bottom: 1px solid #ececec; }
-.text, th.text, td.text { text-align: left; }
-td.text { white-space: normal; overflow-wrap: break-word; }
-dt { font-weight: 600; } dd { margin: 0 0 .5rem; }
-.arms { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .95rem; }
-.arms dd { margin: 0; }
-@media print { h2 { break-after: avoid; } figure, table { break-inside: avoid; } main { max-width: none; } }
-"""
 
-
-def write_page(path: str | os.PathLike[str], *, title: str, parts: Iterable[str]) -> Path:
+def write_page(path: str | os.PathLike[str], template: str, values: Mapping[str, Any]) -> Path:
     """Write one HTML file that needs no other file, no network and no scripts.
 
     Args:
         path: the file to write; replaced as a whole, or not at all.
-        title: of the page, as text.
-        parts: HTML, in order; empty ones are left out.
+        template: a template that extends `plots/page.html`, by its path in the package.
+        values: what it shows, by name, all text escaped: `title`, `details` (tables of names and values, by their
+            headings), and what its own blocks ask for.
 
     Returns:
         The path written.
@@ -65,26 +33,20 @@ def write_page(path: str | os.PathLike[str], *, title: str, parts: Iterable[str]
     Raises:
         OSError: the file cannot be written.
     """
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</main>\n</body>\n</html>\n"
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("recparam", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters |= {"flat": _flat, "number": number}
+    page = environment.get_template(template).render(values)
     with replacing(path) as file:
         file.write_text(page, encoding="utf-8")
     return Path(path)
-
-
-def text(value: object) -> str:
-    """Escape a value as text of a page or of an attribute."""
-    return escape(str(value), quote=True)
-
-
-def section(heading: str, body: str) -> str:
-    """Put a heading, which is escaped, over a body, which is not."""
-    return f"<section>\n<h2>{text(heading)}</h2>\n{body}\n</section>"
 
 
 def png_source(image: Image, name: str) -> str:
@@ -92,18 +54,14 @@ def png_source(image: Image, name: str) -> str:
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     if not data.startswith(_PNG):
         raise ValueError(
-            f"figures and curves: expected PNG images, got other content for {name!r}; "
-            "pass the .png that save_figure returns first, not the .pdf"
+            f"Expected figures and curves as PNG images; got other content for {name!r}. Pass the .png that "
+            "save_figure returns first, not the .pdf."
         )
     return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
 
 
-def pairs_table(values: Mapping[str, Any]) -> str:
-    """Build a table of names and values, nested names joined by dots."""
-    return table(["name", "value"], [[text(k), text(v)] for k, v in _flat(values)], left=2)
-
-
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Names and values as text, nested names joined by dots."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -112,25 +70,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
             yield name, ", ".join(map(str, value)) or DASH
         else:
             yield name, DASH if value is None else str(value)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int, right: int = 0) -> str:
-    """Build a table from escaped cells; ``left`` columns are text, then come numbers, then ``right`` of text."""
-
-    def cell(index: int, content: str, tag: str, scope: str = "") -> str:
-        kind = ' class="text"' if index < left or index >= len(head) - right else ""
-        return f"<{tag}{scope}{kind}>{content}</{tag}>"
-
-    top = "".join(cell(i, text(name), "th", ' scope="col"') for i, name in enumerate(head))
-    body = "\n".join(
-        "<tr>"
-        + cell(0, row[0], "th", ' scope="row"')
-        + "".join(cell(i, content, "td") for i, content in enumerate(row[1:], start=1))
-        + "</tr>"
-        for row in rows
-    )
-    whole = f"<table>\n<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-    return f'<div class="scroll">{whole}</div>'
 
 
 def finite(value: object) -> bool:
@@ -147,6 +86,11 @@ def number(value: Any, digits: int = 3) -> str:
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     # A proper minus sign lines up with the digits; beyond six places nothing is measured.
     return f"{value:.{min(places, 6)}f}".replace("-", "−")
+
+
+def interval(low: Any, high: Any, digits: int = 3) -> str:
+    """Format an interval; a dash where an end of it is not a finite number."""
+    return f"{number(low, digits)} to {number(high, digits)}" if finite(low) and finite(high) else DASH
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from recparam.evaluation import LinearDecoder, r2
 from recparam.plots.latents import draw_latent_plane, draw_latent_series, draw_training
-from recparam.plots.page import DASH, number, pairs_table, png_source, section, table, text, write_page
+from recparam.plots.page import DASH, interval, number, png_source, write_page
 from recparam.plots.prior import draw_prediction
 from recparam.plots.style import style
 from recparam.runs.latents import LatentPrediction, Latents
@@ -52,7 +52,7 @@ def write_run_report(
         history: of the training, see `draw_training`.
         latents: of the data of the fit.
         labels: by name, a value per row that colours the latents; NaN where there is none.
-        prediction: P(z'|z) of some of them; None for a prior with a density of its own.
+        prediction: what the prior expects to follow some of them; None for a density of its own.
         data: what was fitted to, by name.
         settings: of the fit, by name.
         versions: of the software, by name.
@@ -63,105 +63,54 @@ def write_run_report(
     Raises:
         OSError: the file cannot be written.
     """
-    parts = [
-        f'<header>\n<h1>{text(title)}</h1>\n<p class="label">{text(_sentence(bound))}</p>\n</header>',
-        section("Model", f'<pre style="white-space: pre-wrap">{text(description)}</pre>'),
-        _bound(bound),
-        _training(history),
-        _series(latents),
-        _planes(latents, labels or {}),
-        _prior(prediction),
-        *(
-            section(heading, pairs_table(values))
-            for heading, values in (("Data", data), ("Settings", settings), ("Versions", versions))
-            if values
-        ),
+    labels = labels or {}
+    planes = [
+        {
+            "name": name,
+            "figure": _drawn(draw_latent_plane(latents.z, colour=colour, title=name)),
+            "decoding": decoding(latents, colour) if name in labels else "",
+        }
+        for name, colour in {**_colours(latents), **labels}.items()
     ]
-    return write_page(path, title=title, parts=parts)
-
-
-def _sentence(bound: Mapping[str, Any]) -> str:
-    ceiling = bound.get("ceiling_nats")
-    limit = "" if ceiling is None else f" of at most {number(ceiling, 4)}"
-    return f"Held-out ELBO less its constant: {number(bound.get('value_nats'), 4)}{limit} nats per pair"
-
-
-def _bound(bound: Mapping[str, Any]) -> str:
-    low, high = bound.get("low_nats"), bound.get("high_nats")
-    interval = DASH if low is None or high is None else f"{number(low, 4)} to {number(high, 4)}"
-    row = [
-        text("ELBO − const"),
-        text(bound["kind"]),
-        number(bound.get("value_nats"), 4),
-        interval,
-        number(bound.get("ceiling_nats"), 4),
-        *(DASH if bound.get(key) is None else text(bound[key]) for key in ("pairs", "block")),
-    ]
-    head = ["quantity", "kind", "nats per pair", "95% interval", "ceiling", "pairs", "pairs per block"]
-    note = (
-        f'<p class="note">Of the held-out pairs this is {text(_KINDS.get(bound["kind"], bound["kind"]))}. No value '
-        "exceeds its ceiling, whatever was learned; one that is close to it says “at least about this much”. The "
-        "interval is a block bootstrap over the held-out pairs: of this model and this stretch of data, not of "
-        "another training run. The constant, log R_base(x) R_base(x′), depends on no parameter.</p>"
-    )
-    return section("Held-out bound", table(head, [row], left=2) + "\n" + note)
-
-
-def _training(history: Sequence[Mapping[str, Any]]) -> str:
-    note = (
-        '<p class="note">The bound in training, of batches that the encoder is being fitted to, is an objective and '
-        "proves nothing; the held-out one is of the block at the end of each session. Banks of different sizes have "
-        "different ceilings, so that the two lines compare only in shape.</p>"
-    )
-    return section("Training", _image(draw_training(history), "Training curve") + "\n" + note)
-
-
-def _series(latents: Latents) -> str:
-    figure = draw_latent_series(
+    series = draw_latent_series(
         latents.z, times=latents.times, sessions=latents.sessions, held_out=latents.held_out_segments()
     )
-    ends = " Vertical lines: a session ends." if latents.sessions.any() else ""
-    shown = "" if latents.z.shape[1] <= 6 else f" The first 6 of {latents.z.shape[1]} latents are drawn."
-    note = f'<p class="note">Shaded: held out.{ends}{shown}</p>'
-    return section("Latents over time", _image(figure, "Latents over time") + "\n" + note)
-
-
-def _planes(latents: Latents, labels: Mapping[str, np.ndarray]) -> str:
-    rows = np.arange(len(latents.z), dtype=float)
-    if latents.times is not None and not latents.sessions.any():
-        colours: dict[str, np.ndarray] = {"time (s)": latents.times}
-    else:
-        colours = {"row of the data": rows}
-    if latents.sessions.any():
-        colours["session"] = latents.sessions.astype(float)
-    body: list[str] = []
-    for name, values in {**colours, **labels}.items():
-        figure = draw_latent_plane(latents.z, colour=values, title=name)
-        body.append(f"<h3>Coloured by {text(name)}</h3>\n" + _image(figure, f"Latents coloured by {name}"))
-        if name in labels:
-            body.append(f'<p class="note">{text(decoding(latents, values))}</p>')
-    return section("Latents", "\n".join(body))
-
-
-def _prior(prediction: LatentPrediction | None) -> str:
-    if prediction is None:
-        note = (
-            "Nothing is drawn: this prior has a density of its own, whose equation stands under Model, or the sessions "
-            "have channels, and so R(z′), of their own."
+    prior = None
+    if prediction is not None:
+        prior = draw_prediction(
+            prediction.candidates, prediction.probability, z=prediction.z, following=prediction.following
         )
-        return section("The prior", f'<p class="note">{note}</p>')
-    figure = draw_prediction(
-        prediction.candidates, prediction.probability, z=prediction.z, following=prediction.following
-    )
-    width = prediction.z.shape[1]
-    shown = f" Of {width} latents the first two principal components are drawn." if width > 2 else ""
-    before = f" and the {prediction.order - 1} before it" if prediction.order > 1 else ""
-    note = (
-        '<p class="note">P(z′|z) of three held-out latents, from one end of the latents to the other: the latents z′ '
-        f"of the fitted rows that the model keeps, each as probable as the prior holds it to follow z{before}. Without "
-        f"z, all of them are equally probable: that is R(z′).{shown}</p>"
-    )
-    return section("The prior", _image(figure, "What the prior expects to follow") + "\n" + note)
+    values = {
+        "title": title,
+        "description": description,
+        "bound": bound,
+        "bound_row": [
+            "ELBO − const",
+            bound["kind"],
+            number(bound["value_nats"], 4),
+            interval(bound["low_nats"], bound["high_nats"], 4),
+            number(bound["ceiling_nats"], 4),
+            *(DASH if bound[key] is None else bound[key] for key in ("pairs", "block")),
+        ],
+        "meaning": _KINDS[bound["kind"]],
+        "training": _drawn(draw_training(history)),
+        "series": _drawn(series),
+        "latents": latents,
+        "planes": planes,
+        "prediction": prediction,
+        "prior": prior and _drawn(prior),
+        "details": {"Data": data, "Settings": settings, "Versions": versions},
+    }
+    return write_page(path, "runs/report.html", values)
+
+
+def _colours(latents: Latents) -> dict[str, np.ndarray]:
+    """What colours the latents where there are no labels."""
+    several = bool(latents.sessions.any())
+    if latents.times is not None and not several:
+        return {"time (s)": latents.times}
+    row = np.arange(len(latents.z), dtype=float)
+    return {"row of the data": row} | ({"session": latents.sessions.astype(float)} if several else {})
 
 
 def decoding(latents: Latents, label: Float[np.ndarray, " N"]) -> str:
@@ -178,10 +127,9 @@ def decoding(latents: Latents, label: Float[np.ndarray, " N"]) -> str:
     )
 
 
-def _image(figure: Figure, alt: str) -> str:
+def _drawn(figure: Figure) -> dict[str, Any]:
     content = io.BytesIO()
     with style():
         figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": None})
-    width = round(figure.get_figwidth() * 100)  # as large on the page as its text wants it
-    source = png_source(content.getvalue(), alt)
-    return f'<figure>\n<img src="{source}" alt="{text(alt)}" style="max-width: {width}px">\n</figure>'
+    # As wide on the page as its text wants it.
+    return {"source": png_source(content.getvalue(), "figure"), "width": round(figure.get_figwidth() * 100)}

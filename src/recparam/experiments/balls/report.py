@@ -1,25 +1,13 @@
 """One self-contained HTML page about a finished experiment: figures, tables, curves, settings, versions."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recparam.experiments.balls.arm_style import arm_title, order_arms
 from recparam.experiments.balls.curves import CEILING_TOLERANCE, above_ceiling
-from recparam.plots.page import (
-    DASH,
-    Image,
-    duration,
-    finite,
-    number,
-    pairs_table,
-    png_source,
-    section,
-    table,
-    text,
-    write_page,
-)
+from recparam.plots.page import DASH, Image, duration, finite, interval, number, png_source, write_page
 
 _ARMS = {
     "supervised": "the same encoder, trained on the true centres: what the architecture can reach",
@@ -32,20 +20,6 @@ _ARMS = {
     "velocity-steps": "both: constant velocity and a step length per map; the best start likewise",
     "untrained": "the encoder as initialised: what the architecture gives away for free",
     "constant": "always the mean centre of the training video: what knowing nothing of the frame costs",
-}
-
-_TRACKS = (
-    "A stretch of the fresh video. White: the true paths. Colours: one per map of the encoder, its two latents "
-    "shifted and scaled to pixels, without a linear decoder. Under a Gaussian prior each latent mixes the balls; where "
-    "each map moves by a step of its own, each can follow one ball. Below: the prior, the mean correlation coefficient "
-    "of latents and coordinates, and the evidence on the fresh video."
-)
-
-_TERMS = {
-    "bound, ceiling": "what training maximises, and the largest value it can take with so many pairs per batch",
-    "R(z′)": "the density of the latents over all frames, estimated from the training video; a “base” of the "
-    "predicted density",
-    "held-out video": "a fresh video of another seed, on which all errors are measured",
 }
 
 
@@ -82,81 +56,55 @@ def write_report(
         ValueError: if an image is not a PNG.
         OSError: if an image cannot be read or the file cannot be written.
     """
-    settings = results.get("settings", {}) if settings is None else settings
-    versions = results.get("versions", {}) if versions is None else versions
-    captions = {} if captions is None else captions
-    parts = [
-        _introduction(title, results),
-        *(_figure(f"Figure 1: {name}", name, image, captions.get(name, "")) for name, image in figures.items()),
-        *(_figure(f"Tracks: {name}", name, image, _TRACKS) for name, image in (tracks or {}).items()),
-        _errors(results),
-        _bounds(results),
-        _curves(curves),
-        _failures(results.get("failed") or ()),
-        section("Settings", pairs_table(settings)) if settings else "",
-        section("Versions", pairs_table(versions)) if versions else "",
-    ]
-    return write_page(path, title=title, parts=parts)
+    if curves is not None and not isinstance(curves, Mapping):
+        curves = {"": curves}
+    arms = order_arms(list(results.get("arms") or _arms_in(results)))
+    values = {
+        "title": title,
+        "label": results.get("label", ""),
+        "preset": results.get("preset"),
+        "facts": _facts(results),
+        "seeds": results.get("seeds") or (),
+        "arms": [(arm_title(arm), _ARMS.get(arm, "")) for arm in arms],
+        "figures": _pictures(figures),
+        "captions": captions or {},
+        "tracks": _pictures(tracks or {}),
+        "curves": _pictures(curves or {}),
+        "errors": _errors(results),
+        "bounds": _bounds(results),
+        "tolerance": format(CEILING_TOLERANCE, "g"),
+        "failed": [
+            [run.get(key, DASH) for key in ("video", "arm", "seed", "message")] for run in results.get("failed") or ()
+        ],
+        "details": {
+            "Settings": results.get("settings", {}) if settings is None else settings,
+            "Versions": results.get("versions", {}) if versions is None else versions,
+        },
+    }
+    return write_page(path, "experiments/balls/report.html", values)
 
 
-def _introduction(title: str, results: Mapping[str, Any]) -> str:
-    label = text(results.get("label", ""))
+def _pictures(images: Mapping[str, Image]) -> list[dict[str, str]]:
+    return [{"name": name, "source": png_source(image, name or "curves")} for name, image in images.items()]
+
+
+def _facts(results: Mapping[str, Any]) -> list[str]:
     facts: list[str] = []
-    if results.get("preset"):
-        facts.append(f"Preset <strong>{text(results['preset'])}</strong>")
     if results.get("size_px"):
-        facts.append(f"frames of {text(results['size_px'])} × {text(results['size_px'])} px")
+        facts.append(f"frames of {results['size_px']} × {results['size_px']} px")
     if results.get("diameter_px"):
-        facts.append(f"balls of {text(format(results['diameter_px'], 'g'))} px diameter")
+        facts.append(f"balls of {results['diameter_px']:g} px diameter")
     seeds = results.get("seeds") or ()
     if seeds:
-        facts.append(("seed " if len(seeds) == 1 else "seeds ") + text(", ".join(map(str, seeds))))
+        facts.append(("seed " if len(seeds) == 1 else "seeds ") + ", ".join(map(str, seeds)))
     if finite(results.get("seconds")):
         facts.append(f"{duration(float(results['seconds']))} for the last command")
-    arms = order_arms(list(results.get("arms") or _arms_in(results)))
-    items = "".join(f"<dt>{text(arm_title(a))}</dt><dd>{text(_ARMS.get(a, ''))}</dd>" for a in arms)
-    terms = "".join(f"<dt>{text(term)}</dt><dd>{text(meaning)}</dd>" for term, meaning in _TERMS.items())
-    return (
-        f'<header>\n<h1>{text(title)}</h1>\n<p class="label">{label}</p>\n</header>\n'
-        "<section>\n<p>An encoder sees pairs of consecutive frames of a video of moving balls and no labels; "
-        "a linear decoder, fitted on the training video, then reads the centres of the balls from it. "
-        "Errors are mean distances between decoded and true centres on a fresh video of another seed.</p>\n"
-        + (f"<p>{'; '.join(facts)}.</p>\n" if facts else "")
-        + (f'<h3>Arms</h3>\n<dl class="arms">{items}</dl>\n' if items else "")
-        + (f'<h3>Terms</h3>\n<dl class="arms">{terms}</dl>\n' if items else "")
-        + "</section>"
-    )
+    return facts
 
 
-def _figure(title: str, name: str, image: Image, caption: str) -> str:
-    return section(
-        title,
-        f'<figure>\n<img src="{png_source(image, name)}" alt="{text(title.replace(": ", ", ", 1))}">\n'
-        f"<figcaption>{text(caption)}</figcaption>\n</figure>",
-    )
-
-
-def _curves(curves: Image | Mapping[str, Image] | None) -> str:
-    if curves is None:
-        return ""
-    named = curves if isinstance(curves, Mapping) else {"": curves}
-    body = "\n".join(
-        (f"<h3>{text(name)}</h3>\n" if name else "")
-        + f'<figure class="curves">\n<img src="{png_source(image, name or "curves")}" '
-        f'alt="{text(("Training curves, " + name) if name else "Training curves")}">\n</figure>'
-        for name, image in named.items()
-    )
-    note = (
-        '<p class="note">The bound of each arm in training, in nats; its ceiling is dashed. Where a curve leaves '
-        "the range up to the ceiling by far, the axis is logarithmic there. Crosses, if any, mark values above their "
-        "ceiling: single precision lost, not a bound.</p>"
-    )
-    return section("Training curves", f"{note}\n{body}") if named else ""
-
-
-def _errors(results: Mapping[str, Any]) -> str:
+def _errors(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     summary: Mapping[str, Mapping[str, Mapping[str, Any]]] = results.get("summary") or {}
-    tables: list[str] = []
+    tables: list[dict[str, Any]] = []
     for video, arms in summary.items():
         balls = max((len(row.get("per_ball_px") or ()) for row in arms.values()), default=0)
         head = ["arm", "mean (px)", "95% interval", "× supervised", "at 256 px"]
@@ -165,15 +113,14 @@ def _errors(results: Mapping[str, Any]) -> str:
         rows: list[list[str]] = []
         for arm in order_arms(arms):
             row = arms[arm]
-            mean, low, high = row.get("mean_px"), row.get("low_px"), row.get("high_px")
-            interval = f"{number(low)} to {number(high)}" if finite(low) and finite(high) else DASH
+            mean = row.get("mean_px")
             each = list(row.get("per_ball_px") or ())
             each += [None] * (balls - len(each))
             rows.append(
                 [
-                    text(arm_title(arm)),
+                    arm_title(arm),
                     number(mean),
-                    interval,
+                    interval(row.get("low_px"), row.get("high_px")),
                     number(_ratio(mean, supervised)),
                     number(row.get("mean_256_px")),
                     *(number(value) for value in each),
@@ -181,58 +128,36 @@ def _errors(results: Mapping[str, Any]) -> str:
                     number(row.get("mcc_mean"), 3),
                 ]
             )
-        tables.append(f"<h3>{text(video)}</h3>\n" + table(head, rows, left=1))
-    if not tables:
-        return ""
-    seeds = results.get("seeds") or ()
-    spread = (
-        "With a single seed there is no interval. " if len(seeds) == 1 else "The interval is Student's t over seeds. "
-    )
-    note = (
-        f'<p class="note">Mean distance on the held-out video, in pixels of the frames. {spread}'
-        "“At 256 px” scales the mean to the paper's frame. “Matched” is the error without linear decoder: "
-        "each latent is matched to one coordinate, with scale and shift only; MCC is the mean absolute correlation "
-        "of the best such matching.</p>"
-    )
-    return section("Errors", "\n".join([*tables, note]))
+        tables.append({"video": video, "head": head, "rows": rows})
+    return tables
 
 
-def _bounds(results: Mapping[str, Any]) -> str:
+def _bounds(results: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("bound_nats", "heldout_bound_nats")
     runs = [run for run in results.get("runs") or () if any(finite(run.get(key)) for key in keys)]
     if not runs:
-        return ""
+        return {}
     head = ["video", "arm", "of", "kind", "seed", "training", "ceiling", "held out", "ceiling", "seconds"]
     order = order_arms(list(dict.fromkeys(run["arm"] for run in runs)))
     videos = list(dict.fromkeys(run["video"] for run in runs))
     runs.sort(key=lambda run: (videos.index(run["video"]), order.index(run["arm"]), run["seed"]))
     rows = [
         [
-            text(run["video"]),
-            text(arm_title(run["arm"])),
-            text(_meaning(run.get("bound_of"))),
-            text(run.get("bound_kind") or DASH),
-            text(run["seed"]),
-            number(run.get("bound_nats"), 4),
-            number(run.get("ceiling_nats"), 4),
-            number(run.get("heldout_bound_nats"), 4),
-            number(run.get("heldout_ceiling_nats"), 4),
+            run["video"],
+            arm_title(run["arm"]),
+            _meaning(run.get("bound_of")),
+            run.get("bound_kind") or DASH,
+            run["seed"],
+            *(number(run.get(key), 4) for key in ("bound_nats", "ceiling_nats")),
+            *(number(run.get(key), 4) for key in ("heldout_bound_nats", "heldout_ceiling_nats")),
             number(run.get("seconds"), 3),
-            text(_remark(run)),
+            _remark(run),
         ]
         for run in runs
     ]
-    remarks = any(row[-1] for row in rows)
-    if remarks:
-        head.append("remark")
-    else:
-        rows = [row[:-1] for row in rows]
-    note = (
-        '<p class="note">In nats per pair. “Of” is the quantity, “kind” says whether the value is a lower or '
-        "an upper bound of it or an estimate. Whatever is learned, in exact arithmetic no value exceeds its "
-        f"ceiling; one that does so by more than {CEILING_TOLERANCE:g} nats is marked in words.</p>"
-    )
-    return section("Bounds", table(head, rows, left=4, right=int(remarks)) + "\n" + note)
+    if any(row[-1] for row in rows):
+        return {"head": [*head, "remark"], "rows": rows}
+    return {"head": head, "rows": [row[:-1] for row in rows]}
 
 
 def _remark(run: Mapping[str, Any]) -> str:
@@ -252,14 +177,6 @@ def _ratio(value: Any, reference: Any) -> float | None:
 
 def _meaning(of: object) -> str:
     return {"elbo": "ELBO", "mi": "MI"}.get(str(of), str(of) if of else DASH)
-
-
-def _failures(failed: Sequence[Mapping[str, Any]]) -> str:
-    if not failed:
-        return ""
-    keys = ("video", "arm", "seed", "message")
-    rows = [[text(run.get(key, DASH)) for key in keys] for run in failed]
-    return section("Runs that did not finish", table(list(keys), rows, left=4))
 
 
 def _arms_in(results: Mapping[str, Any]) -> list[str]:
