@@ -198,11 +198,12 @@ class KnownJoint(RecognitionJoint):
         return 0.5 * (torch.logdet(theta) - torch.logdet(total) - quadratic)
 
 
-@dataclass(frozen=True)
 class KnownMarginal(Marginal):
     """The exact marginals of the world, which no bank of finite size has."""
 
-    world: GaussianWorld
+    def __init__(self, world: GaussianWorld) -> None:
+        super().__init__()
+        self.world = world
 
     def recognised(self, scored: Scored, *, encode: Encode) -> Recognised:
         bank = Bank(scored.distributions, scored.particles, source="data set")

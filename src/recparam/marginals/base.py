@@ -93,8 +93,12 @@ class Recognised:
         return replace(self, joint=joint, redraw=None, integrated=distributions)
 
 
-class Marginal(ABC):
-    """Where R's bank comes from."""
+class Marginal(nn.Module, ABC):
+    """Where R's bank comes from.
+
+    A module of the model, which moves with it. What it is built from, a data set or bases, is no part of the model's
+    state; what it remembers from training is.
+    """
 
     def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
         """Raise ValueError if the scored rows do not go with the bank; `RPM` asks before it encodes anything."""

@@ -13,6 +13,7 @@ from recparam.marginals.encoded import Encode
 from recparam.marginals.gathered import bank_of_all_processes
 from recparam.marginals.joint import RecognitionJoint
 from recparam.ops.collectives import processes
+from recparam.utils.shown import shown
 
 
 class BatchMarginal(Marginal):
@@ -38,8 +39,13 @@ class BatchMarginal(Marginal):
     """
 
     def __init__(self, *, exclude_within: float | None = None, across_processes: bool = True) -> None:
+        super().__init__()
         check_exclusion(exclude_within)
         self.exclude_within, self.across_processes = exclude_within, across_processes
+
+    def extra_repr(self) -> str:
+        """What the bank leaves out, and whose rows it holds."""
+        return shown(exclude_within=self.exclude_within, across_processes=self.across_processes)
 
     def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
         """Raise ValueError for a batch of one (it has no negative), or if `rows` are given."""

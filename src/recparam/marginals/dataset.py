@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from recparam.marginals.encoded import Encode, EncodedData
 from recparam.marginals.joint import RecognitionJoint, Situation
 from recparam.recognition import enumerable, recognise
 from recparam.utils.checks import check_finite, check_tensor, is_whole, observation_name
+from recparam.utils.shown import shown
 
 
 class DatasetMarginal(Marginal):
@@ -29,6 +30,9 @@ class DatasetMarginal(Marginal):
     where the caller knows that the data set does not hold them, `side="upper"` makes it an upper bound
     (see docs/theory.md).
 
+    The data set moves with the model (`model.to("cuda")`), and is no part of its `state_dict`, so that no checkpoint
+    holds it.
+
     By default the data set is encoded at each call, with gradients. `hold=True` encodes it once, in chunks, and
     keeps the result until `refresh()`. A held bank has no gradient in the encoder: where the scored rows have one,
     as in training, the gradient lacks the bank's part and the value is called an estimate; score under
@@ -41,7 +45,8 @@ class DatasetMarginal(Marginal):
         labels: Who the rows are.
         exclude_within: As in `Bank`. A mean that leaves rows out is no longer the empirical marginal's: the data
             set is then read as a sample of the true marginal, as a batch is.
-        hold: Whether to keep the encoded bank; encoding is then in evaluation mode.
+        hold: Whether to keep the encoded bank; encoding is then in evaluation mode, and the data set takes the model's
+            dtype but stays on its device.
         chunk: Rows per pass of the encoder where the bank is held.
 
     Raises:
@@ -68,6 +73,7 @@ class DatasetMarginal(Marginal):
         hold: bool = False,
         chunk: int = 1024,
     ) -> None:
+        super().__init__()
         if len(observations) < 2:
             raise ValueError(f"Expected at least two observations (x, x_prime); got {len(observations)}.")
         for j, x in enumerate(observations):
@@ -77,7 +83,6 @@ class DatasetMarginal(Marginal):
             raise ValueError(f"Expected observations with the same number of rows, at least 2; got {sizes}.")
         for j, x in enumerate(observations):
             check_finite(f"{observation_name(j)} of the DatasetMarginal", x)
-        self.observations = observations
         self._data = EncodedData(observations, hold=hold, chunk=chunk, name="DatasetMarginal")
         self.weights = None if weights is None else normalised_weights(weights, sizes[0])
         if labels is not None and len(labels) != sizes[0]:
@@ -86,6 +91,21 @@ class DatasetMarginal(Marginal):
         if exclude_within is not None and (labels is None or labels.times is None):
             raise ValueError("Expected labels= with times, which exclude_within= refers to; got none.")
         self.labels, self.exclude_within = labels, exclude_within
+
+    @property
+    def observations(self) -> tuple[Tensor, ...]:
+        """x, x', ...: one tensor (N, ...) each."""
+        return self._data.observations
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DatasetMarginal:
+        self._data.moved(fn)
+        return super()._apply(fn, recurse)
+
+    def extra_repr(self) -> str:
+        """The size of the bank, and how it is used."""
+        weighted = True if self.weights is not None else None
+        size, hold = len(self.observations[0]), self._data.hold
+        return shown(rows=size, weighted=weighted, exclude_within=self.exclude_within, hold=hold)
 
     def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
         """Raise ValueError unless there are as many observations, and `rows` are where the data set holds them."""

@@ -47,11 +47,26 @@ class EncodedData:
 
     def __init__(self, observations: Sequence[Tensor], *, hold: bool, chunk: int, name: str) -> None:
         check_count("chunk", chunk)
-        self.observations, self.hold, self.chunk, self.name = observations, hold, chunk, name
+        self.observations, self.hold, self.chunk, self.name = tuple(observations), hold, chunk, name
         self.steps = 0
         self._held: list[Distribution] | None = None
         self._state: list[Tensor] = []
         self._settings: list[object] = []
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Move the observations as a module's `to` moves its tensors, and forget what is held of another dtype.
+
+        Where the bank is held they are encoded in chunks and stay on their device, which may be the larger one.
+
+        Returns:
+            No rows of each, on the device and of the dtype they were to move to.
+        """
+        to = [move(x[:0]) for x in self.observations]
+        if any(x.dtype != like.dtype for x, like in zip(self.observations, to, strict=True)):
+            self.refresh()
+        pairs = zip(self.observations, to, strict=True)
+        self.observations = tuple(x.to(like.dtype) if self.hold else x.to(like) for x, like in pairs)
+        return to
 
     def refresh(self) -> None:
         """Forget what is held; the next call encodes anew."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from recparam.marginals.bank import Bank, Queries
 from recparam.marginals.base import Marginal, Recognised, Scored
@@ -15,6 +15,7 @@ from recparam.marginals.encoded import Encode, EncodedData
 from recparam.marginals.joint import RecognitionJoint, Situation
 from recparam.recognition import recognise
 from recparam.utils.checks import check_count, check_finite, check_tensor, observation_name
+from recparam.utils.shown import shown
 
 Sampler = Callable[[int, torch.Generator | None], Tensor]
 """Draws observations, batch first: `sampler(n, generator)` has n rows."""
@@ -48,6 +49,9 @@ class EstimatedMarginal(Marginal):
     stochastic z add the opposite error to `log_marginal` and `log_prob`, which are then estimates. All rows share
     the samples, and P(x, x') integrates to one up to an error of order M^(-1/2).
 
+    The samples and those bases that are modules move with the model; a generator for later draws is then one of its
+    device. Neither is part of its `state_dict`, nor are their parameters among the model's.
+
     Args:
         bases: R_base for each observation: a `BaseDensity`, or a callable `sampler(n, generator)` that only samples.
         num_samples: M, how many samples of each are drawn.
@@ -79,6 +83,7 @@ class EstimatedMarginal(Marginal):
         hold: bool = False,
         chunk: int = 1024,
     ) -> None:
+        super().__init__()
         check_count("num_samples", num_samples)
         if len(bases) < 2:
             raise ValueError(f"Expected at least two bases (of x and of x_prime); got {len(bases)}.")
@@ -88,9 +93,20 @@ class EstimatedMarginal(Marginal):
                     f"Expected the base of {observation_name(j)} with `sample` and `log_prob`, such as "
                     f"rp.GaussianMixtureBase, or as a callable sampler(n, generator); got {base!r}."
                 )
-        self.bases = bases
+        self.bases = bases  # in a tuple, which torch does not register
         samples = self.sample_bases(num_samples, generator)
         self._data = EncodedData(samples, hold=hold, chunk=chunk, name="EstimatedMarginal")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EstimatedMarginal:
+        for base, like in zip(self.bases, self._data.moved(fn), strict=True):
+            if isinstance(base, nn.Module):
+                base.to(like.device, like.dtype if like.is_floating_point() else None)
+        return super()._apply(fn, recurse)
+
+    def extra_repr(self) -> str:
+        """The bases, and the size of the bank."""
+        names = [getattr(base, "__name__", type(base).__name__) for base in self.bases]
+        return shown(bases=names, num_samples=len(self._data.observations[0]), hold=self._data.hold)
 
     def refresh(self) -> None:
         """Forget the held bank; the next call encodes the same samples with the recognition model as it is then."""

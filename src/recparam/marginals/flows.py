@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from recparam.utils.checks import check_count, check_finite, check_matrix, check_positive
 from recparam.utils.seeds import seeded
+from recparam.utils.shown import shown
 
 
 class FlowBase(nn.Module):
@@ -58,6 +59,10 @@ class FlowBase(nn.Module):
         self.flow: nn.Module = zuko.flows.NSF(dim, transforms=transforms, bins=bins, hidden_features=tuple(hidden))
         self.register_buffer("centre", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
+
+    def extra_repr(self) -> str:
+        """The width, and what standardises x."""
+        return shown(dim=self.dim, centre=self.centre, scale=self.scale)
 
     @classmethod
     def fit(

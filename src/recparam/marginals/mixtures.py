@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.mixture import GaussianMixture
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from recparam.utils.checks import check_count, check_finite, check_matrix
+from recparam.utils.shown import shown
 
 
-class GaussianMixtureBase:
+class GaussianMixtureBase(nn.Module):
     """R_base(x) of vectors as a fitted mixture of K Gaussians.
 
         R_base(x) = sum_k pi_k N(x; mu_k, Sigma_k)
@@ -34,9 +35,14 @@ class GaussianMixtureBase:
         (torch.Size([3, 2]), torch.Size([500]))
     """
 
+    weights: Tensor
+    means: Tensor
+    roots: Tensor
+
     def __init__(
         self, mixture: GaussianMixture, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> None:
+        super().__init__()
         if not hasattr(mixture, "covariances_"):
             raise ValueError("Expected a fitted mixture; got one that is not. Use GaussianMixtureBase.fit(x).")
         means, covariances = np.asarray(mixture.means_), np.asarray(mixture.covariances_)
@@ -46,9 +52,9 @@ class GaussianMixtureBase:
         elif mixture.covariance_type != "full":  # diagonal, or one variance each
             diagonal = covariances if covariances.ndim == 2 else covariances[:, None]
             covariances = np.eye(width) * np.broadcast_to(diagonal, (count, width))[:, None, :]
-        self.weights = torch.as_tensor(np.asarray(mixture.weights_), dtype=dtype, device=device)
-        self.means = torch.as_tensor(means, dtype=dtype, device=device)
-        self.roots = torch.as_tensor(np.linalg.cholesky(covariances), dtype=dtype, device=device)
+        values = {"weights": mixture.weights_, "means": means, "roots": np.linalg.cholesky(covariances)}
+        for name, value in values.items():
+            self.register_buffer(name, torch.as_tensor(np.asarray(value), dtype=dtype, device=device))
 
     @classmethod
     def fit(cls, x: Float[Tensor, "N D"], *, components: int = 8, seed: int = 0) -> GaussianMixtureBase:
@@ -74,9 +80,9 @@ class GaussianMixtureBase:
         mixture = GaussianMixture(components, random_state=seed).fit(x.detach().cpu().double().numpy())
         return cls(mixture, dtype=x.dtype, device=x.device)
 
-    def __repr__(self) -> str:
-        """Sizes alone."""
-        return f"GaussianMixtureBase({len(self.means)} components, {self.means.shape[1]} dimensions)"
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return shown(components=len(self.means), dim=self.means.shape[1])
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n D"]:
         """Draw n observations, shape (n, D)."""

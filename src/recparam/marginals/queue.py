@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recparam.data.labels import Labels
 from recparam.marginals.bank import Bank, Queries
@@ -14,9 +14,10 @@ from recparam.marginals.encoded import Encode
 from recparam.marginals.joint import RecognitionJoint, Situation
 from recparam.recognition import Dirac, Particles
 from recparam.utils.checks import check_count
+from recparam.utils.shown import shown
 
 
-class QueueMarginal(Marginal, nn.Module):
+class QueueMarginal(Marginal):
     """The bank is the batch and the latents of recent training batches, as their encoder was then.
 
     Many negatives at the price of a batch, but old latents are no sample of today's R: with a queue every value
@@ -53,6 +54,11 @@ class QueueMarginal(Marginal, nn.Module):
         self.register_buffer("identities", torch.full((size,), -1))
         self.register_buffer("sessions", torch.full((size,), -1))
         self.register_buffer("times", torch.full((size,), torch.nan, dtype=torch.float64))
+
+    def extra_repr(self) -> str:
+        """The size of the queue, and how much of it is filled."""
+        filled = int((self.age >= 0).sum())
+        return shown(size=self.size, widths=self.widths, exclude_within=self.exclude_within, filled=filled)
 
     def check(self, observations: Sequence[Tensor], rows: Tensor | None) -> None:
         """Raise ValueError for another number of observations, or if `rows` are given."""
