@@ -99,7 +99,7 @@ PLAIN = {
     "rp.losses.clip(rp.Cosine(), x, x[:3])": "z_prime of shape (4, width) with at least one row; got (3, 2)",
     "rp.losses.cebra(rp.Cosine(), x, x, x[:, :1])": "negatives of shape (rows, 2) with at least one row; got (4, 1)",
     "rp.losses.cpc([rp.Cosine()], x, [x[:3]])": "future[0] of shape (4, width) with at least one row; got (3, 2)",
-    "rp.losses.cpc(rp.Cosine(), x, [x])": "couplings as a list, one for each step ahead; got Cosine(temperature=0.1)",
+    "rp.losses.cpc(rp.Cosine(), x, [x])": "couplings as a list, one for each future step; got Cosine(temperature=0.1)",
     "rp.infonce(rp.Cosine(), x, x[:3])": "z_prime of shape (4, width) with at least one row; got (3, 2)",
     "consecutive(recording, lag=1.5)": "a whole number lag >= 1; got 1.5",
     "consecutive(recording, seconds='1', rate=1)": "seconds > 0, a finite number of seconds; got '1'",

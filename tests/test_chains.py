@@ -207,8 +207,8 @@ def test_p_of_the_next_latent_on_a_grid_takes_the_context() -> None:
     model = rp.RPM(rp.Deterministic(nn.Identity()), rp.InfoNCEPrior(VELOCITY)).float()
     probabilities = model.predict(torch.tensor([[0.0, 1.0], [0.0, -1.0]]), grid)
     torch.testing.assert_close(probabilities @ grid, torch.tensor([[2.0], [-2.0]]), rtol=0, atol=0.05)
-    ahead = rp.Prediction(model.prior.coupling.score(), torch.tensor([[0.0, 1.0]]), grid)
-    assert ahead.mean().item() == pytest.approx(2.0, abs=0.05)
+    predicted = rp.Prediction(model.prior.coupling.score(), torch.tensor([[0.0, 1.0]]), grid)
+    assert predicted.mean().item() == pytest.approx(2.0, abs=0.05)
 
 
 def test_formulas() -> None:

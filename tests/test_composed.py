@@ -64,9 +64,9 @@ def test_values_that_start_from_data() -> None:
     torch.testing.assert_close(radii, length)
     torch.testing.assert_close(shared.couplings[0].radius, torch.tensor(0.2, dtype=DOUBLE))
     torch.testing.assert_close(shared.couplings[0].width, torch.tensor(0.1, dtype=DOUBLE))
-    given = rp.StepLength(width=0.3)
-    given.initialise(z.float(), (z + step).float())
-    assert given.width.item() == pytest.approx(0.3)
+    narrow = rp.StepLength(width=0.3)
+    narrow.initialise(z.float(), (z + step).float())
+    assert narrow.width.item() == pytest.approx(0.3)
 
 
 def test_gradients_are_finite_where_latents_coincide() -> None:
@@ -83,12 +83,12 @@ def test_gradients_are_finite_where_latents_coincide() -> None:
 def test_a_prediction_stands_apart_from_what_the_coupling_learns_later() -> None:
     model = rp.RPM(rp.Deterministic(nn.Identity()), rp.InfoNCEPrior(rp.StepLength(1.0, width=0.2)))
     x, x_prime = torch.zeros(1, 2), torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.0, 0.1]])
-    ahead = model.predictive(x, x_prime)
-    assert ahead.sample(5).indices.unique().tolist() == [0]
-    before = ahead.log_prob(torch.tensor([0]))
+    predicted = model.predictive(x, x_prime)
+    assert predicted.sample(5).indices.unique().tolist() == [0]
+    before = predicted.log_prob(torch.tensor([0]))
     with torch.no_grad():
         model.prior.coupling.log_radius.fill_(torch.tensor(2.0).log())  # type: ignore[union-attr]
-    assert torch.equal(ahead.log_prob(torch.tensor([0])), before)
+    assert torch.equal(predicted.log_prob(torch.tensor([0])), before)
     assert model.predictive(x, x_prime).sample(5).indices.unique().tolist() == [1]
     assert int(model.predict(x, x_prime).argmax()) == 1
     assert model.match(torch.zeros(3, 2), x_prime).log_prob().shape == (3,)

@@ -220,16 +220,16 @@ def test_sampling_and_prediction() -> None:
     turn = rp.LinearDynamics(1, matrix=-torch.eye(1), covariance=0.01 * torch.eye(1))
     for coupling in (turn, rp.Switching([turn, turn])):
         model = rp.RPM(rp.Deterministic(nn.Identity()), rp.InfoNCEPrior(coupling))
-        ahead = model.predictive(torch.tensor([[2.0], [-1.0]]), x_prime)
-        torch.testing.assert_close(ahead.mean(), torch.tensor([[-2.0], [1.0]]), rtol=0, atol=0.01)
-        draws = ahead.sample(200, generator=torch.Generator().manual_seed(0)).latents
+        predicted = model.predictive(torch.tensor([[2.0], [-1.0]]), x_prime)
+        torch.testing.assert_close(predicted.mean(), torch.tensor([[-2.0], [1.0]]), rtol=0, atol=0.01)
+        draws = predicted.sample(200, generator=torch.Generator().manual_seed(0)).latents
         torch.testing.assert_close(draws.mean(1), torch.tensor([[-2.0], [1.0]]), rtol=0, atol=0.05)
         grid = model.predict(torch.tensor([[2.0]]), x_prime)
         torch.testing.assert_close(grid @ x_prime, torch.tensor([[-2.0]]), rtol=0, atol=0.01)
-        before = ahead.mean()
+        before = predicted.mean()
         with torch.no_grad():
             turn.matrix.fill_(1.0)
-        assert torch.equal(ahead.mean(), before)  # of the model as it was
+        assert torch.equal(predicted.mean(), before)  # of the model as it was
         with torch.no_grad():
             turn.matrix.fill_(-1.0)
 

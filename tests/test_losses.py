@@ -171,7 +171,7 @@ def test_what_cannot_be_scored_is_told_so() -> None:
             loss(cosine(), Z[:1], Z_PRIME[:1])
         with pytest.raises(ValueError, match="finite"):
             loss(cosine(), Z * math.nan, Z_PRIME)
-    with pytest.raises(ValueError, match="a recparam Coupling for each step ahead"):
+    with pytest.raises(ValueError, match="a recparam Coupling for each future step"):
         losses.cpc([rp.Bilinear(3)], Z, [Z_PRIME, Z_PRIME])
 
 

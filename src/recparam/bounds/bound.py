@@ -76,7 +76,7 @@ class Bound(Scalar):
     def standard_error(self) -> float:
         """Standard error of the weighted mean over independent rows, in nats; NaN if one row has all the weight.
 
-        The bank is taken as given: where the rows share one that is itself a sample, the true error is larger.
+        The bank is taken as fixed: where the rows share one that is itself a sample, the true error is larger.
 
         sqrt( sum_i w_i^2 (v_i - mean)^2 / (1 - sum_i w_i^2) ), which is std(v) / sqrt(B) where the weights are equal.
         """

@@ -1,6 +1,6 @@
 """The contrastive losses people know, each with the prior that it scores and what it bounds (docs/losses.md).
 
-Every function returns what its peer returns, to rounding, and says beside it which P(z'|z) it is minus a bound of.
+Every function returns what its peer returns, to rounding, with the P(z'|z) that it is minus a bound of.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from recparam.bounds.bound import Bound
 from recparam.bounds.objectives import infonce
 from recparam.bounds.scalar import Scalar
 from recparam.couplings import Coupling
-from recparam.couplings.base import check_part
+from recparam.couplings.base import check_is_coupling
 from recparam.ops import Exchanged, pairwise_infonce, pairwise_logsumexp
 from recparam.priors import InfoNCEPrior
 from recparam.utils.checks import check_finite, check_matrix
@@ -34,7 +34,7 @@ class Loss(Scalar):
         per_row: The loss of each anchor, shape (A,), whose mean is the value.
         name: Of the loss.
         prior: P(z'|z), with the values of the coupling.
-        marginal: What stands for R(z').
+        marginal: Whose distribution R(z') is.
         negatives: Which terms the denominator has.
         constant: Nats; less the loss it is ELBO - const, per step for CPC.
         elbo: ELBO - const under that prior.
@@ -88,7 +88,7 @@ def info_nce(
     Raises:
         ValueError: Shapes do not fit, no negative is left, or inputs are not finite.
     """
-    check_part("coupling", coupling)
+    check_is_coupling("coupling", coupling)
     bound = infonce(coupling, z, z_prime, negatives=negatives, constant=0.0)
     count = len(z) - 1 if negatives is None else len(negatives)
     return _loss(
@@ -96,7 +96,7 @@ def info_nce(
         -bound.per_observation,
         coupling,
         marginal="of z', which the negatives are drawn from",
-        negatives=f"{count} " + ("positives of the other rows" if negatives is None else "given rows"),
+        negatives=f"{count} " + ("positives of the other rows" if negatives is None else "rows of `negatives`"),
         constant=math.log(count + 1),
     )
 
@@ -202,7 +202,7 @@ def cebra(
         pairwise_logsumexp(coupling.score(), z, negatives) - log_f,
         coupling,
         marginal="of z', which the negatives are drawn from",
-        negatives=f"{len(negatives)} given rows, without the positive",
+        negatives=f"{len(negatives)} rows of `negatives`, without the positive",
         constant=math.log(len(negatives)),
         kept=False,
     )
@@ -213,7 +213,7 @@ def cpc(
     context: Float[Tensor, "B C"],
     future: Sequence[Float[Tensor, "B _D"]],
 ) -> Loss:
-    """The loss of contrastive predictive coding (van den Oord et al., 2018), the mean over K steps ahead.
+    """The loss of contrastive predictive coding (van den Oord et al., 2018), the mean over K future steps.
 
         loss = mean_k loss_k,   loss_k = -mean_i log [ f_k(c_i, z_{i,t+k}) / sum_j f_k(c_i, z_{j,t+k}) ]
 
@@ -230,11 +230,11 @@ def cpc(
         ValueError: As many couplings as futures are not given, shapes do not fit, or inputs are not finite.
     """
     if not isinstance(couplings, Sequence | nn.ModuleList):
-        raise ValueError(f"Expected couplings as a list, one for each step ahead; got {couplings!r}.")
+        raise ValueError(f"Expected couplings as a list, one for each future step; got {couplings!r}.")
     parts = [f for f in couplings if isinstance(f, Coupling)]
     if not parts or not len(parts) == len(couplings) == len(future):
         raise ValueError(
-            f"Expected a recparam Coupling for each step ahead, at least one; got {len(parts)} couplings and "
+            f"Expected a recparam Coupling for each future step, at least one; got {len(parts)} couplings and "
             f"{len(future)} futures."
         )
     check_matrix("context", context)
@@ -286,7 +286,7 @@ def _loss(
 def _check_pairs(
     coupling: Coupling, z: Tensor, z_prime: Tensor, *, one_width: bool = False, least: int = 2
 ) -> None:
-    check_part("coupling", coupling)
+    check_is_coupling("coupling", coupling)
     check_matrix("z", z)
     check_matrix("z_prime", z_prime, rows=len(z), width=z.shape[1] if one_width else None)
     for label, value in (("z", z), ("z_prime", z_prime)):

@@ -5,7 +5,7 @@ A coupling needs no normaliser (Z takes care of that) and no density; `score` de
 
 from recparam.couplings.base import Coupling, CouplingSum, latent_names
 from recparam.couplings.bilinear import Bilinear
-from recparam.couplings.chains import ChainStep, alike, chain_steps
+from recparam.couplings.chains import ChainStep, chain_steps, steps_by_coupling
 from recparam.couplings.composed import Groups, OnDimensions
 from recparam.couplings.directions import Cosine, VonMisesFisher
 from recparam.couplings.distances import GaussianRBF, GeneralisedNormal, Laplace, StudentT
@@ -47,7 +47,7 @@ __all__ = [
     "Switching",
     "Transition",
     "VonMisesFisher",
-    "alike",
     "chain_steps",
     "latent_names",
+    "steps_by_coupling",
 ]

@@ -253,7 +253,7 @@ def check_same_width(width: int, width_prime: int) -> None:
         raise ValueError(f"Expected z and z_prime of the same width; got {width} and {width_prime}.")
 
 
-def check_part(name: str, value: object) -> None:
+def check_is_coupling(name: str, value: object) -> None:
     """Raise ValueError unless a value is a coupling."""
     if not isinstance(value, Coupling):
         raise ValueError(f"Expected {name} as a recparam Coupling, such as rp.Cosine(); got {value!r}.")
@@ -320,7 +320,7 @@ class Product(Coupling):
     def _with_contexts(self, z: Tensor) -> Iterator[tuple[Coupling, Tensor]]:
         order = self.order
         for part in self.parts:
-            yield part, latest_latents(z, part.order, order)
+            yield part, latest(part.order, order)(z)
 
     def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
         return torch.stack([part(context, z_prime) for part, context in self._with_contexts(z)]).sum(0)
@@ -328,7 +328,12 @@ class Product(Coupling):
     def score(self) -> Score:
         """The sum of the parts' scores."""
         order = self.order
-        return SumOfScores([latest(part, order) for part in self.parts])
+        return SumOfScores(
+            [
+                MappedSides(part.score(), rows=latest(part.order, order)) if part.order < order else part.score()
+                for part in self.parts
+            ]
+        )
 
     def expression(self, context: Sequence[str], z_prime: str) -> str:
         """The parts' expressions, added."""
@@ -349,7 +354,7 @@ class CouplingSum(Product):
 
     def __init__(self, couplings: Sequence[Coupling]) -> None:
         super().__init__()
-        self.couplings = nn.ModuleList(several(couplings))
+        self.couplings = nn.ModuleList(as_couplings(couplings))
 
     @property
     def parts(self) -> list[Coupling]:
@@ -357,19 +362,8 @@ class CouplingSum(Product):
         return [part for part in self.couplings if isinstance(part, Coupling)]
 
 
-def latest(part: Coupling, order: int) -> Score:
-    """A part's score for contexts of a longer order, of which it reads the latest latents."""
-    score = part.score()
-    return score if part.order == order else MappedSides(score, rows=Latents(order, order - part.order, order))
-
-
-def latest_latents(context: Tensor, count: int, order: int) -> Tensor:
-    """The latest latents of a context of `order` of them."""
-    return context if count == order else context[..., (order - count) * (context.shape[-1] // order) :]
-
-
-class Latents:
-    """Some of the latents of a context of `order` of them, from `start` up to `stop`."""
+class ContextSlice:
+    """A function of contexts of `order` latents: those of them from `start` up to `stop`."""
 
     def __init__(self, order: int, start: int, stop: int) -> None:
         self.order, self.start, self.stop = order, start, stop
@@ -380,7 +374,12 @@ class Latents:
         return context[..., self.start * width : self.stop * width]
 
 
-def several(couplings: Sequence[Coupling]) -> list[Coupling]:
+def latest(count: int, order: int) -> ContextSlice:
+    """The last `count` latents of contexts of `order` of them."""
+    return ContextSlice(order, order - count, order)
+
+
+def as_couplings(couplings: Sequence[Coupling]) -> list[Coupling]:
     """The couplings as a list; ValueError unless there is one, and nothing else."""
     parts = list(couplings) if isinstance(couplings, Iterable) else []
     if not parts or not all(isinstance(part, Coupling) for part in parts):

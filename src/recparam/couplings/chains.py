@@ -12,8 +12,8 @@ from recparam.couplings.base import Coupling
 from recparam.ops import Score
 
 
-class OfContext(Coupling):
-    """A coupling of several earlier latents as one of order one, whose z is all of them."""
+class FirstOrder(Coupling):
+    """A coupling of order p as one of order one, whose z is the whole context."""
 
     def __init__(self, coupling: Coupling) -> None:
         super().__init__()
@@ -91,10 +91,10 @@ def chain_steps(coupling: Coupling, first: Coupling | None, length: int) -> list
     return steps
 
 
-def alike(steps: Sequence[ChainStep], latents: Sequence[Tensor]) -> list[list[ChainStep]]:
-    """The steps in groups of one coupling and one width, which can be scored together."""
-    groups: dict[tuple[int, ...], list[ChainStep]] = {}
+def steps_by_coupling(steps: Sequence[ChainStep], latents: Sequence[Tensor]) -> list[list[ChainStep]]:
+    """The steps in lists of one coupling and one width, which can be scored together."""
+    lists: dict[tuple[int, ...], list[ChainStep]] = {}
     for step in steps:
         widths = (latents[t].shape[-1] for t in range(step.index - step.coupling.order, step.index + 1))
-        groups.setdefault((id(step.coupling), *widths), []).append(step)
-    return list(groups.values())
+        lists.setdefault((id(step.coupling), *widths), []).append(step)
+    return list(lists.values())

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, Product, check_part
+from recparam.couplings.base import Coupling, Product, check_is_coupling
 from recparam.ops import MappedSides, OnColumns, Score
 from recparam.utils.shown import shown
 
@@ -30,7 +30,7 @@ class OnDimensions(Coupling):
 
     def __init__(self, coupling: Coupling, dims: Sequence[int], *, dims_prime: Sequence[int] | None = None) -> None:
         super().__init__()
-        check_part("coupling", coupling)
+        check_is_coupling("coupling", coupling)
         self.coupling = coupling
         self.dims = _indices("dims", dims)
         self.dims_prime = _indices("dims_prime", dims if dims_prime is None else dims_prime)
@@ -124,7 +124,7 @@ class Groups(Product):
         rest: Literal["free"] | None = None,
     ) -> None:
         super().__init__()
-        check_part("coupling", coupling)
+        check_is_coupling("coupling", coupling)
         if not isinstance(groups, Iterable) or not list(groups):
             raise ValueError(f"Expected groups as lists of dimensions, such as [[0, 1], [2, 3]]; got {groups!r}.")
         if rest not in (None, "free"):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, latest_latents, median_distance, not_initialised, several
+from recparam.couplings.base import Coupling, as_couplings, latest, median_distance, not_initialised
 from recparam.ops import BlockScore, MappedSides, Score, SquaredDistance
 from recparam.utils.checks import check_count, check_finite, check_tensor
 from recparam.utils.shown import number, shown
@@ -155,14 +155,14 @@ class Switching(Coupling):
 
     def __init__(self, couplings: Sequence[Coupling], *, weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        parts = several(couplings)
+        parts = as_couplings(couplings)
         if len(parts) < 2:
             raise ValueError(f"Expected at least two couplings to switch between; got {len(parts)}.")
-        given = [1.0] * len(parts) if weights is None else list(weights)
-        if len(given) != len(parts) or not all(math.isfinite(w) and w > 0 for w in given):
+        initial = [1.0] * len(parts) if weights is None else list(weights)
+        if len(initial) != len(parts) or not all(math.isfinite(w) and w > 0 for w in initial):
             raise ValueError(f"Expected {len(parts)} positive weights, one per coupling; got {weights!r}.")
         self.couplings = nn.ModuleList(parts)
-        self.logits = nn.Parameter((torch.tensor(given) / sum(given)).log())
+        self.logits = nn.Parameter((torch.tensor(initial) / sum(initial)).log())
 
     @property
     def parts(self) -> list[Coupling]:
@@ -195,14 +195,14 @@ class Switching(Coupling):
         """Initialise every part."""
         self.check_widths(z.shape[-1], z_prime.shape[-1])
         for part in self.parts:
-            part.initialise(latest_latents(z, part.order, self.order), z_prime)
+            part.initialise(latest(part.order, self.order)(z), z_prime)
 
     def _check_widths(self, width: int, width_prime: int) -> None:
         for part in self.parts:
             part.check_widths(width // self.order * part.order, width_prime)
 
     def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        parts = [part(latest_latents(z, part.order, self.order), z_prime) for part in self.parts]
+        parts = [part(latest(part.order, self.order)(z), z_prime) for part in self.parts]
         return (torch.stack(parts, -1) + self._log_weights()).logsumexp(-1)
 
     def score(self) -> Score:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, Latents, check_part
+from recparam.couplings.base import ContextSlice, Coupling, check_is_coupling
 from recparam.ops import MappedSides, Score
 from recparam.utils.checks import check_count, check_tensor, is_finite_number
 from recparam.utils.shown import number, shown
@@ -243,7 +243,7 @@ class After(Coupling):
             raise ValueError(
                 f"Expected transition as a recparam transition, such as rp.ConstantVelocity(); got {transition!r}."
             )
-        check_part("coupling", coupling)
+        check_is_coupling("coupling", coupling)
         if coupling.order != 1:
             raise ValueError(
                 f"Expected coupling of order 1, of the place h with z'; got one of order {coupling.order}. Give "
@@ -286,7 +286,7 @@ class After(Coupling):
 class AtLag(Coupling):
     """A coupling of z_{t+1} with an earlier latent than the last: z_{t+1-lag}.
 
-    Slow content beside fast style is a sum of couplings at different lags:
+    Slow content and fast style are a sum of couplings at different lags:
 
         rp.OnDimensions(rp.GaussianRBF(), style) + rp.AtLag(rp.OnDimensions(rp.GaussianRBF(), content), 5)
 
@@ -300,7 +300,7 @@ class AtLag(Coupling):
 
     def __init__(self, coupling: Coupling, lag: int) -> None:
         super().__init__()
-        check_part("coupling", coupling)
+        check_is_coupling("coupling", coupling)
         check_count("lag", lag)
         self.coupling, self.lag = coupling, lag
 
@@ -332,8 +332,8 @@ class AtLag(Coupling):
         self.coupling.check_widths(width // self.order * self.coupling.order, width_prime)
 
     @property
-    def _latents(self) -> Latents:
-        return Latents(self.order, 0, self.coupling.order)
+    def _latents(self) -> ContextSlice:
+        return ContextSlice(self.order, 0, self.coupling.order)
 
     def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
         return self.coupling(self._latents(z), z_prime)

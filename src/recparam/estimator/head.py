@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recparam.bounds import Bound
-from recparam.couplings.chains import OfContext
+from recparam.couplings.chains import FirstOrder
 from recparam.estimator.names import recognition
 from recparam.marginals import DatasetMarginal
 from recparam.marginals.bank import Bank
@@ -35,7 +35,7 @@ class Head:
     def __init__(self, model: RPM, bank: tuple[Tensor, Tensor], *, groups: Tensor | None = None) -> None:
         self.bank, self.groups, self.prior = bank, groups, model.prior
         if model.prior.order > 1:
-            self.prior = InfoNCEPrior(OfContext(cast(InfoNCEPrior, model.prior).coupling))
+            self.prior = InfoNCEPrior(FirstOrder(cast(InfoNCEPrior, model.prior).coupling))
         self.recognition = recognition(model.prior, nn.Identity())
         self.model = RPM(self.recognition, self.prior).eval()
 

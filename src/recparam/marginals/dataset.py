@@ -137,7 +137,7 @@ class DatasetMarginal(Marginal):
         self._data.steps += 1
 
     def recognised(self, scored: Scored, *, encode: Encode) -> Recognised:
-        """Encode the data set and put the scored rows, as `check` lets them pass, beside it."""
+        """Encode the data set and put the scored rows, as `check` lets them pass, with it."""
         device = scored.observations[0].device
         rows = None if scored.rows is None else scored.rows.to(device, torch.long)
         if rows is None and all(_same(a, b) for a, b in zip(self.observations, scored.observations, strict=True)):

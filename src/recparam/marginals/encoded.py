@@ -115,7 +115,7 @@ class EncodedData:
 
 
 def _settings(model: nn.Module) -> list[object]:
-    """What tells an encoder from another beside its tensors: the module itself, and plain numbers and words in it."""
+    """What tells encoders of equal tensors apart: the module itself, and plain numbers and words in it."""
     parts: list[object] = [id(model)]
     for module in model.modules():
         parts.append(type(module))

@@ -126,7 +126,7 @@ class EstimatedMarginal(Marginal):
                 )
 
     def recognised(self, scored: Scored, *, encode: Encode) -> Recognised:
-        """Encode the samples and put the scored rows beside them."""
+        """Encode the samples and put the scored rows with them."""
         self.check(scored.observations, scored.rows)
         particles = scored.particles
         gradients = any(value.requires_grad for value in (*particles.latents, particles.log_weights))

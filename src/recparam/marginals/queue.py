@@ -25,7 +25,7 @@ class QueueMarginal(Marginal):
     The queue is part of the model's state.
 
     Args:
-        size: Rows kept beside the batch.
+        size: Rows kept in addition to the batch.
         widths: Widths of the latents, one per observation.
         exclude_within: As in `Bank`; needs `labels=` with times at each call.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from recparam import bounds
 from recparam.bounds import Bound
 from recparam.couplings import ChainStep, Coupling, chain_steps
-from recparam.couplings.chains import OfContext
+from recparam.couplings.chains import FirstOrder
 from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal
 from recparam.marginals.bank import halves_in_turn
@@ -97,7 +97,7 @@ def sides_of_latents(
             if other is not None:
                 at_step = replace(against, observations=(step.context(other), other[step.index]))
             pair = (step.context(latents), latents[step.index])
-            parts.append(_side(InfoNCEPrior(OfContext(step.coupling)), pair, at_step, labels, side))
+            parts.append(_side(InfoNCEPrior(FirstOrder(step.coupling)), pair, at_step, labels, side))
         totals.append(_total(parts))
     return totals
 

@@ -25,7 +25,7 @@ from recparam.recognition import DensityError, Dirac
 class Terms:
     """The log-ratio l (S, B) in nats, and the named terms (S, B) that it is the sum of.
 
-    It is given beside them because it may be known better than their sum: rounding takes the difference of two
+    It is kept apart because it may be known better than their sum: rounding takes the difference of two
     scores of a million nats.
     """
 

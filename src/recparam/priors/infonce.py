@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from recparam.couplings import ChainStep, Coupling, alike, chain_steps, latent_names
+from recparam.couplings import ChainStep, Coupling, chain_steps, latent_names, steps_by_coupling
 from recparam.marginals import Recognised
 from recparam.marginals.bank import Queries
 from recparam.ops.collectives import gather_rows
@@ -64,10 +64,9 @@ class InfoNCEPrior(Prior):
     def formula(self) -> str:
         """P(z'|z) and log f with the values learned so far."""
         context, z_prime = latent_names(self.coupling.order)
-        given = ", ".join(context)
-        return (
-            f"P({z_prime}|{given}) = R({z_prime}) f({given}, {z_prime}) / Z({given}), {self.coupling.formula()}"
-        )
+        condition = ", ".join(context)
+        density = f"P({z_prime}|{condition}) = R({z_prime}) f({condition}, {z_prime}) / Z({condition})"
+        return f"{density}, {self.coupling.formula()}"
 
     @property
     def order(self) -> int:
@@ -84,7 +83,7 @@ class InfoNCEPrior(Prior):
     def initialise(self, *latents: Float[Tensor, "B _D"]) -> None:
         """Set the coupling's data-driven starting values from consecutive latents, once.
 
-        Several processes use the latents of all, so that their copies of the model start alike.
+        Several processes use the latents of all, so that their copies of the model start equal.
         """
         couplings = [part for part in (self.coupling, self.first) if part is not None]
         if all(part.initialised for part in couplings):
@@ -111,11 +110,12 @@ class InfoNCEPrior(Prior):
             gaussian_parameters(distribution)
 
     def _terms(self, latents: Sequence[Tensor], recognised: Recognised, side: Side) -> Terms:
-        parts = [self._alike(steps, latents, recognised, side) for steps in alike(self._steps(len(latents)), latents)]
+        together = steps_by_coupling(self._steps(len(latents)), latents)
+        parts = [self._score_steps(steps, latents, recognised, side) for steps in together]
         log_ratio, log_f = (torch.cat(part).sum(0) for part in zip(*parts, strict=True))
         return Terms(log_ratio, {"log_f": log_f, "minus_log_Z": log_ratio - log_f})
 
-    def _alike(
+    def _score_steps(
         self, steps: Sequence[ChainStep], latents: Sequence[Tensor], recognised: Recognised, side: Side
     ) -> tuple[Tensor, Tensor]:
         """log f(z, z') - log Z(z) and log f(z, z') of T steps with one coupling, each (T, S, B)."""
