@@ -56,6 +56,23 @@ def test_an_interval_of_independent_rows_is_the_normal_one() -> None:
     assert found.high == pytest.approx(values.mean() + 1.96 * values.std() / np.sqrt(4000), abs=5e-3)
 
 
+def test_blocks_and_intervals_are_those_of_arch() -> None:
+    peer = pytest.importorskip("arch.bootstrap")
+    for memory in (0.5, 0.8, 0.95):
+        # arch takes each lag's own variances, so that its window may end at another lag in single series
+        pairs = [
+            (block_length(series), float(peer.optimal_block_length(series)["circular"].iloc[0]))
+            for series in (autoregression(np.random.default_rng(k), count=2000, memory=memory) for k in range(10))
+        ]
+        assert np.median([own / theirs for own, theirs in pairs]) == pytest.approx(1, abs=0.06)
+    series = autoregression(np.random.default_rng(3), count=300, memory=0.6)
+    found = block_interval(series, resamples=20_000)
+    bootstrap = peer.CircularBlockBootstrap(found.block, series, seed=1)
+    ends = bootstrap.conf_int(np.mean, reps=20_000, method="percentile", size=0.95).ravel()
+    # An end is known to 2.7 standard errors of the mean, about 0.1, over the root of the resamples.
+    np.testing.assert_allclose(found.interval[1:], ends, atol=4 * 2**0.5 * 0.27 / 20_000**0.5)
+
+
 def test_the_same_seed_gives_the_same_interval_and_a_shift_shifts_it() -> None:
     values = autoregression(np.random.default_rng(3), count=300, memory=0.6)
     assert block_interval(values, seed=4) == block_interval(values, seed=4)
