@@ -84,12 +84,15 @@ def test_every_public_name_resolves(name: str) -> None:
     assert name in dir(rp)
 
 
-def test_public_names_are_the_lazy_ones() -> None:
-    assert set(rp.__all__) == {*rp._HOMES, "__version__"}
+def test_dir_lists_the_public_names_alone() -> None:
+    code = "import json, recparam, recparam.model, recparam.ops; print(json.dumps([dir(recparam), recparam.__all__]))"
+    listed, public = run_python(code)
+    assert set(listed) == set(public) and "RPMModule" in listed
+    assert not {"model", "bounds", "lazy_loader", "version"} & set(listed)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'RPN'.*RPM"):
+    with pytest.raises(AttributeError, match="recparam attribute RPN"):
         _ = rp.RPN
 
 
@@ -112,7 +115,7 @@ def test_a_wheel_builds_with_all_that_is_needed_and_no_more(tmp_path: Path) -> N
     with ZipFile(wheel) as file:
         packed = {name for name in file.namelist() if ".dist-info/" not in name}
     sources = (ROOT / "src").rglob("*")
-    endings = (".py", ".c", ".h", ".typed", ".html", ".css")
+    endings = (".py", ".pyi", ".c", ".h", ".typed", ".html", ".css")
     wanted = {p.relative_to(ROOT / "src").as_posix() for p in sources if p.suffix in endings}
     assert packed == wanted
     assert {"recparam/py.typed", "recparam/ops/native.c", "recparam/networks/fused/rows.h"} <= packed

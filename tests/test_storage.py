@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import stat
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -217,3 +218,19 @@ def test_write_json_is_strict_and_replaces(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="text as keys"):
         storage.write_json(path, {1: 2})
     assert json.loads(path.read_text()) == result
+
+
+@pytest.mark.parametrize(("umask", "wanted"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_has_the_permissions_of_the_umask_or_of_the_one_it_replaces(
+    tmp_path: Path, umask: int, wanted: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        storage.save_state(tmp_path / "new", tensors={"a": torch.zeros(2)}, meta={})
+        (tmp_path / "old").write_bytes(b"")
+        (tmp_path / "old").chmod(0o640)
+        storage.save_state(tmp_path / "old", tensors={"a": torch.zeros(2)}, meta={})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == wanted
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o640

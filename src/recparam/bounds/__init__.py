@@ -1,5 +1,6 @@
 """Objectives: numbers in nats that say what they are, and what they prove."""
 
+from recparam.bounds import losses
 from recparam.bounds.bound import (
     Bound,
     CeilingWarning,
@@ -32,6 +33,7 @@ __all__ = [
     "infinite_infonce",
     "infonce",
     "log_marginal",
+    "losses",
     "mutual_information",
     "mutual_information_bounds",
     "posterior_gap",

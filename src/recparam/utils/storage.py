@@ -11,6 +11,7 @@ import math
 import os
 import secrets
 import shutil
+import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -38,7 +39,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Hand out a temporary file beside `path` and put it in its place, whole, when the block succeeds.
 
     The content is flushed to the disk before the rename. After a failure, a full disk or a kill `path` is
-    what it was before the block.
+    what it was before the block. The file has the permissions of the one it replaces, or those of the user's umask,
+    whoever wrote it.
 
     Args:
         path: the file to create or replace; missing folders above it are created.
@@ -55,8 +57,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        temporary.touch()
+        mode = (path if path.exists() else temporary).stat().st_mode
         yield temporary
-        with temporary.open("r+b") as file:
+        temporary.chmod(stat.S_IMODE(mode))  # some writers make a private file of their own
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
