@@ -73,9 +73,9 @@ def keops() -> Loss:
 
 
 CONTENDERS: dict[str, tuple[str, Callable[[], Loss]]] = {
-    "recparam": ("recparam", recparam("blocked")),
-    "recparam, squared distance": ("recparam", recparam("blocked", distance=True)),
-    "recparam, C kernel": ("recparam", recparam("native")),
+    "recparam": ("recparam", recparam("auto")),
+    "recparam, squared distance": ("recparam", recparam("auto", distance=True)),
+    "recparam, blocks": ("recparam", recparam("blocked")),
     "info-nce-pytorch": ("info_nce", info_nce_pytorch),
     "pytorch-metric-learning": ("pytorch_metric_learning", metric_learning),
     "lightly": ("lightly", lightly),
@@ -149,7 +149,7 @@ def sensible(contender: str, rows: int, width: int) -> bool:
     """Leave out what would take hours, or says nothing."""
     if rows * width > 2**24:
         return False
-    if contender == "recparam, C kernel" and width > 16:  # it passes them to the blocks
+    if contender == "recparam, blocks" and width > 16:  # which "auto" takes there, too
         return False
     return rows <= LARGEST_DENSE // 4 or contender.startswith("recparam")
 

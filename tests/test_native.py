@@ -1,19 +1,25 @@
 """The C kernel against blocks in plain torch and against the dense double-precision version."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-import recparam as rp
 from recparam.ops import (
+    BlockScore,
     DotProduct,
     GaussianDensity,
     Score,
     SquaredDistance,
     blocked,
+    compile,
     engines,
+    explain,
     native,
     pairwise_infonce,
     pairwise_logsumexp,
@@ -155,29 +161,92 @@ def test_what_it_does_not_take_runs_in_blocks(change: str) -> None:
     assert torch.equal(found, expected)
 
 
+CPU = torch.device("cpu")
+
+
+def logits(n: int = 2048, m: int = 2048, width: int = 4, **change: Any) -> Logits:
+    return Logits(torch.zeros(n, width), torch.zeros(m, width), **change)
+
+
+@pytest.fixture
+def swept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The engines that sweep, in order."""
+    names: list[str] = []
+    for name, module in (("native", native), ("blocked", blocked)):
+        engine = engines.choose("blocked", CPU) if name == "blocked" else engines.NATIVE
+
+        def sweep(*arguments: Any, name: str = name, sweep: Any = module.sweep) -> Any:
+            names.append(name)
+            return sweep(*arguments)
+
+        monkeypatch.setattr(engines, name.upper(), replace(engine, sweep=sweep))
+    return names
+
+
 @needs_compiler
-def test_use_is_what_auto_means() -> None:
-    assert engines.choose("auto") is engines.BLOCKED
-    with rp.ops.use("native"):
-        assert engines.choose("auto") is engines.NATIVE
-        with rp.ops.use("blocked"):
-            assert engines.choose("auto") is engines.BLOCKED
-        assert engines.choose("auto") is engines.NATIVE
-    assert engines.choose("auto") is engines.BLOCKED
+@pytest.mark.parametrize("name", SCORES)
+def test_auto_takes_it_where_pairs_are_many_and_is_exact(name: str, swept: list[str]) -> None:
+    tensors = problem(name, 2048, 600, 4)
+    tensors[1][:, 4:] += 2  # scales of a density, so large that single precision will do
+    tensors[2][::7] = 0.0
+    positives = torch.arange(2048) % 80 * 7
+    for function, options in ((pairwise_infonce, {"positives": positives}), (pairwise_logsumexp, {})):
+        found = evaluate(function, name, tensors, None, "auto", **options)
+        again = evaluate(function, name, tensors, None, "auto", **options)
+        exact = evaluate(function, name, tensors, None, "dense", torch.float64, **options)
+        assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+        for i, (a, b) in enumerate(zip(found, exact, strict=True)):
+            close(a, b, 0.1 if function is pairwise_infonce and i == 3 else 0)
+    assert swept == ["native"] * 4
 
 
-def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "/nonexistent/cc")
+@needs_compiler
+def test_explain_says_which_and_why() -> None:
+    z, square = torch.zeros(2048, 4), SquaredDistance(torch.tensor(1.0))
+    assert explain(square, z, z) == "native: 4 features"
+    assert explain(square, z.double(), z.double()).startswith("blocked: the C kernel is for single precision")
+    assert "BlockScore itself" in explain(BlockScore(lambda z, b: z @ b.T), z, z)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        logits(1000, 1000),
+        logits(8, 1 << 20),
+        logits(width=17),
+        logits(excluded=lambda rows: torch.zeros(rows.stop - rows.start, 2048, dtype=torch.bool)),
+        replace(logits(), rows=torch.zeros(2048, 4, dtype=torch.float64)),
+        replace(logits(), rows=torch.zeros(2048, 4, device="meta")),
+    ],
+)
+def test_auto_never_compiles_for_what_it_would_not_take(given: Logits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_build", lambda: pytest.fail("compiled"))
+    assert engines.choose("auto", CPU, given) is engines.BLOCKED
+
+
+def test_auto_leaves_operations_that_others_need_to_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a dispatch mode, as that which counts operations, the tensors are not handed to C."""
+    monkeypatch.setattr(native, "_build", lambda: pytest.fail("compiled"))
+    with FlopCounterMode(display=False):
+        assert engines.choose("auto", CPU, logits()) is engines.BLOCKED
+
+
+@pytest.mark.parametrize("compiler", ["/nonexistent/cc", "false", "'"])
+def test_without_a_compiler_auto_is_blocked_and_the_name_an_error(
+    compiler: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, swept: list[str]
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     native._build.cache_clear()
+    tried: list[Any] = []
+    monkeypatch.setattr(compile, "_compiled", lambda *given, run=compile._compiled: tried.append(given) or run(*given))
     try:
-        with pytest.raises(ValueError, match="working C compiler.*/nonexistent/cc.*implementation='auto'"):
-            rp.ops.use("native")
-        assert engines.choose("auto") is engines.BLOCKED
+        z = torch.randn(1024, 4)
+        for _ in range(2):
+            pairwise_infonce(DotProduct(), z, z)
+        assert swept == ["blocked"] * 2
+        assert len(tried) <= 2  # two sets of options, once
+        with pytest.raises(ValueError, match="working C compiler.*implementation='auto'"):
+            engines.choose("native", CPU)
     finally:
         native._build.cache_clear()
-
-
-@pytest.mark.parametrize("name", ["dense", "fast"])
-def test_use_takes_engines_only(name: str) -> None:
-    with pytest.raises(ValueError, match="Expected implementation"):
-        rp.ops.use(name)

@@ -2,9 +2,8 @@
 
 from recparam.ops.collectives import gather_rows
 from recparam.ops.distances import AbsoluteDistance, DistanceProfile
-from recparam.ops.engines import use
 from recparam.ops.groups import GroupScore, group
-from recparam.ops.logsumexp import pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
+from recparam.ops.logsumexp import explain, pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
 from recparam.ops.pairs import LeaveOut
 from recparam.ops.scores import (
     BlockScore,
@@ -61,6 +60,7 @@ __all__ = [
     "Selected",
     "SquaredDistance",
     "SumOfScores",
+    "explain",
     "gather_rows",
     "group",
     "pairwise_entropy",
@@ -75,5 +75,4 @@ __all__ = [
     "pairwise_sample",
     "pairwise_scores",
     "pairwise_topk",
-    "use",
 ]

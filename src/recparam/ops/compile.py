@@ -38,12 +38,11 @@ def build(source: Path, *headers: Path) -> tuple[ctypes.CDLL | None, str]:
         return None, "no C compiler found (looked for $CC, cc, gcc, clang)"
     reason = ""
     for flags in (("-march=native", *_FLAGS), _FLAGS):  # some compilers do not know -march=native
-        command = [*shlex.split(compiler), *flags]
         try:
-            return ctypes.CDLL(str(_compiled(command, source, headers))), ""
+            return ctypes.CDLL(str(_compiled([*shlex.split(compiler), *flags], source, headers))), ""
         except subprocess.CalledProcessError as error:
             reason = f"{compiler} failed: {error.stderr.strip()[-500:]}"
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             reason = f"{compiler} failed: {error}"
     return None, reason
 

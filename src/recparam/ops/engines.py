@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from types import TracebackType
 
 import torch
 from torch import Tensor
 
-from recparam.ops import blocked, native
+from recparam.ops import blocked, compile, native
 from recparam.ops.logits import Gradients, Logits, Need, Swept
 
 
@@ -20,11 +19,13 @@ class Engine:
     """An implementation of the kernel.
 
     Args:
+        name: What `implementation` calls it.
         sweep: Values of all rows and, if asked, gradients of their sum.
         gradients: Gradients for upstream gradients that differ between rows.
         half: Whether it takes half-precision features (a bias beside them is float32, and so is what it returns).
     """
 
+    name: str
     sweep: Callable[[Logits, Need | None], Swept]
     gradients: Callable[[Logits, Tensor, Need], Gradients]
     half: bool = False
@@ -42,50 +43,20 @@ def _triton_gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients
     return triton_kernels.gradients(logits, upstream, need)
 
 
-BLOCKED = Engine(blocked.sweep, blocked.gradients)
-NATIVE = Engine(native.sweep, native.gradients)
-TRITON = Engine(_triton_sweep, _triton_gradients, half=True)
+BLOCKED = Engine("blocked", blocked.sweep, blocked.gradients)
+NATIVE = Engine("native", native.sweep, native.gradients)
+TRITON = Engine("triton", _triton_sweep, _triton_gradients, half=True)
 
-_auto = "auto"  # what "auto" means in this process; see `use`
-
-
-class use:  # noqa: N801 - called as a function, and a context manager
-    """Make "auto" mean an implementation in this process, from here on or within a `with` block.
-
-    Args:
-        implementation: "native" compiles, at this call, a C kernel for few features (up to 16) in single
-            precision on the CPU; what it does not take runs as before. "auto" is the default again.
-
-    Raises:
-        ValueError: An unknown name, or "native" where no C compiler works.
-
-    Example:
-        >>> import recparam as rp
-        >>> with rp.ops.use("blocked"):
-        ...     pass
-    """
-
-    def __init__(self, implementation: str) -> None:
-        global _auto
-        choose(implementation)
-        self._before, _auto = _auto, implementation
-
-    def __enter__(self) -> None:
-        """Nothing more: the choice holds since the call."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Restore what "auto" meant before."""
-        global _auto
-        _auto = self._before
+_MANY = 1 << 20  # pairs from which the C kernel is worth the second that compiling it takes, once on a machine
+_LEAST = 64  # rows, and columns: with fewer its tiles save little
 
 
-def choose(implementation: str, device: torch.device | None = None) -> Engine:
-    """The implementation of that name for tensors on a device (None: the CPU).
+def choose(implementation: str, device: torch.device, logits: Logits | None = None) -> Engine:
+    """The implementation of that name for logits on a device; with no logits, whether the name can run there.
 
-    "auto" takes Triton on a GPU where it is installed, and on the CPU what `use` named, or "blocked". Triton's kernels
-    are for half precision; in single, blocks answer.
+    "auto" takes Triton on a GPU where it is installed, and on the CPU the C kernel where a compiler is found and the
+    logits are many and of few features (`against_native`); otherwise blocks. Triton's kernels are for half precision;
+    in single, blocks answer.
 
     Raises:
         ValueError: An unknown name, or an implementation that cannot run here.
@@ -94,9 +65,7 @@ def choose(implementation: str, device: torch.device | None = None) -> Engine:
         raise ValueError(
             f"Expected implementation 'auto', 'dense', 'blocked', 'native' or 'triton'; got {implementation!r}."
         )
-    on_gpu = device is not None and device.type == "cuda"
-    if implementation == "auto" and _auto != "auto" and not on_gpu:
-        implementation = _auto
+    on_gpu = device.type == "cuda"
     if implementation == "native":
         if native.why_unavailable():
             raise ValueError(
@@ -112,9 +81,24 @@ def choose(implementation: str, device: torch.device | None = None) -> Engine:
             )
         if not on_gpu and os.environ.get("TRITON_INTERPRET") != "1":
             raise ValueError(
-                f"Expected CUDA tensors for implementation='triton'; got {device or 'cpu'}. Use implementation='auto'."
+                f"Expected CUDA tensors for implementation='triton'; got {device}. Use implementation='auto'."
             )
         return TRITON
     if implementation == "auto" and on_gpu and find_spec("triton") is not None:
         return TRITON
+    if implementation == "auto" and logits is not None and not against_native(logits):
+        return NATIVE
     return BLOCKED
+
+
+def against_native(logits: Logits) -> str:
+    """Why "auto" does not take the C kernel for these logits; empty if it does. What it takes many of compiles it."""
+    n, m = len(logits.rows), len(logits.columns)
+    if n * m < _MANY or min(n, m) < _LEAST:
+        return f"{n} x {m} pairs are few (of {_MANY}, {_LEAST} on either side)"
+    if not native.takes(logits):
+        return "the C kernel is for single precision on the CPU, at most 16 features and no leave_out"
+    tensors = (logits.rows, logits.columns, logits.bias, logits.own)
+    if not compile.readable(*(each for each in tensors if each is not None)):
+        return "the tensors are traced, compiled or batched"
+    return native.why_unavailable()

@@ -146,6 +146,25 @@ def pairwise_infonce(
     return value if log_weights is None else value - log_weights[positives]
 
 
+def explain(score: Score, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> str:
+    """Which implementation "auto" takes for a score of z and bank without options, and why.
+
+    Example:
+        >>> import torch
+        >>> from recparam.ops import DotProduct, explain
+        >>> explain(DotProduct(), torch.zeros(8, 2), torch.zeros(9, 2))
+        'blocked: 8 x 9 pairs are few (of 1048576, 64 on either side)'
+    """
+    with full_precision(z.device):
+        features, _ = product_features(in_single(check_pairs(score, z, bank, None, None, None, None)))
+    if features is None:
+        return f"blocks of {type(score).__name__} itself: it has no features whose product is exact enough"
+    logits = Logits(features.rows, features.columns, features.column_bias)
+    engine = engines.choose("auto", z.device, logits)
+    why = engines.against_native(logits) if engine is engines.BLOCKED else f"{features.rows.shape[1]} features"
+    return f"{engine.name}: {why}"
+
+
 def check_positives(positives: Tensor, z: Tensor, bank: Tensor) -> None:
     """Raise ValueError unless there is an index of a row of the bank for each row of z."""
     if positives.shape != (len(z),) or positives.dtype != torch.int64 or positives.device != z.device:
@@ -183,12 +202,10 @@ def _value(pairs: Pairs, implementation: Implementation) -> Tensor:
 def _value_in_full(pairs: Pairs, implementation: Implementation) -> Tensor:
     dtype = pairs.z.dtype
     if implementation != "dense":
-        engine = engines.choose(implementation, pairs.z.device)
+        engines.choose(implementation, pairs.z.device)  # a name that cannot run here is an error for any score
         features, pairs = product_features(in_single(pairs))
         if features is not None:
-            if dtype in HALF and engine.half:
-                features = _in_half(features, dtype)
-            return _product(pairs, features, engine).to(dtype)
+            return _product(pairs, features, implementation, dtype).to(dtype)
         check_both(pairs.z, pairs.bank)
         return _by_blocks(pairs).to(dtype)
     check_both(pairs.z, pairs.bank)
@@ -246,16 +263,18 @@ def _magnitude(features: Features) -> float:
     return float(largest_norm(features.rows) * largest_norm(features.columns)) + sum(biases)
 
 
-def _product(pairs: Pairs, features: Features, engine: engines.Engine) -> Tensor:
+def _product(pairs: Pairs, features: Features, implementation: str, dtype: torch.dtype) -> Tensor:
+    """The value from features, of a question that was in `dtype` at first."""
     bias, largest = features.column_bias, math.inf if features.largest is None else features.largest
     if pairs.log_weights is not None:
         largest = math.inf
         weights = pairs.log_weights.to(torch.promote_types(features.rows.dtype, torch.float32))
         bias = weights if bias is None else bias + weights
-    value = Sweep.apply(
-        features.rows, features.columns, bias, pairs.own, pairs.keep_own, pairs.contrast, pairs.excluded, largest,
-        engine, torch.is_grad_enabled(),
-    )  # fmt: skip
+    question = (bias, pairs.own, pairs.keep_own, pairs.contrast, pairs.excluded, largest)
+    engine = engines.choose(implementation, pairs.z.device, Logits(features.rows, features.columns, *question))
+    if dtype in HALF and engine.half:
+        features = _in_half(features, dtype)
+    value = Sweep.apply(features.rows, features.columns, *question, engine, torch.is_grad_enabled())
     assert isinstance(value, Tensor)
     return value if features.row_bias is None or pairs.contrast else value + features.row_bias
 

@@ -1,6 +1,6 @@
 """The kernel in C for few features, single precision and the CPU: tiles of rows against all columns.
 
-What it does not take goes to `blocked`. It is compiled at first use, and only for who asks for it by name.
+What it does not take goes to `blocked`. It is compiled at first use.
 `torch.get_num_threads()` threads share the rows; how many they are changes gradients of the columns by rounding.
 """
 
@@ -27,7 +27,7 @@ def why_unavailable() -> str:
 
 def sweep(logits: Logits, need: Need | None) -> Swept:
     """Values of all rows and, with `need`, the gradients of their sum, in one sweep."""
-    if not _takes(logits):
+    if not takes(logits):
         return blocked.sweep(logits, need)
     out, gradients = _run(logits, None, need or (False, False, False))
     return Swept(out, None if need is None else gradients)
@@ -35,12 +35,13 @@ def sweep(logits: Logits, need: Need | None) -> Swept:
 
 def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
     """Gradients for upstream gradients (n,) that differ between rows: each score is formed again."""
-    if not _takes(logits):
+    if not takes(logits):
         return blocked.gradients(logits, upstream, need)
     return _run(logits, upstream, need)[1]
 
 
-def _takes(logits: Logits) -> bool:
+def takes(logits: Logits) -> bool:
+    """Whether the C kernel computes these logits."""
     rows = logits.rows
     few = 0 < rows.shape[1] <= _MOST and max(len(rows), len(logits.columns)) < _MOST_COLUMNS
     return few and rows.dtype == torch.float32 and rows.device.type == "cpu" and logits.excluded is None

@@ -88,4 +88,4 @@ def _gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
     return Gradients(*(None if each[0] is None else torch.stack(each) for each in zip(*found, strict=True)))
 
 
-_STACK = Engine(blocked.small_contrast, _gradients)
+_STACK = Engine("stack", blocked.small_contrast, _gradients)
