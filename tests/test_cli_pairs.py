@@ -221,7 +221,7 @@ def test_values_of_rows_are_numbers_or_text(tmp_path: Path) -> None:
     np.savez(tmp_path / "uneven.npz", a=np.zeros(3), b=np.zeros(4))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     for name, key, words in (
-        ("torn.csv", None, "as many columns in each row"),
+        ("torn.csv", None, "2 columns in each row; got 1 in line 2"),
         ("uneven.npz", "a,b", "as many rows each"),
         ("objects.npy", None, "objects.npy"),
     ):

@@ -1,5 +1,6 @@
 """Readers: what was written comes back, large files stay on disk, a bad file is one sentence that begins with it."""
 
+import gzip
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from recparam.data import readers
 from recparam.data.pairs import consecutive
-from recparam.data.readers import read
+from recparam.data.readers import read, read_columns
 
 VALUES = np.arange(15.0).reshape(5, 3)
 
@@ -164,6 +165,64 @@ def test_tables_come_back_with_their_names(tmp_path):
     assert read(tmp_path / "plain.csv").names is None
 
 
+@pytest.mark.parametrize(
+    ("text", "names", "values"),
+    [
+        ("a;b\n1,5;2\n-,5;1,5e3\n", "a b", [[1.5, 2], [-0.5, 1500]]),
+        ("1,5;2,5\n3,5;4,5\n", None, [[1.5, 2.5], [3.5, 4.5]]),
+        ("a\tb\n1\t2\n", "a b", [[1, 2]]),
+        ("sep=;\na;b\n1;2\n", "a b", [[1, 2]]),
+        ("\n# rig 2\n# 30 Hz\na,b\n1,2\n", "a b", [[1, 2]]),
+        ("# rig 2\n1,2\n3,4\n", None, [[1, 2], [3, 4]]),
+        ("# a,b\n1,2\n", "a b", [[1, 2]]),
+        (",a,b\n0,1,2\n1,3,4\n", "a b", [[1, 2], [3, 4]]),
+        (",0,1\n1,5,2\n2,3,4\n", "0 1", [[5, 2], [3, 4]]),
+        ("0,1\n0.5,1.5\n2.5,3\n", "0 1", [[0.5, 1.5], [2.5, 3]]),
+        ("0,1\n2,3\n", None, [[0, 1], [2, 3]]),
+        ("a,b,\n1,2,\n3,4,\n", "a b", [[1, 2], [3, 4]]),
+        ("1,2,\n3,4,\n", None, [[1, 2], [3, 4]]),
+        ("x,y,x,y\n1,2,3,4\n", "x y x y", [[1, 2, 3, 4]]),
+        ('"a",b\n"1", "2"\n', "a b", [[1, 2]]),
+        ('"two\nlines"\n1\n2\n', "two\nlines", [[1], [2]]),
+        ("a,b\n1,2\n\n3,4\n\n", "a b", [[1, 2], [3, 4]]),
+        ("a\r\n1\r\n2\r\n", "a", [[1], [2]]),
+        ("a,b\r1,2\r", "a b", [[1, 2]]),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_no_cell_of_a_table_is_lost_shifted_or_repeated(tmp_path, text, names, values, encoding):
+    (tmp_path / "x.csv").write_bytes(text.encode(encoding))
+    recording = read(tmp_path / "x.csv")
+    assert recording[:].tolist() == values
+    assert recording.names == (None if names is None else tuple(names.split(" ")))
+
+
+def test_what_might_be_meant_otherwise_is_noted(tmp_path):
+    (tmp_path / "x.csv").write_text(";0;1\n0;1,5;2\n1;3;4\n")
+    recording = read(tmp_path / "x.csv")
+    assert recording[:].tolist() == [[1.5, 2], [3, 4]]
+    first, commas, index = recording.notes
+    assert "first line, , 0, 1, is taken as names" in first and "decimal" in commas and "left out" in index
+
+
+def test_a_name_with_a_comma_is_a_key(tmp_path):
+    (tmp_path / "x.tsv").write_text("x, mm\ty\tz\n1\t2\t3\n")
+    assert read(tmp_path / "x.tsv", key="x, mm")[:].tolist() == [[1]]
+    assert read(tmp_path / "x.tsv", key='z, "x, mm"')[:].tolist() == [[3, 1]]
+
+
+def test_columns_are_numbers_with_nan_or_text(tmp_path):
+    (tmp_path / "x.csv").write_text(",day,speed\n0,mon,1\n1,tue,\n")
+    found = read_columns(tmp_path / "x.csv")
+    assert list(found) == ["day", "speed"] and found["day"].tolist() == ["mon", "tue"]
+    np.testing.assert_array_equal(found["speed"], [1, np.nan])
+    (tmp_path / "x.csv").write_text("day,day\nmon,1\n")
+    with pytest.raises(ValueError, match=r"x\.csv: Expected columns with names of their own; got 'day' twice"):
+        read_columns(tmp_path / "x.csv")
+    np.savez(tmp_path / "x.npz", a=VALUES, b=np.array(["mon", "tue"]))
+    assert read_columns(tmp_path / "x.npz")["b"].tolist() == ["mon", "tue"]
+
+
 def test_columns_of_frames_on_disk_come_back(tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
@@ -182,15 +241,36 @@ def test_columns_of_frames_on_disk_come_back(tmp_path):
         ("a,b\n1,2\n3,nan\n", None, r"NaN or infinity in column 1 \('b'\), first in row 1 of 2"),
         ("a,b\n1,2\n3\n", None, r"2 columns in each row; got 1 in line 3"),
         ("a,b\n1,2\n", "c,a", r"key= as columns of a, b; got c\."),
+        ("a,b\n1,2\n3,4,5,6\n", None, r"2 columns in each row; got 4 in line 3"),
+        ("a,b,c\n1,.1,.2,.3\n", None, r"3 columns in each row; got 4 in line 2"),
+        ("Session 12\n1,2\n", None, r"1 columns in each row; got 2 in line 2"),
+        ("1,2\n3,4,5\n", None, r"2 columns in each row; got 3 in line 2"),
+        ("a,b\n1,2\n3,\"4\n5,6\n", None, "quotes or cells that do not end"),
+        ("a,b\n1_000,2\n", None, "'1_000' in column 'a' of line 2"),
+        ('a,b\n"1,234",2\n', None, "'1,234' in column 'a' of line 2"),
+        ("a;b\n1.5;2,5\n", None, "one decimal sign"),
+        ("a,b\nN/A,1\n", None, r"NaN or infinity in column 0 \('a'\)"),
+        (",a\n5,1\n7,2\n", None, "a name for each column; got none for the first"),
+        ("a,,b\n1,2,3\n", None, "a name for each column; got none for column 1"),
+        ("a,a\n1,2\n", "a", "names of single columns; got 'a'"),
+        ("2019,2020,2021\n.1,.2,.3\n", None, "names or numbers in the first row; got 2019, 2020, 2021"),
+        (",,\n1,2,3\n", None, "got empty cells"),
         ("", None, "got an empty file"),
+        ("# only this\n", None, "got an empty file"),
         ("a,b\n", None, "0 samples"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:loadtxt:UserWarning")
 def test_a_wrong_table_is_one_sentence(tmp_path, text, key, message):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(ValueError, match=rf"x\.csv: Expected .*{message}"):
         read(tmp_path / "x.csv", key=key)
+
+
+def test_bytes_that_are_no_text_are_one_sentence(tmp_path):
+    for content in (gzip.compress(b"a,b\n1,2\n"), "Zeit \u00b5s,b\n1,2\n".encode("latin-1")):
+        (tmp_path / "x.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.csv: Expected a table of text in UTF-8; got other bytes"):
+            read(tmp_path / "x.csv")
 
 
 # Frames

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import numpy as np
 
 from recparam.data.frames import IMAGES, VIDEOS, optional, read_images, read_video
 from recparam.data.recording import Recording
+from recparam.data.tables import chosen_columns, open_csv
 
 _IN_MEMORY = 1 << 28  # bytes; larger arrays stay on disk where their file allows it
 _HEADER = b"\x89HDF"
-_MISSING = ("", "NA", "NULL", "null")  # what tables write where a value is missing, other than nan
 _AGAIN = "Copy or save it again."
 
 
@@ -36,7 +37,7 @@ def read(
     memory-mapped, so that they may be larger than memory; their values are checked where rows are read.
 
     Args:
-        path: .npy, .npz, .csv, .parquet, .h5, .hdf5, .nwb, .mat, a video, or a folder of images.
+        path: .npy, .npz, .csv, .tsv, .parquet, .h5, .hdf5, .nwb, .mat, a video, or a folder of images.
         key: Which array of a file with several (`group/name` in HDF5), or which columns of a table, separated by
             commas; None: the only array of two or more dimensions, or all columns.
         size: Pixels of the longer side of frames; None: as they are, at most 128.
@@ -103,50 +104,93 @@ def _read_one(
 # Arrays
 
 
-def _npy(path: Path, key: str | None) -> Recording:
-    if key is not None:
-        raise ValueError(f"Expected key= with files of several arrays; got key={key!r} with a single one.")
-    with path.open("rb") as file:
-        _, dtype, _ = _header(file)
-    _check_no_objects("the array", dtype)
-    try:
-        return Recording.of(np.load(path, mmap_mode="r" if path.stat().st_size > _IN_MEMORY else None))
-    except (ValueError, EOFError) as error:
-        if isinstance(error, ValueError) and str(error).startswith("Expected"):
-            raise
-        raise ValueError(f"Expected a whole .npy file; got one that is cut off ({error}). {_AGAIN}") from error
+@dataclass(frozen=True)
+class Stored:
+    """An array in a .npy or .npz file, of which only the header was read.
 
+    Args:
+        path: The file.
+        member: Its name in an archive; None: the file is the array.
+        shape: Of the array.
+        dtype: Of its numbers.
+        fortran: Whether columns follow each other in the file.
+        start: Where its numbers begin in the file; None: it is compressed.
+    """
 
-def _npz(path: Path, key: str | None) -> Recording:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name.removesuffix(".npy"): archive.getinfo(name) for name in archive.namelist()}
-            headers, starts = {}, {}
-            for name, info in members.items():
-                with archive.open(info) as file:
-                    headers[name] = _header(file)
-                    starts[name] = file.tell()
-            name = _chosen({name: (shape, dtype) for name, (shape, dtype, _) in headers.items()}, key)
-            shape, dtype, fortran = headers[name]
-            _check_no_objects(name, dtype)
-            info = members[name]
-            if info.compress_type == zipfile.ZIP_STORED and info.file_size > _IN_MEMORY:
-                with path.open("rb") as file:
-                    file.seek(info.header_offset)
-                    before = struct.unpack("<26x2H", file.read(30))  # lengths of the name and of what follows it
-                offset = info.header_offset + 30 + sum(before) + starts[name]
-                order = "F" if fortran else "C"
-                array = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
+    path: Path
+    member: str | None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+    start: int | None
+
+    def load(self) -> np.ndarray:
+        """The array, memory-mapped where it is large.
+
+        Raises:
+            ValueError: Python objects, or a damaged file.
+        """
+        _check_no_objects(self.member or "the array", self.dtype)
+        if self.start is not None and math.prod(self.shape) * self.dtype.itemsize > _IN_MEMORY:
+            order = "F" if self.fortran else "C"
+            with _whole(self.path):
+                return np.memmap(self.path, self.dtype, mode="r", offset=self.start, shape=self.shape, order=order)
+        with _whole(self.path), ExitStack() as opened:
+            if self.member is None:
+                file = opened.enter_context(self.path.open("rb"))
             else:
-                with archive.open(info) as file:
-                    array = np.lib.format.read_array(file, allow_pickle=False)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError(f"Expected a whole .npz file; got one that is damaged ({error}). {_AGAIN}") from error
-    return Recording.of(array)
+                file = opened.enter_context(zipfile.ZipFile(self.path)).open(f"{self.member}.npy")
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def stored_arrays(path: Path) -> dict[str, Stored]:
+    """The arrays of a .npy or .npz file by name, of which nothing is read before it is loaded; nothing is unpickled.
+
+    Raises:
+        ValueError: A damaged file.
+        OSError: The file cannot be read.
+    """
+    if path.suffix.lower() == ".npy":
+        with path.open("rb") as file:
+            return {path.stem: Stored(path, None, *_header(file), file.tell())}
+    found: dict[str, Stored] = {}
+    with _whole(path), zipfile.ZipFile(path) as archive, path.open("rb") as raw:
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            with archive.open(info) as file:
+                header, length = _header(file), file.tell()
+            raw.seek(info.header_offset)
+            before = 30 + sum(struct.unpack("<26x2H", raw.read(30)))  # lengths of the name and of what follows it
+            start = info.header_offset + before + length if info.compress_type == zipfile.ZIP_STORED else None
+            found[name] = Stored(path, name, *header, start)
+    return found
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Say of what comes of a damaged file that it is damaged."""
+    try:
+        yield
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError) as error:
+        if str(error).startswith("Expected"):
+            raise
+        kind = path.suffix.lower()
+        raise ValueError(
+            f"Expected a whole {kind} file; got one that is damaged or cut off ({error}). {_AGAIN}"
+        ) from error
+
+
+def _numpy(path: Path, key: str | None) -> Recording:
+    found = stored_arrays(path)
+    if path.suffix.lower() == ".npy":
+        if key is not None:
+            raise ValueError(f"Expected key= with files of several arrays; got key={key!r} with a single one.")
+        return Recording.of(found[path.stem].load())
+    return Recording.of(found[_chosen({name: (one.shape, one.dtype) for name, one in found.items()}, key)].load())
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Shape, type and column order of an array in numpy's format, before anything of it is read."""
+    """Shape, type and whether columns follow each other, of an array in numpy's format, of which no more is read."""
     try:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -223,84 +267,67 @@ def _mat(path: Path, key: str | None) -> Recording:
 
 
 def _parquet(path: Path, key: str | None, without: Sequence[str] = ()) -> Recording:
+    table = _read_parquet(path)
+    return Recording.of(table.iloc[:, chosen_columns([str(name) for name in table.columns], key, without)])
+
+
+def _read_parquet(path: Path) -> Any:
     pandas = optional("pandas", "tables")
     optional("pyarrow", "tables")
-    table = pandas.read_parquet(path)
-    return Recording.of(table[_columns([str(c) for c in table.columns], key, without)])
+    return pandas.read_parquet(path)
 
 
 def _csv(path: Path, key: str | None, without: Sequence[str] = ()) -> Recording:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        first = next(csv.reader(file), [])
-    named = not all(map(_is_number, first))
-    names = [name.strip() for name in first] if named else [str(number) for number in range(len(first))]
-    if not names:
-        raise ValueError("Expected a table with columns of numbers; got an empty file.")
-    chosen = _columns(names, key, without)
-    places = [names.index(name) for name in chosen]
+    table = open_csv(path)
+    frame = table.numbers(key, without)
+    recording = Recording.of(frame if table.named else frame.values)
+    for note in frame.notes:
+        recording.noted(note)
+    return recording
+
+
+def read_columns(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npy or .npz file, or the columns of a table, by name: numbers, or text where some are none.
+
+    Args:
+        path: One of `READ_AS_COLUMNS`; cells of tables that are empty are NaN, columns without a name are numbered.
+
+    Raises:
+        ValueError: One sentence that begins with the file: it is damaged, or holds Python objects.
+        OSError: The file cannot be read.
+    """
+    suffix = path.suffix.lower()
     try:
-        values = np.loadtxt(
-            path, delimiter=",", skiprows=int(named), ndmin=2, usecols=places, encoding="utf-8-sig", quotechar='"'
-        )
-    except ValueError:
-        values = _careful_csv(path, names, places, skip=int(named))
-    return Recording.of(_Table(values, chosen) if named else values)
+        if suffix in (".npy", ".npz"):
+            return {name: stored.load() for name, stored in stored_arrays(path).items()}
+        if suffix != ".parquet":
+            return open_csv(path).columns()
+        table = _read_parquet(path)
+        return {str(name): _number_or_text(table[name]) for name in table.columns}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def _careful_csv(path: Path, names: list[str], places: list[int], *, skip: int) -> np.ndarray:
-    """A table with missing values, which are NaN, or the sentence that says what else is wrong with it."""
-    rows = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if number <= skip or not row:
-                continue
-            if len(row) != len(names):
-                raise ValueError(f"Expected {len(names)} columns in each row; got {len(row)} in line {number}.")
-            for place in places:
-                if row[place].strip() not in _MISSING and not _is_number(row[place]):
-                    raise ValueError(
-                        f"Expected columns of numbers; got {row[place]!r} in column {names[place]!r} of line {number}. "
-                        "Choose columns with key=, names separated by commas."
-                    )
-            rows.append([math.nan if row[place].strip() in _MISSING else float(row[place]) for place in places])
-    return np.array(rows, dtype=np.float64).reshape(len(rows), len(places))
-
-
-class _Table:
-    """Columns with names, as `Recording.of` takes them from a data frame."""
-
-    def __init__(self, values: np.ndarray, columns: list[str]) -> None:
-        self.values, self.columns = values, columns
-
-    def to_numpy(self) -> np.ndarray:
-        """The values, a row for each line."""
-        return self.values
-
-
-def _columns(names: list[str], key: str | None, without: Sequence[str]) -> list[str]:
-    if key is None:
-        return [name for name in names if name not in without]
-    chosen = [name.strip() for name in key.split(",")]
-    unknown = [name for name in chosen if name not in names]
-    if unknown:
-        raise ValueError(f"Expected key= as columns of {', '.join(names)}; got {', '.join(unknown)}.")
-    return chosen
-
-
-def _is_number(text: str) -> bool:
+def _number_or_text(column: Any) -> np.ndarray:
+    """A column of a data frame, in which objects are numbers with missing ones among them, or text."""
+    if (array := column.to_numpy()).dtype.kind != "O":
+        return array
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        return array.astype(str)
 
 
-_TABLES: dict[str, Callable[[Path, str | None, Sequence[str]], Recording]] = {".csv": _csv, ".parquet": _parquet}
-_READERS: dict[str, Callable[[Path, str | None], Recording]] = {
-    ".npy": _npy,
-    ".npz": _npz,
+READ_AS_COLUMNS = (".npy", ".npz", ".csv", ".tsv", ".parquet")
+_TABLES: dict[str, Callable[[Path, str | None, Sequence[str]], Recording]] = {
     ".csv": _csv,
+    ".tsv": _csv,
     ".parquet": _parquet,
+}
+_READERS: dict[str, Callable[..., Recording]] = {
+    ".npy": _numpy,
+    ".npz": _numpy,
+    **_TABLES,
     ".h5": _hdf5,
     ".hdf5": _hdf5,
     ".nwb": _hdf5,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from recparam.data.frames import optional
-from recparam.data.readers import read
+from recparam.data.readers import READ_AS_COLUMNS, read, read_columns
 from recparam.data.recording import Recording
 from recparam.utils.storage import replacing
 
@@ -85,8 +82,9 @@ def read_labels(path: Path, *, rows: int, key: str | None = None) -> dict[str, F
     Raises:
         ValueError: Another number of rows, too many columns, no numbers, or a file that cannot be read.
     """
-    if path.suffix in (".npy", ".npz"):
-        arrays = read_arrays(path)
+    if path.suffix.lower() in READ_AS_COLUMNS:
+        found = read_columns(path)
+        arrays = {f"column {name}" if name.isdecimal() else name: array for name, array in found.items()}
     else:
         recording = read(path)
         names = recording.names or tuple(f"column {k}" for k in range(recording.shape[-1]))
@@ -125,21 +123,14 @@ def read_values(path: Path, *, key: str | None = None) -> np.ndarray:
     Raises:
         ValueError: No such file, array or column, or columns of different lengths.
     """
-    suffix = path.suffix.lower()
     if not path.is_file():
         raise ValueError(f"{path}: expected a file with values of the rows; there is none. Check the path.")
-    if suffix in (".npy", ".npz"):
-        found: Mapping[str, np.ndarray] = read_arrays(path)
-    elif suffix == ".csv":
-        found = _text_columns(path)
-    elif suffix == ".parquet":
-        table = optional("pandas", "tables").read_parquet(path)
-        found = {str(name): table[name].to_numpy() for name in table.columns}
-    else:
+    if path.suffix.lower() not in READ_AS_COLUMNS:
         raise ValueError(
-            f"{path}: expected sessions and variables in .npy, .npz, .csv or .parquet; got {suffix}. Save them as one "
-            "of these, and give sessions with --sessions."
+            f"{path}: expected sessions and variables in {', '.join(READ_AS_COLUMNS)}; got {path.suffix}. Save them "
+            "as one of these, and give sessions with --sessions."
         )
+    found = read_columns(path)
     names = list(found) if key is None else [name.strip() for name in key.split(",")]
     if key is None and len(names) != 1:
         raise ValueError(f"{path}: expected one column, or the key of one; got {', '.join(names)}. Give its name.")
@@ -149,35 +140,4 @@ def read_values(path: Path, *, key: str | None = None) -> np.ndarray:
     columns = [np.atleast_1d(found[name]) for name in names]
     if len({len(column) for column in columns}) > 1:
         raise ValueError(f"{path}: expected {', '.join(names)} with as many rows each; got others.")
-    return np.concatenate([c.astype(str) if c.dtype == object else c.reshape(len(c), -1) for c in columns], axis=1)
-
-
-def _text_columns(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a table by name, or number where they have none; text where they are not all numbers."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise ValueError(f"{path}: expected a table with as many columns in each row; got another.")
-    columns = [_typed(column) for column in zip(*rows, strict=True)]
-    if any(column.dtype.kind == "f" for column in columns):
-        return {str(number): column for number, column in enumerate(columns)}
-    return {
-        name.strip(): _typed(column[1:]) for name, column in zip(rows[0], zip(*rows, strict=True), strict=True)
-    }
-
-
-def _typed(column: tuple[str, ...]) -> np.ndarray:
-    try:
-        return np.array(column, dtype=float)
-    except ValueError:
-        return np.array(column)
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of an npy or npz file, by name, without unpickling."""
-    try:
-        with path.open("rb") as stream:
-            found = np.load(stream, allow_pickle=False)
-            return {path.stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: no arrays can be read from it ({error}). Restore it from a copy.") from error
+    return np.concatenate([column.reshape(len(column), -1) for column in columns], axis=1)

@@ -19,11 +19,12 @@ from jaxtyping import Bool
 
 from recparam.data.fingerprint import fingerprint
 from recparam.data.pairs import Pairs
+from recparam.data.readers import read_columns
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
 from recparam.estimator.settings import Settings
 from recparam.runs.config import Config
-from recparam.runs.files import read_arrays, read_labels, write_latents
+from recparam.runs.files import read_labels, write_latents
 from recparam.runs.latents import Latents, next_latents, predict_latents
 from recparam.runs.reading import DataFiles, Reading
 from recparam.runs.report import write_run_report
@@ -209,7 +210,7 @@ def write_page_of(run: Run, *, title: str | None = None, labels: Path | None = N
         ValueError: See `read_labels`, or the run's latents cannot be read.
         OSError: The page cannot be written.
     """
-    stored = read_arrays(run.folder / _LATENTS)
+    stored = read_columns(run.folder / _LATENTS)
     rows = len(stored["z"])
     latents = Latents(
         z=stored["z"].astype(float),
