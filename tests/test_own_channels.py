@@ -18,7 +18,7 @@ from recparam.data.conditioned import nearest
 from recparam.data.pairs import aligned, by_index, consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import FitWarning
-from recparam.estimator.head import elbo_by_group
+from recparam.estimator.head import elbo_by_stratum
 from recparam.networks.per_session import PerSession
 
 LENGTHS = (500, 400)
@@ -64,7 +64,7 @@ def test_a_pair_meets_pairs_of_the_same_two_sessions_in_training() -> None:
     net = PerSession([nn.Linear(8, 2), nn.Linear(5, 2)], row_shapes=[(8,), (5,)])
     model = rp.RPM(rp.Deterministic(net), rp.InfoNCEPrior(rp.GaussianRBF(lengthscale=0.7)))
     x, x_prime = PAIRS.tensors(np.arange(0, len(PAIRS), 60))
-    bound = elbo_by_group(model, x, x_prime)
+    bound = elbo_by_stratum(model, x, x_prime)
     z, z_prime = net(x).detach().double(), net(x_prime).detach().double()
     score = -0.5 * (z[:, None] - z_prime).square().sum(-1) / 0.7**2
     same = (x[:, None, 0] == x[:, 0]) & (x_prime[:, None, 0] == x_prime[:, 0])
@@ -78,10 +78,10 @@ def test_a_pair_meets_pairs_of_the_same_two_sessions_in_training() -> None:
     bound.value.backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
     # A lone pair has no negative.
-    lone = elbo_by_group(model, *by_index(RECORDING, [0, 1, 2], [10, 11, 700]).tensors())
+    lone = elbo_by_stratum(model, *by_index(RECORDING, [0, 1, 2], [10, 11, 700]).tensors())
     assert len(lone.per_observation) == 2
     with pytest.raises(ValueError, match="none in 2 pairs.*larger batch_size"):
-        elbo_by_group(model, *by_index(RECORDING, [0, 1], [10, 700]).tensors())
+        elbo_by_stratum(model, *by_index(RECORDING, [0, 1], [10, 700]).tensors())
 
 
 def test_each_session_goes_through_its_own_network() -> None:
@@ -115,7 +115,7 @@ def test_the_score_takes_negatives_of_the_same_session(fitted: rp.RPMEstimator) 
     bound = fitted.elbo(RECORDING, pairs=chosen)
     theta = float(fitted.prior_.coupling.lengthscale.detach())
     z = fitted.transform(RECORDING)
-    groups, bank = fitted._head.groups.numpy(), fitted._head.bank[1].numpy()
+    groups, bank = fitted._head.strata.numpy(), fitted._head.bank[1].numpy()
     sessions = RECORDING.sessions
     expected = []
     for first, second in zip(chosen.first, chosen.second, strict=True):

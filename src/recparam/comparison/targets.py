@@ -13,7 +13,7 @@ from torch import Tensor
 from recparam.data.labels import Labels
 from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
 from recparam.data.recording import Recording
-from recparam.data.stretches import shifted, stretches
+from recparam.data.segments import segments, shifted
 from recparam.model import RPM
 from recparam.recognition import Dirac
 from recparam.utils.checks import check_count, check_finite, check_tensor, observation_name
@@ -171,7 +171,7 @@ def _of_tuple(name: str, data: tuple[Any, ...], labels: Labels | None) -> Target
 
 
 def _of_pairs(pairs: Pairs) -> Targets:
-    if pairs.groups is not None:
+    if pairs.strata is not None:
         raise ValueError(
             "Expected sessions that share their columns; got channels of their own, which have an R(z) each. Compare "
             "fitted estimators, each with the bank of its fit: rp.compare(estimators, X, pairs=pairs)."
@@ -189,12 +189,12 @@ def _of_pairs(pairs: Pairs) -> Targets:
 def _of_recording(recording: Recording, window: int, lag: int) -> Targets:
     check_count("window", window, least=2)
     check_count("lag", lag)
-    stretch, _ = stretches(recording, None)
-    first, _ = shifted(stretch, (window - 1) * lag)
+    segment, _ = segments(recording, None)
+    first, _ = shifted(segment, (window - 1) * lag)
     index = first[:, None] + lag * np.arange(window)
     index = index[recording.usable[index].all(1)]
     if len(index) < 2:
-        longest = int(np.bincount(stretch).max())
+        longest = int(np.bincount(segment).max())
         raise ValueError(
             f"Expected at least 2 windows of {window} rows, {lag} apart, that stay in one session; got {len(index)}, "
             f"where at most {longest} rows follow each other without the end of a session or a gap in time. Use a "

@@ -41,13 +41,13 @@ def own_channels(sessions: Sequence[Any], *, times: Any = None, mask: Any = None
     """
     if not isinstance(sessions, list | tuple) or len(sessions) < 2:
         raise ValueError(f"Expected a list of at least two sessions; got {type(sessions).__name__}.")
-    given = {"times": times, "mask": mask}
-    for name, values in given.items():
+    options = {"times": times, "mask": mask}
+    for name, values in options.items():
         if values is not None and len(values) != len(sessions):
             raise ValueError(f"Expected {name} as a list of {len(sessions)}, one per session; got {len(values)}.")
     parts: list[Recording] = []
     for number, data in enumerate(sessions):
-        own = {name: values[number] for name, values in given.items() if values is not None}
+        own = {name: values[number] for name, values in options.items() if values is not None}
         try:
             parts.append(Recording.of(data, **own))
         except ValueError as error:

@@ -26,7 +26,7 @@ def is_list_of_sessions(data: Any) -> bool:
 
 
 def array_and_names(data: Any, name: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """The array of what was given, and what its columns are called, if that is known."""
+    """The array of data, and what its columns are called, if that is known."""
     names = None
     if isinstance(data, Tensor):
         data = data.detach().cpu()
@@ -124,7 +124,7 @@ def session_codes(sessions: Any, rows: int) -> Int[np.ndarray, " N"]:
     if len(unique) < len(names):
         raise ValueError(
             f"Expected sessions whose rows follow each other; got {unique[counts > 1][0]!s} in several places. Sort "
-            "the rows by session, or give each stretch a label of its own."
+            "the rows by session, or give each segment a label of its own."
         )
     return np.cumsum(begins) - 1
 
@@ -158,12 +158,12 @@ def per_row(name: str, values: Any, lengths: Sequence[int]) -> np.ndarray:
 
 
 def _of_sessions(name: str, values: Any, lengths: Sequence[int], *, flat: bool = False) -> np.ndarray:
-    """One array of what was given as one, or as a list with an array, of one dimension if flat, per session."""
+    """One array of values that come as one, or as a list of one array per session, of one dimension if flat."""
     dims = [getattr(part, "ndim", 0) for part in values] if isinstance(values, list | tuple) else []
     if dims and all(dim == 1 if flat else dim for dim in dims):
-        given = [len(part) for part in values]
-        if given != list(lengths):
-            raise ValueError(f"Expected {name} of lengths {list(lengths)}, as the sessions; got {given}.")
+        found = [len(part) for part in values]
+        if found != list(lengths):
+            raise ValueError(f"Expected {name} of lengths {list(lengths)}, as the sessions; got {found}.")
         values = np.concatenate([np.asarray(part) for part in values])
     return np.asarray(values)
 

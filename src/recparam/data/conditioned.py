@@ -23,7 +23,7 @@ def nearest(recording: Recording, variable: Any, *, neighbours: int = 10, apart:
         variable: Numbers (N,) or (N, D), one row for each of the recording.
         neighbours: Partners of each row.
         apart: Rows of its own session that x' is at least away from x; 1 leaves out x itself only. In a series
-            the closest rows are mostly the ones beside it.
+            the closest rows are mostly its neighbours in time.
 
     Returns:
         The pairs, up to `neighbours` for each row that was observed.

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
-from recparam.data.stretches import stretches
+from recparam.data.segments import segments
 from recparam.utils.checks import check_count
 
 _WITH = ", with "
@@ -70,9 +70,9 @@ def with_contexts(pairs: Pairs, order: int) -> Pairs:
 
 def contexts_of(recording: Recording, *, lag: int, order: int) -> Int[np.ndarray, "rows order"]:
     """The rows before and at each row of a recording that has as many, observed and a lag apart, oldest first."""
-    stretch, _ = stretches(recording, None)
+    segment, _ = segments(recording, None)
     rows = np.arange(lag * (order - 1), len(recording))[:, None] - lag * np.arange(order - 1, -1, -1)
-    return rows[(stretch[rows[:, 0]] == stretch[rows[:, -1]]) & recording.usable[rows].all(1)]
+    return rows[(segment[rows[:, 0]] == segment[rows[:, -1]]) & recording.usable[rows].all(1)]
 
 
 def lags_of(pairs: Pairs) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ def fingerprint(recording: Recording, *, most: int = _LOOKED_AT) -> str:
 
     Args:
         recording: The data.
-        most: Rows that are looked at, evenly spaced; a change in another row goes unnoticed.
+        most: Rows that are hashed, evenly spaced; a change in another row goes unnoticed.
     """
     rows = np.unique(np.linspace(0, len(recording) - 1, most).astype(int))
     found = hashlib.sha256(repr(recording.shape).encode())

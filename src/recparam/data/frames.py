@@ -16,7 +16,7 @@ from recparam.data.recording import Recording
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-LONGEST_SIDE = 128  # pixels; more would cost time and disk, and few encoders look so closely
+LONGEST_SIDE = 128  # pixels; more would cost time and disk, and few encoders resolve it
 
 _MISSING_SECONDS = 1.0  # by which a file without a count of its frames may end early
 _WIDE_MODES = ("I", "F")  # of images with more than 8 bits

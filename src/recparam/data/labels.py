@@ -26,8 +26,8 @@ class Labels:
     def __init__(
         self, *, identities: Tensor | None = None, sessions: Tensor | None = None, times: Tensor | None = None
     ) -> None:
-        given = {"identities": identities, "sessions": sessions, "times": times}
-        known = {name: value for name, value in given.items() if value is not None}
+        options = {"identities": identities, "sessions": sessions, "times": times}
+        known = {name: value for name, value in options.items() if value is not None}
         if not known:
             raise ValueError("Expected identities=, sessions= or times=; got none of them.")
         for name, value in known.items():

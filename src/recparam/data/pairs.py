@@ -15,7 +15,7 @@ from torch import Tensor
 from recparam.data.batches import Batches
 from recparam.data.labels import Labels
 from recparam.data.recording import Recording
-from recparam.data.stretches import after, shifted, stretches
+from recparam.data.segments import after, segments, shifted
 from recparam.utils.checks import check_count, check_positive, is_finite_number
 
 _CHUNK_NUMBERS = 1 << 23  # numbers of the data that an encoder sees at once
@@ -34,7 +34,7 @@ class Pairs:
         second: Row of x', (P,).
         recording_prime: Where x' is read, with as many rows and the same sessions; None: `recording`, too.
         gap: Rows left unused before a held-out block, unless `split` says otherwise; None: the largest lag. Of windows
-            at least those that a window has beside its own.
+            at least the other rows that a window holds.
         how: What makes two rows a pair, for people.
         order: Rows that a prior reads before x', x and those before it, one lag apart; more than one of pairs that
             `recparam.data.contexts.with_contexts` made.
@@ -73,7 +73,7 @@ class Pairs:
         return first[:, None] - (self.second[chosen] - first)[:, None] * np.arange(self.order - 1, -1, -1)
 
     @property
-    def groups(self) -> Int[np.ndarray, " P"] | None:
+    def strata(self) -> Int[np.ndarray, " P"] | None:
         """Which pairs may be each other's negatives, (P,): those of the same two sessions; None: all of them.
 
         Where sessions have channels of their own, telling them apart is easy, and would drive their latents apart.
@@ -130,7 +130,7 @@ class Pairs:
     def split(self, fraction: float = 0.2, *, gap: int | None = None) -> tuple[Pairs, Pairs]:
         """Pairs to fit, and held-out pairs of a contiguous block at the end of each session.
 
-        A random choice of pairs would hold out neighbours of what was fitted, and a series looks like its
+        A random choice of pairs would hold out neighbours of what was fitted, and a series resembles its
         neighbours. No row is in both parts, and pairs with a row in each are left out. Where sessions are too short
         for a pair in such a block, the last sessions are held out whole.
 
@@ -194,7 +194,7 @@ class Views(Pairs):
         x = as_tensor(self.recording[chosen])
         seed = np.random.SeedSequence([*draw, *chosen[:1].tolist()]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
-        # A copy, since a transform may write into what it is given.
+        # A copy, since a transform may write into its input.
         return self._view(x.clone(), generator) if self.both else x, self._view(x.clone(), generator)
 
     def _view(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -227,7 +227,7 @@ class PairsLoader(Batches):
 
 
 def rows_at_once(shape: Sequence[int]) -> int:
-    """How many rows of this shape an encoder is given at once, where it is given all rows of the data in turn."""
+    """How many rows of this shape an encoder takes at once, where it takes all rows of the data in turn."""
     return max(1, _CHUNK_NUMBERS // max(1, math.prod(shape)))
 
 
@@ -290,12 +290,12 @@ def consecutive(
         check_positive("max_gap", max_gap if max_gap != np.inf else 1, what="number of seconds")
         if times is None:
             raise ValueError("Expected a recording with times, which max_gap= refers to; got none. Give times=.")
-    stretch, step = stretches(recording, max_gap)
+    segment, step = segments(recording, max_gap)
     if seconds is None:
         lags = _several("lag", lag)
         for value in lags:
             check_count("lag", value)
-        found = [shifted(stretch, int(value)) for value in lags]
+        found = [shifted(segment, int(value)) for value in lags]
         how = f"lag {', '.join(map(str, lags))}"
     else:
         spans = _several("seconds", seconds)
@@ -303,12 +303,12 @@ def consecutive(
             check_positive("seconds", value, what="number of seconds")
         if rate is not None:
             check_positive("rate", rate, what="number of rows per second")
-            found = [shifted(stretch, max(1, round(value * rate))) for value in spans]
+            found = [shifted(segment, max(1, round(value * rate))) for value in spans]
         elif times is not None:
-            found = [after(times, stretch, value, step) for value in spans]
+            found = [after(times, segment, value, step) for value in spans]
         else:
             raise ValueError(
-                "Expected rate= (rows per second) or a recording with times, as seconds= is given; got neither."
+                "Expected rate= (rows per second) or a recording with times, where seconds= is used; got neither."
             )
         how = f"{', '.join(f'{span:g}' for span in spans)} s apart"
     first, second = (np.concatenate(side) for side in zip(*found, strict=True))
@@ -316,7 +316,7 @@ def consecutive(
     pairs = pairs.where(recording.usable[first] & recording.usable[second])
     if not len(pairs):
         count = len(recording)
-        longest = int(np.bincount(stretch).max())
+        longest = int(np.bincount(segment).max())
         raise ValueError(
             f"Expected rows from which a pair (x, x') can be made; got {count} sample{'s' * (count != 1)}, at most "
             f"{longest} in a row without the end of a session or a gap in time. Give more data, a smaller lag, or "
@@ -363,7 +363,7 @@ def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -
         )
     if recording.row_shapes or recording_prime.row_shapes:
         raise ValueError("Expected sessions that share their columns; got own channels. Align one session at a time.")
-    first, second = shifted(stretches(recording, None)[0], lag)
+    first, second = shifted(segments(recording, None)[0], lag)
     keep = recording.usable[first] & recording_prime.usable[second]
     if not keep.any():
         raise ValueError(
@@ -383,7 +383,7 @@ def views(recording: Recording, transform: Transform, *, both: bool = True) -> V
     Args:
         recording: The rows, in any order; but see `Pairs.split` for which of them are held out.
         transform: Gives views of a batch of rows (B, ...), float32 or uint8, as a tensor (B, ...); all its draws have
-            to come from the generator that it is given.
+            to come from the generator that it gets.
         both: Whether x is a view, too; otherwise it is the row as it is.
 
     Returns:

@@ -238,7 +238,7 @@ def _hdf5(path: Path, key: str | None, *, matlab: bool = False) -> Recording:
             array = np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
         else:
             array = dataset[...]
-        # Neurodata Without Borders keeps the times of a series beside its data.
+        # Neurodata Without Borders keeps the times of a series next to its data.
         stamps = found.get(f"{name.rpartition('/')[0]}/timestamps") if path.suffix.lower() == ".nwb" else None
         times = None if stamps is None else stamps[...]
     return Recording.of(array.T if matlab else array, times=times)  # MATLAB's first dimension varies fastest

@@ -23,7 +23,7 @@ from recparam.data.checks import (
 )
 from recparam.utils.checks import check_finite
 
-_BLOCK_BYTES = 1 << 26  # looked at together, so that a column scan of a mapped file needs little memory
+_BLOCK_BYTES = 1 << 26  # scanned at once, so that a column scan of a mapped file needs little memory
 _MAPPED_BYTES = 1 << 28  # pages of mapped files that may stay resident before they are handed back
 _FAULT_BYTES = 1 << 21  # what Linux may map around one touched byte: a large page of its cache
 
@@ -42,7 +42,7 @@ class Recording:
         row_shapes: The shape of a row of each session, where sessions have channels of their own and a row says which
             session it is of (`recparam.data.channels`); None: all are alike.
         notes: What a reader did to the data, a sentence each.
-        overlap: Rows beside its own that a row holds, where it is a window.
+        overlap: Other rows that a row holds, where it is a window.
     """
 
     overlap: int = 0

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from recparam.data.recording import Recording
-from recparam.data.stretches import edges, stretches
+from recparam.data.segments import segment_ends, segments
 from recparam.utils.checks import check_count
 
 
@@ -14,10 +14,10 @@ class Windowed(Recording):
     """A recording whose row t is the window of rows t - before to t + after of another; make it with `windowed`."""
 
     def __init__(self, recording: Recording, *, before: int, after: int) -> None:
-        stretch = stretches(recording, None)[0]
-        starts, ends = edges(stretch)
+        segment = segments(recording, None)[0]
+        starts, ends = segment_ends(segment)
         self._rows, self._steps, self.overlap = recording, np.arange(-before, after + 1), before + after
-        self._first, self._last = starts[stretch], ends[stretch] - 1
+        self._first, self._last = starts[segment], ends[segment] - 1
         observed = recording.observed
         if observed is not None:
             missed = np.r_[0, np.cumsum(~observed)]

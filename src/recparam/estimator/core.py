@@ -17,7 +17,7 @@ from recparam.estimator.alarms import alarms, warn
 from recparam.estimator.device import fabric_of
 from recparam.estimator.encoding import encoded_pairs, parameters_of
 from recparam.estimator.fitted import Fitted
-from recparam.estimator.held_out import groups_of, spread_pairs
+from recparam.estimator.held_out import spread_pairs, strata_of
 from recparam.estimator.inputs import check_settings, check_varies, filled_pairs, sources, warn_of_labels
 from recparam.estimator.names import choose_encoder, dropouts, make_model, make_network, make_prior
 from recparam.estimator.resuming import Checkpoint, facts_of
@@ -238,7 +238,7 @@ class RPMEstimator(Fitted):
         )
         self.history_, self.validation_nats_ = best.history, float(best.best)
         bank = bank[np.argsort(fitted.second[bank], kind="stable")]
-        self._set_model(best.model, encoded_pairs(best.model, fitted, bank), groups_of(fitted, bank))
+        self._set_model(best.model, encoded_pairs(best.model, fitted, bank), strata_of(fitted, bank))
         z = self._head.recognition(parameters_of(best.model, held_out.recording, np.unique(held_out.first))).mean
         warn(alarms(z, held_out=best.best, step=best.best_step, history=best.history), stacklevel=3)
         return self

@@ -22,7 +22,7 @@ from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator.encoding import encoded_pairs, network, parameters_of
 from recparam.estimator.head import Head
-from recparam.estimator.held_out import groups_of
+from recparam.estimator.held_out import strata_of
 from recparam.estimator.inputs import filled, filled_pairs, recording_and_pairs
 from recparam.estimator.names import EncoderSpec, describe_prior, lags
 from recparam.estimator.settings import Settings
@@ -137,7 +137,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         check_is_fitted(self)
         _, declared = self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)
-        bound = self._head.elbo(*encoded_pairs(self.model_, declared), groups=groups_of(declared), side=side)
+        bound = self._head.elbo(*encoded_pairs(self.model_, declared), strata=strata_of(declared), side=side)
         bounds.warn_at_ceiling(bound, rows=len(self._head.bank[0]), source="data set", stacklevel=2)
         return bound
 
@@ -256,19 +256,19 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return self.latent_dim
 
     def _restore(
-        self, model: Any, bank: tuple[Tensor, ...], groups: Tensor | None, *, names: Sequence[str] | None
+        self, model: Any, bank: tuple[Tensor, ...], strata: Tensor | None, *, names: Sequence[str] | None
     ) -> None:
-        self._set_model(model, bank, groups)
+        self._set_model(model, bank, strata)
         self.n_features_in_ = self.shape_in_[0]
         if names is not None:
             self.feature_names_in_ = np.asarray(names, dtype=object)
 
-    def _set_model(self, model: Any, bank: tuple[Tensor, ...], groups: Tensor | None) -> None:
+    def _set_model(self, model: Any, bank: tuple[Tensor, ...], strata: Tensor | None) -> None:
         self.model_ = model.cpu().eval()
         self.encoder_, self.prior_ = network(model), model.prior
         if not model.shared:
             self.encoder_prime_ = network(model, 1)
-        self._head = Head(model, (bank[0].cpu(), bank[1].cpu()), groups=groups)
+        self._head = Head(model, (bank[0].cpu(), bank[1].cpu()), strata=strata)
 
     def _set_encoders(
         self, specs: Sequence[EncoderSpec], shapes: Sequence[tuple[int, ...]], *, per_session: bool

@@ -29,11 +29,11 @@ class Head:
     Args:
         model: Its prior is used as it is, on the device of the bank.
         bank: Recognition parameters of the bank's x and x', each (K, width), in order of time.
-        groups: Which of the bank's pairs are negatives of which, (K,), as `Pairs.groups`; None: all of all.
+        strata: Which of the bank's pairs are negatives of which, (K,), as `Pairs.strata`; None: all of all.
     """
 
-    def __init__(self, model: RPM, bank: tuple[Tensor, Tensor], *, groups: Tensor | None = None) -> None:
-        self.bank, self.groups, self.prior = bank, groups, model.prior
+    def __init__(self, model: RPM, bank: tuple[Tensor, Tensor], *, strata: Tensor | None = None) -> None:
+        self.bank, self.strata, self.prior = bank, strata, model.prior
         if model.prior.order > 1:
             self.prior = InfoNCEPrior(FirstOrder(cast(InfoNCEPrior, model.prior).coupling))
         self.recognition = recognition(model.prior, nn.Identity())
@@ -41,14 +41,14 @@ class Head:
 
     @torch.no_grad()
     def elbo(
-        self, x: Tensor, x_prime: Tensor, *, groups: Tensor | None = None, side: Side = None, seed: int = 0
+        self, x: Tensor, x_prime: Tensor, *, strata: Tensor | None = None, side: Side = None, seed: int = 0
     ) -> Bound:
         """The ELBO of encoded pairs against the bank.
 
         Args:
             x: Recognition parameters (B, width).
             x_prime: As x.
-            groups: Which of the groups each pair is of, (B,), where the bank has groups: it meets those alone.
+            strata: Which of the strata each pair is of, (B,), where the bank has strata: it meets those alone.
             side: None counts a pair's own latents beside the bank's K, which bounds the value by log(K + 1); "upper"
                 and "lower" as `RPM.elbo` with a bank of other data.
             seed: Of the draws of latents that are no points.
@@ -57,8 +57,8 @@ class Head:
             With side=None an estimate under an InfoNCE prior (and a lower bound on the MI, for every f, if rows are
             independent), and a lower bound under a parametric one (again if rows are independent).
         """
-        if groups is not None:
-            return self._by_group(x, x_prime, groups, side=side, seed=seed)
+        if strata is not None:
+            return self._by_stratum(x, x_prime, strata, side=side, seed=seed)
         generator = torch.Generator(x.device).manual_seed(seed)
         if side == "lower" and isinstance(self.prior, InfoNCEPrior):  # whose bank is split in two
             return sides_of_latents(
@@ -86,10 +86,10 @@ class Head:
         each = log_ratio.mean(0)
         return Bound(each.mean(), each, "elbo", "lower", ceiling=math.log(size + 1))
 
-    def _by_group(self, x: Tensor, x_prime: Tensor, groups: Tensor, *, side: Side, seed: int) -> Bound:
+    def _by_stratum(self, x: Tensor, x_prime: Tensor, strata: Tensor, *, side: Side, seed: int) -> Bound:
         parts: list[tuple[Tensor, Bound]] = []
-        for group in groups.unique():
-            here, among = groups == group, cast(Tensor, self.groups) == group
+        for stratum in strata.unique():
+            here, among = strata == stratum, cast(Tensor, self.strata) == stratum
             if not among.any():
                 raise ValueError(
                     "Expected pairs of sessions that were paired when the model was fitted; got a pair of others."
@@ -110,7 +110,7 @@ class Head:
         return ahead.z, ahead.sample(1, generator=generator).latents[:, 0]
 
 
-def elbo_by_group(model: RPM, x: Tensor, x_prime: Tensor) -> Bound:
+def elbo_by_stratum(model: RPM, x: Tensor, x_prime: Tensor) -> Bound:
     """The training bound of a batch whose rows say which session they are of, as those of `own_channels` do.
 
     A batch mixes all sessions, so that each step sees pairs that cross; but a pair meets, in its denominator, those of
@@ -119,8 +119,8 @@ def elbo_by_group(model: RPM, x: Tensor, x_prime: Tensor) -> Bound:
     Raises:
         ValueError: All of them are.
     """
-    _, groups = torch.stack([x[:, 0], x_prime[:, 0]], 1).unique(dim=0, return_inverse=True)
-    chosen = [(groups == group).nonzero()[:, 0] for group in groups.unique()]
+    _, strata = torch.stack([x[:, 0], x_prime[:, 0]], 1).unique(dim=0, return_inverse=True)
+    chosen = [(strata == stratum).nonzero()[:, 0] for stratum in strata.unique()]
     parts = [(rows, model.elbo(x[rows], x_prime[rows])) for rows in chosen if len(rows) > 1]
     if not parts:
         raise ValueError(

@@ -21,18 +21,18 @@ def spread_out(count: int, most: int) -> np.ndarray:
 
 
 def spread_pairs(pairs: Pairs, most: int) -> np.ndarray:
-    """At most so many of some pairs, evenly spaced; of each group as many."""
-    if pairs.groups is None:
+    """At most so many of some pairs, evenly spaced; of each stratum as many."""
+    if pairs.strata is None:
         return spread_out(len(pairs), most)
-    names = np.unique(pairs.groups)
-    each = [np.flatnonzero(pairs.groups == name) for name in names]
+    names = np.unique(pairs.strata)
+    each = [np.flatnonzero(pairs.strata == name) for name in names]
     return np.concatenate([members[spread_out(len(members), max(1, most // len(names)))] for members in each])
 
 
-def groups_of(pairs: Pairs, chosen: np.ndarray | None = None) -> Tensor | None:
-    """`Pairs.groups` of some pairs, or of all."""
-    groups = pairs.groups
-    return None if groups is None else torch.from_numpy(groups if chosen is None else groups[chosen])
+def strata_of(pairs: Pairs, chosen: np.ndarray | None = None) -> Tensor | None:
+    """`Pairs.strata` of some pairs, or of all."""
+    strata = pairs.strata
+    return None if strata is None else torch.from_numpy(strata if chosen is None else strata[chosen])
 
 
 def validation(
@@ -51,13 +51,13 @@ def validation(
     among = fitted.where(bank_rows)
     bank = bank_rows[spread_pairs(among, most)]
     scored = spread_pairs(held_out, most)
-    groups, own = groups_of(fitted, bank), groups_of(held_out, scored)
-    if groups is not None and own is not None:  # pairs of two sessions may be in one of the parts alone
-        keep = torch.isin(own, groups)
-        scored, own, groups = scored[keep.numpy()], own[keep].to(device), groups.to(device)
+    strata, own = strata_of(fitted, bank), strata_of(held_out, scored)
+    if strata is not None and own is not None:  # pairs of two sessions may be in one of the parts alone
+        keep = torch.isin(own, strata)
+        scored, own, strata = scored[keep.numpy()], own[keep].to(device), strata.to(device)
 
     def look() -> Bound:
-        head = Head(model, encoded_pairs(model, fitted, bank), groups=groups)
-        return head.elbo(*encoded_pairs(model, held_out, scored), groups=own)
+        head = Head(model, encoded_pairs(model, fitted, bank), strata=strata)
+        return head.elbo(*encoded_pairs(model, held_out, scored), strata=own)
 
     return look

@@ -28,8 +28,8 @@ def save(estimator: Any, folder: str | os.PathLike[str]) -> None:
     tensors = {f"model.{name}": value for name, value in estimator.model_.state_dict().items()}
     for name, value in zip(("x", "x_prime"), estimator._head.bank, strict=True):
         tensors[f"bank.{name}"] = value
-    if estimator._head.groups is not None:
-        tensors["bank.groups"] = estimator._head.groups
+    if estimator._head.strata is not None:
+        tensors["bank.groups"] = estimator._head.strata
     with replacing_folder(folder) as temporary:
         write_json(temporary / _CONFIG, _config(estimator))
         text = (temporary / _CONFIG).read_text(encoding="utf-8")

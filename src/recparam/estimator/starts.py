@@ -12,7 +12,7 @@ import numpy as np
 from lightning.fabric import Fabric
 
 from recparam.data.pairs import Pairs
-from recparam.estimator.head import elbo_by_group
+from recparam.estimator.head import elbo_by_stratum
 from recparam.estimator.held_out import validation
 from recparam.estimator.resuming import Checkpoint
 from recparam.model import RPM
@@ -94,7 +94,7 @@ def climb(
             every=every,
             patience=max(every, int(plan.steps * _PATIENT)),
             report=partial(looked, number),
-            objective=None if fitted.groups is None else partial(elbo_by_group, model),
+            objective=None if fitted.strata is None else partial(elbo_by_stratum, model),
         )
         for number, model in enumerate(models)
     ]

@@ -39,11 +39,11 @@ def draw_training(history: Sequence[Mapping[str, Any]]) -> Figure:
             ("validation_ceiling_nats", "its ceiling", {"color": _VALIDATION, "lw": 1.0, "ls": (0, (4, 3))}),
         )
         nats_drawn: list[float] = []
-        for key, label, look in lines:
+        for key, label, line_style in lines:
             points = [(float(row["step"]), float(row[key])) for row in history if row.get(key) is not None]
             points = [(step, nats) for step, nats in points if np.isfinite(nats)]
             if points:
-                ax.plot(*zip(*points, strict=True), label=label, **look)
+                ax.plot(*zip(*points, strict=True), label=label, **line_style)
                 nats_drawn += [nats for _, nats in points]
         if not nats_drawn:
             bare(ax)
@@ -69,13 +69,13 @@ def draw_latent_series(
     sessions: Int[np.ndarray, " N"] | None = None,
     held_out: Sequence[tuple[int, int]] = (),
 ) -> Figure:
-    """Draw each latent over time, the first six at most, held-out stretches shaded.
+    """Draw each latent over time, the first six at most, held-out segments shaded.
 
     Args:
         z: latents in order of time, shape (N, D).
         times: in seconds, shape (N,); None counts rows.
         sessions: number of each row's session, shape (N,); lines break between sessions, and rows are counted.
-        held_out: first and last row of each stretch that was not trained on.
+        held_out: first and last row of each segment that was not trained on.
 
     Returns:
         A figure of 7 inches' width with an Agg canvas, unknown to pyplot.

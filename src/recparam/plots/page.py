@@ -13,7 +13,7 @@ Image = bytes | str | os.PathLike[str]
 """A PNG: its bytes, or the path of its file."""
 
 DASH = "–"
-"""Stands for a value that is missing or no finite number."""
+"""In place of a value that is missing or no finite number."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -1,4 +1,4 @@
-"""Stretches of a recording: rows without the end of a session or a gap in time between them, and rows a lag apart."""
+"""Segments of a recording: rows without the end of a session or a gap in time between them, and rows a lag apart."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from recparam.data.recording import Recording
 _GAP = 1.5  # median steps; a single dropped row makes two
 
 
-def stretches(recording: Recording, max_gap: float | int | None) -> tuple[Int[np.ndarray, " N"], float]:
-    """The number of the stretch without a boundary or gap that each row is in, and the median step in seconds."""
+def segments(recording: Recording, max_gap: float | int | None) -> tuple[Int[np.ndarray, " N"], float]:
+    """The number of the segment without a boundary or gap that each row is in, and the median step in seconds."""
     breaks = np.diff(recording.sessions) != 0
     step = 0.0
     if recording.times is not None:
@@ -22,22 +22,22 @@ def stretches(recording: Recording, max_gap: float | int | None) -> tuple[Int[np
     return np.r_[0, np.cumsum(breaks)], step
 
 
-def edges(stretch: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " S"]]:
-    """The first row of each stretch, and the one after its last."""
-    starts = np.flatnonzero(np.r_[True, np.diff(stretch) != 0])
-    return starts, np.r_[starts[1:], len(stretch)]
+def segment_ends(segment: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " S"]]:
+    """The first row of each segment, and the one after its last."""
+    starts = np.flatnonzero(np.r_[True, np.diff(segment) != 0])
+    return starts, np.r_[starts[1:], len(segment)]
 
 
-def shifted(stretch: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each row and the one so many rows later, where both are in one stretch."""
-    first = np.flatnonzero(stretch[lag:] == stretch[: max(len(stretch) - lag, 0)])
+def shifted(segment: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each row and the one so many rows later, where both are in one segment."""
+    first = np.flatnonzero(segment[lag:] == segment[: max(len(segment) - lag, 0)])
     return first, first + lag
 
 
-def after(times: np.ndarray, stretch: np.ndarray, span: float | int, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """Each row and the row of its stretch that is closest to so many seconds later."""
+def after(times: np.ndarray, segment: np.ndarray, span: float | int, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Each row and the row of its segment that is closest to so many seconds later."""
     firsts, seconds = [], []
-    for start, end in zip(*edges(stretch), strict=True):
+    for start, end in zip(*segment_ends(segment), strict=True):
         if end - start < 2:
             continue
         here = times[start:end]
