@@ -60,9 +60,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.touch()
         mode = (path if path.exists() else temporary).stat().st_mode
         yield temporary
-        temporary.chmod(stat.S_IMODE(mode))  # some writers make a private file of their own
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
+        temporary.chmod(stat.S_IMODE(mode))  # some writers make a private file of their own
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
