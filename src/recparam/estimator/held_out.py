@@ -36,18 +36,17 @@ def strata_of(pairs: Pairs, chosen: np.ndarray | None = None) -> Tensor | None:
 
 
 def validation(
-    model: RPM, fitted: Pairs, held_out: Pairs, *, bank_rows: np.ndarray, most: int = 1024
-) -> Callable[[], Bound]:
-    """A function of nothing that gives the model's held-out bound as it is at the call.
+    fitted: Pairs, held_out: Pairs, *, bank_rows: np.ndarray, device: torch.device, most: int = 1024
+) -> Callable[[RPM], Bound]:
+    """A function that gives the held-out bound of a model.
 
     Args:
-        model: As it will be trained.
         fitted: Pairs that the bank is taken from.
         held_out: Pairs to score.
         bank_rows: Which of the fitted pairs are the bank.
-        most: Held-out pairs, and pairs of the bank, that are looked at.
+        device: Where the model is.
+        most: Held-out pairs, and pairs of the bank, that are used.
     """
-    device = next(model.parameters()).device
     among = fitted.where(bank_rows)
     bank = bank_rows[spread_pairs(among, most)]
     scored = spread_pairs(held_out, most)
@@ -56,8 +55,8 @@ def validation(
         keep = torch.isin(own, strata)
         scored, own, strata = scored[keep.numpy()], own[keep].to(device), strata.to(device)
 
-    def look() -> Bound:
+    def evaluate(model: RPM) -> Bound:
         head = Head(model, encoded_pairs(model, fitted, bank), strata=strata)
         return head.elbo(*encoded_pairs(model, held_out, scored), strata=own)
 
-    return look
+    return evaluate

@@ -70,6 +70,7 @@ def climb(
         The best, with its best state in the model; and where each start stood when it was chosen.
     """
     every = max(1, min(plan.steps // _LOOKS or 1, 100))
+    validate = validation(fitted, held_out, bank_rows=bank_rows, device=fabric.device)
     table: Starts = []
 
     def state() -> dict[str, Any]:  # of the starts that still matter
@@ -90,7 +91,7 @@ def climb(
             lr=plan.lr,
             seed=plan.seed + number,
             fabric=fabric,
-            validate=validation(model, fitted, held_out, bank_rows=bank_rows),
+            validate=validate,
             every=every,
             patience=max(every, int(plan.steps * _PATIENT)),
             report=partial(looked, number),

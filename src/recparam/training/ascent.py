@@ -10,24 +10,58 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from recparam.bounds import Bound
 from recparam.data.batches import Batches
 from recparam.model import RPM
 from recparam.ops import NonFiniteError
-from recparam.training.average import Average
 from recparam.training.diverged import TrainingDiverged
 
+_ETA = 4.0  # the average is over the last fifth of the steps, roughly
 Step = dict[str, int | float | None]
+
+
+def averaged(model: nn.Module, *, eta: float = _ETA) -> AveragedModel:
+    """A copy of a model for the polynomial-decay average of its states, by Shamir and Zhang (2013).
+
+        average_t = (1 - w) average_{t-1} + w state_t,    w = (eta + 1) / (eta + t)
+
+    A single state is thrown about by its last batches; the average over the last fifth of the steps is not, so that
+    the held-out bounds of two starts, or of two moments, can be told apart.
+
+    Args:
+        model: Whose floating-point parameters and buffers are averaged; whole numbers and truths are the last.
+        eta: The larger, the shorter the memory.
+
+    Returns:
+        The average, in evaluation mode; `update_parameters(model)` after each step takes the model's state in.
+
+    Example:
+        >>> net = nn.Linear(1, 1)
+        >>> average = averaged(net)
+        >>> average.update_parameters(net)
+        >>> torch.equal(average.module.weight, net.weight)
+        True
+    """
+
+    def take_in(kept: Any, live: Any, _: Any) -> None:
+        # By the count on the CPU: to read its copy, which is passed here, would wait for a GPU.
+        weight = (eta + 1) / (eta + 1 + int(average.n_averaged))
+        for old, new in zip(kept, live, strict=True):
+            old.lerp_(new, weight) if old.is_floating_point() else old.copy_(new)
+
+    average = AveragedModel(model, multi_avg_fn=take_in, use_buffers=True)
+    return average.eval()
 
 
 class Ascent:
     """Adam on a model's bound, in steps rather than epochs, that can be interrupted and continued.
 
     The learning rate is constant for the first half of the steps and falls to nought over the second. What is validated
-    and kept is the average of the states of about the last fifth of the steps (`Average`). Everything random
+    and kept is the average of the states of about the last fifth of the steps (`averaged`). Everything random
     depends on the seed and the step alone, so that several ascents may take turns; one that goes on from the `state`
     of another ends, on a CPU, with the same weights to the last bit.
 
@@ -38,7 +72,7 @@ class Ascent:
         lr: The learning rate of the first half.
         seed: Decides draws of latents and dropout; the order of the data is the batches' own.
         fabric: Lightning's, of the device where the model is; the steps have its precision.
-        validate: The held-out bound of the model as it is at the call, with the averaged state; larger is better.
+        validate: The held-out bound of a model, called with the average; larger is better.
         every: Steps between validations; at first they are five times as frequent.
         patience: Stop when so many steps brought no better validation; None: never.
         report: Called with each line of history, when `state` may be taken.
@@ -59,7 +93,7 @@ class Ascent:
         lr: float,
         seed: int,
         fabric: Fabric,
-        validate: Callable[[], Bound],
+        validate: Callable[[RPM], Bound],
         every: int,
         patience: int | None = None,
         report: Callable[[Step], None] | None = None,
@@ -75,7 +109,7 @@ class Ascent:
         self.best: Bound
         self._best: dict[str, Tensor] = {}
         self._optimiser: Optimizer | None = None
-        self._average: Average
+        self._average: AveragedModel
 
     def run(self, until: int) -> None:
         """Take steps until so many are taken in all, or the ascent has finished.
@@ -110,7 +144,7 @@ class Ascent:
             "finished": self.finished,
             "history": self.history,
             "model": self.model.state_dict(),
-            "average": self._average.state,
+            "average": self._average.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "best_step": self.best_step,
             "best": vars(self.best),
@@ -124,8 +158,8 @@ class Ascent:
         self.step, self.finished, self.history = state["step"], state["finished"], state["history"]
         self.best_step, self.best, self._best = state["best_step"], Bound(**state["best"]), state["best_model"]
         self.model.load_state_dict(state["model"])
-        self._optimiser, self._average = self._adam(), Average(self.model)
-        self._average.load(state["average"])
+        self._optimiser, self._average = self._adam(), averaged(self.model)
+        self._average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
 
     def _due(self) -> bool:
@@ -147,20 +181,18 @@ class Ascent:
         self.fabric.backward(-bound.value)
         optimiser.step()
         self.step += 1
-        self._average.update(self.step)
+        self._average.update_parameters(self.model)
         return bound
 
     def _look(self, bound: float, ceiling: float | None) -> None:
-        self.model.eval()
-        with self._average.in_place():
-            held_out = self.validate()
+        average = cast(RPM, self._average.module)
+        held_out = self.validate(average)
         nats = float(held_out)
-        self.model.train()
         line: Step = {"step": self.step, "bound_nats": bound, "ceiling_nats": ceiling, "validation_nats": nats}
         self.history.append(line)
         if not self._best or nats > float(self.best):
             self.best, self.best_step = held_out, self.step
-            self._best = self._average.state
+            self._best = {name: value.clone() for name, value in average.state_dict().items()}
         late = self.patience is not None and self.step - self.best_step >= self.patience
         self.finished = late or self.step >= self.steps
         if self.report is not None:
@@ -169,7 +201,7 @@ class Ascent:
     def _prepared(self, batch: tuple[Tensor, ...]) -> Optimizer:
         if self._optimiser is None:
             self.model.initialise(*batch)
-            self._optimiser, self._average = self._adam(), Average(self.model)
+            self._optimiser, self._average = self._adam(), averaged(self.model)
         return self._optimiser
 
     def _adam(self) -> Optimizer:
