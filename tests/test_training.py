@@ -4,6 +4,8 @@ import csv
 import logging
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -485,3 +487,45 @@ def test_tensorboard_is_a_logger_like_any_other(tmp_path: Path) -> None:
 
     lightning(RPMModule(small_model()), tmp_path, logger=TensorBoardLogger(tmp_path))
     assert any("bound_nats" in file.read_bytes().decode("latin1") for file in tmp_path.rglob("events.out.tfevents*"))
+
+
+WITHOUT_LIGHTNING = """
+import sys
+
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("lightning", "lightning_fabric", "lightning_utilities", "pytorch_lightning"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refused())
+import numpy as np
+import recparam as rp
+import recparam.estimator, recparam.training
+from recparam.cli import main
+
+folder = sys.argv[1]
+X = np.cumsum(np.random.default_rng(0).normal(size=(200, 3)), axis=0).astype(np.float32)
+est = rp.RPMEstimator(max_steps=4, restarts=1, batch_size=32, random_state=0).fit(X, resume=folder + "/state")
+assert est.transform(X).shape == (200, 2)
+np.save(folder + "/x.npy", X)
+few = ["--max-steps", "4", "--restarts", "1", "--batch-size", "32"]
+assert main(["fit", folder + "/x.npy", "--out", folder + "/run", *few]) == 0
+for get in (lambda: rp.RPMModule, lambda: recparam.training.fit, lambda: recparam.training.SafetensorsCheckpointIO):
+    try:
+        get()
+    except ImportError as error:
+        assert "lightning to be installed" in str(error) and "pip install 'recparam[lightning]'" in str(error), error
+    else:
+        raise AssertionError("no error")
+assert main(["balls", "--out", folder + "/balls"]) == 2
+"""
+
+
+def test_all_but_the_trainer_works_without_lightning(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_LIGHTNING, str(tmp_path)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("recparam: Expected lightning") and last.endswith("pip install 'recparam[lightning]'.")
+    assert not (tmp_path / "balls").exists()

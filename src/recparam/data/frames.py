@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from recparam.data.recording import Recording
+from recparam.utils.extras import optional
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -77,17 +77,6 @@ def read_images(folder: Path, *, size: int | None = None, grey: bool | None = No
         grey = first.mode in ("1", "L", "LA") if grey is None else grey
     frames = _spooled(_images(paths, before, _resized(*before, size), grey))
     return Recording.of(frames).noted(_note(frames, before))
-
-
-def optional(module: str, extra: str) -> Any:
-    """An optional dependency, or one sentence that says how to install it."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"Expected {module} to be installed, which such files need; got {error}. "
-            f"Run pip install 'recparam[{extra}]'."
-        ) from error
 
 
 _AGAIN = "Copy or export it again."

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from recparam.data.frames import IMAGES, VIDEOS, optional, read_images, read_video
+from recparam.data.frames import IMAGES, VIDEOS, read_images, read_video
 from recparam.data.recording import Recording
 from recparam.data.tables import chosen_columns, open_csv
+from recparam.utils.extras import optional
 
 _IN_MEMORY = 1 << 28  # bytes; larger arrays stay on disk where their file allows it
 _HEADER = b"\x89HDF"

@@ -14,7 +14,7 @@ from recparam.data.contexts import lags_of
 from recparam.data.pairs import Pairs
 from recparam.estimator import saved
 from recparam.estimator.alarms import alarms, warn
-from recparam.estimator.device import fabric_of
+from recparam.estimator.device import device_of
 from recparam.estimator.encoding import encoded_pairs, parameters_of
 from recparam.estimator.fitted import Fitted
 from recparam.estimator.held_out import spread_pairs, strata_of
@@ -222,6 +222,7 @@ class RPMEstimator(Fitted):
             lr=self.learning_rate,
             seed=self._seed,
             progress=self.progress,
+            precision=self.precision,
         )
         numbers = {"max_steps": plan.steps, "batch_size": plan.batch_size, "seed": plan.seed}
         settings = self.get_params(deep=False) | numbers
@@ -231,7 +232,7 @@ class RPMEstimator(Fitted):
             held_out,
             plan=plan,
             bank_rows=bank,
-            fabric=fabric_of(self.accelerator, self.devices, self.precision),
+            device=device_of(self.accelerator, self.devices, self.precision),
             checkpoint=checkpoint,
             facts=checkpoint
             and facts_of(settings, specs=self._specs, prior=models[0].prior, pairs=(fitted, held_out)),

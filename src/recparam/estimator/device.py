@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from recparam.estimator.names import unknown_name
 
@@ -14,8 +10,8 @@ _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
-def fabric_of(accelerator: object, devices: object, precision: object) -> Fabric:
-    """Lightning's Fabric for its names of a device and of a precision.
+def device_of(accelerator: object, devices: object, precision: object) -> torch.device:
+    """The device of Lightning's names for one, if it has the precision.
 
     Raises:
         ValueError: An unknown name, a device that is not there, more than one, or a precision that it has not.
@@ -38,8 +34,10 @@ def fabric_of(accelerator: object, devices: object, precision: object) -> Fabric
             f"Expected devices=1, 'auto' or a list of one index, as one process fits; got {devices!r}. For several, "
             "give an rp.RPMModule to Lightning's Trainer."
         )
-    try:
-        chosen = list(devices) if isinstance(devices, list | tuple) else 1
-        return Fabric(accelerator=kind, devices=chosen, precision=cast(Any, precision))
-    except (RuntimeError, TypeError, ValueError, MisconfigurationException) as error:
-        raise ValueError(f"Expected devices that this machine has; got {devices!r} ({error}).") from error
+    if not isinstance(devices, list | tuple):
+        return torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
+    index, count = devices[0], {"cpu": 0, "mps": 1}.get(kind, torch.cuda.device_count())
+    if type(index) is not int or not 0 <= index < count:
+        has = f"{kind} has the indices 0 to {count - 1}" if count else f"{kind} has no indices"
+        raise ValueError(f"Expected devices that this machine has; got {devices!r}, and {has}. Use devices=1.")
+    return torch.device(kind, index)

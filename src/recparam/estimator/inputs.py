@@ -19,7 +19,7 @@ from recparam.data.pairs import Pairs, aligned, consecutive
 from recparam.data.recording import Recording
 from recparam.data.windows import Windowed
 from recparam.estimator.alarms import warn
-from recparam.estimator.device import fabric_of
+from recparam.estimator.device import device_of
 from recparam.estimator.encoding import network
 from recparam.estimator.names import lags, sample_rows
 from recparam.model import RPM
@@ -51,7 +51,7 @@ def check_settings(settings: Any) -> None:
         settings.lag, Integral | Sequence | np.ndarray | None
     ):
         raise ValueError(f"Expected lag as a whole number of rows, or several; got {settings.lag!r}.")
-    fabric_of(settings.accelerator, settings.devices, settings.precision)
+    device_of(settings.accelerator, settings.devices, settings.precision)
 
 
 def check_varies(recording: Recording, name: str = "X") -> None:

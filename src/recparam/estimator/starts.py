@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from lightning.fabric import Fabric
+import torch
 
 from recparam.data.pairs import Pairs
 from recparam.estimator.head import elbo_by_stratum
@@ -34,6 +34,7 @@ class Plan:
         lr: Learning rate.
         seed: Decides everything random.
         progress: Whether to print each look.
+        precision: Of the steps, as in `Settings`.
     """
 
     steps: int
@@ -41,6 +42,7 @@ class Plan:
     lr: float
     seed: int
     progress: bool
+    precision: str = "32-true"
 
 
 def climb(
@@ -50,7 +52,7 @@ def climb(
     *,
     plan: Plan,
     bank_rows: np.ndarray,
-    fabric: Fabric,
+    device: torch.device,
     checkpoint: Checkpoint | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[Ascent, Starts]:
@@ -62,7 +64,7 @@ def climb(
         held_out: Pairs to look at.
         plan: Numbers.
         bank_rows: Which of the fitted pairs are the bank.
-        fabric: Where to train, and with which precision.
+        device: Where to train.
         checkpoint: Where the state is kept, and gone on from if there is one.
         facts: What has to be equal for that.
 
@@ -70,7 +72,7 @@ def climb(
         The best, with its best state in the model; and where each start stood when it was chosen.
     """
     every = max(1, min(plan.steps // _LOOKS or 1, 100))
-    validate = validation(fitted, held_out, bank_rows=bank_rows, device=fabric.device)
+    validate = validation(fitted, held_out, bank_rows=bank_rows, device=device)
     table: Starts = []
 
     def state() -> dict[str, Any]:  # of the starts that still matter
@@ -85,12 +87,12 @@ def climb(
 
     ascents = [
         Ascent(
-            model.to(fabric.device),
+            model.to(device),
             fitted.batches(plan.batch_size, seed=plan.seed + number),
             steps=plan.steps,
             lr=plan.lr,
             seed=plan.seed + number,
-            fabric=fabric,
+            precision=plan.precision,
             validate=validate,
             every=every,
             patience=max(every, int(plan.steps * _PATIENT)),

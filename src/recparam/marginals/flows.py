@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recparam.utils.checks import check_count, check_finite, check_matrix, check_positive
+from recparam.utils.extras import optional
 from recparam.utils.seeds import seeded
 from recparam.utils.shown import shown
 
@@ -51,10 +51,7 @@ class FlowBase(nn.Module):
         super().__init__()
         for name, value in (("dim", dim), ("transforms", transforms), ("bins", bins)):
             check_count(name, value)
-        try:
-            zuko = import_module("zuko")
-        except ImportError as error:
-            raise ImportError("FlowBase needs zuko, which is not installed: pip install 'recparam[flows]'.") from error
+        zuko = optional("zuko", "flows", needed_by="FlowBase")
         self.dim = dim
         self.flow: nn.Module = zuko.flows.NSF(dim, transforms=transforms, bins=bins, hidden_features=tuple(hidden))
         self.register_buffer("centre", torch.zeros(dim))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from recparam.data.frames import optional
 from recparam.data.readers import READ_AS_COLUMNS, read, read_columns
 from recparam.data.recording import Recording
+from recparam.utils.extras import optional
 from recparam.utils.storage import replacing
 
 _ENDINGS = (".npz", ".csv", ".parquet")

@@ -14,5 +14,5 @@ def versions() -> dict[str, str]:
 def _version(name: str) -> str:
     try:
         return version(name)
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"
+    except PackageNotFoundError:  # an extra, or recparam itself where it runs from a source tree
+        return "not installed"

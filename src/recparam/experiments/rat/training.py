@@ -13,7 +13,6 @@ from torch import nn
 import recparam as rp
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
-from recparam.estimator.device import fabric_of
 from recparam.estimator.names import choose_encoder, make_network
 from recparam.estimator.starts import Plan, climb
 from recparam.experiments.rat.series import Series, training_windows, windows
@@ -94,7 +93,7 @@ def train(prior: str, series: Series, settings: Settings, *, seed: int) -> Train
         choosing,
         plan=Plan(settings.steps, settings.batch_size, _LEARNING_RATE, seed=_mixed(seed, 0), progress=False),
         bank_rows=np.arange(len(fitted)),
-        fabric=fabric_of("cpu", 1, "32-true"),
+        device=torch.device("cpu"),
     )
     return Trained(best.model, untrained[models.index(best.model)].eval(), float(best.best), best.best_step)
 
