@@ -334,7 +334,7 @@ def test_a_run_that_cannot_be_written_leaves_the_former_one(
     assert "No space left" in capsys.readouterr().err
     after = contents(tmp_path)
     assert {name: after.pop(name) for name in before} == before
-    assert list(after) == ["run.partial/fit.safetensors"]  # with which --resume need not fit again
+    assert list(after) == ["run.partial/fit.ckpt"]  # with which --resume need not fit again
 
 
 def test_ctrl_c_writes_nothing(

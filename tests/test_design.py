@@ -8,7 +8,6 @@ SOURCE = ROOT / "src" / "recparam"
 PAGE = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 LONG: dict[str, str] = {
     "data/pairs.py": "one class and the ways to declare it",
-    "utils/storage.py": "states, models and their checks are one format",
     "ops/summaries.py": "one question each to P(m given a), all of one sweep",
 }
 """Files of more than 400 lines, each with its reason; at most three."""

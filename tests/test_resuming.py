@@ -24,7 +24,7 @@ from recparam.data.recording import Recording
 from recparam.data.windows import windowed
 from recparam.estimator import FitWarning, resuming
 from recparam.training.ascent import Ascent
-from recparam.utils.storage import StorageError, load_tree, save_tree
+from recparam.utils.storage import StorageError, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
 
@@ -155,7 +155,7 @@ def test_a_fit_that_is_done_is_not_done_again(
 
 def test_a_fit_without_a_seed_goes_on_with_its_own(tmp_path: Path) -> None:
     fit_until(9, estimator(random_state=None), tmp_path / "state")
-    seed = load_tree(tmp_path / "state" / "fit.safetensors")["facts"]["seed"]
+    seed = load_checkpoint(tmp_path / "state" / "fit.ckpt")["facts"]["seed"]
     went_on = estimator(random_state=None).fit(X, resume=tmp_path / "state")
     assert [start["seed"] for start in went_on.restarts_] == [seed, seed + 1, seed + 2]
 
@@ -186,10 +186,10 @@ def test_a_network_of_ones_own_and_draws_of_latents_go_on(tmp_path: Path) -> Non
 def test_another_fit_is_refused_and_its_state_left_alone(
     settings: dict[str, Any], rows: np.ndarray, words: str, begun: Path
 ) -> None:
-    before = (begun / "fit.safetensors").read_bytes()
+    before = (begun / "fit.ckpt").read_bytes()
     with pytest.raises(ValueError, match=words):
         estimator(**settings).fit(rows, resume=begun)
-    assert (begun / "fit.safetensors").read_bytes() == before
+    assert (begun / "fit.ckpt").read_bytes() == before
 
 
 def test_what_is_no_state_is_refused(begun: Path, tmp_path: Path) -> None:
@@ -199,16 +199,16 @@ def test_what_is_no_state_is_refused(begun: Path, tmp_path: Path) -> None:
         estimator().fit(X, resume=tmp_path / "papers")
     with pytest.raises(ValueError, match="resume=.*something else"):
         estimator().fit(X, resume=tmp_path / "papers" / "thesis.tex")
-    file = tmp_path / "state" / "fit.safetensors"
+    file = tmp_path / "state" / "fit.ckpt"
     shutil.copytree(begun, tmp_path / "state")
-    content, tree = file.read_bytes(), load_tree(file)
+    content, tree = file.read_bytes(), load_checkpoint(file)
     file.write_bytes(content[:-20])
     with pytest.raises(StorageError, match="truncated"):
         estimator().fit(X, resume=tmp_path / "state")
-    save_tree(file, tree | {"format_version": 99})
+    save_checkpoint(file, tree | {"format_version": 99})
     with pytest.raises(StorageError, match="got 99. Update"):
         estimator().fit(X, resume=tmp_path / "state")
-    save_tree(file, {"weights": 1})
+    save_checkpoint(file, {"weights": 1})
     with pytest.raises(StorageError, match="not the state of a fit"):
         estimator().fit(X, resume=tmp_path / "state")
 
@@ -224,14 +224,14 @@ def test_a_full_disk_leaves_the_former_state_and_the_fit_goes_on(
     whole: rp.RPMEstimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit_until(9, estimator(), tmp_path / "state")
-    before = (tmp_path / "state" / "fit.safetensors").read_bytes()
+    before = (tmp_path / "state" / "fit.ckpt").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         with pytest.warns(FitWarning, match="goes on.*No space left"):
             went_on = estimator().fit(X, resume=tmp_path / "state")
     assert_same(went_on, whole)
-    assert (tmp_path / "state" / "fit.safetensors").read_bytes() == before
-    assert [path.name for path in (tmp_path / "state").iterdir()] == ["fit.safetensors"]
+    assert (tmp_path / "state" / "fit.ckpt").read_bytes() == before
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["fit.ckpt"]
     assert_same(estimator().fit(X, resume=tmp_path / "state"), whole)
 
 
@@ -338,7 +338,7 @@ def test_a_full_disk_leaves_the_former_run_and_the_fit_is_kept(
 def test_settings_that_cannot_be_fitted_leave_an_interrupted_fit(
     wrong: list[str], folder: Path, tmp_path: Path
 ) -> None:
-    state = tmp_path / "run.partial" / "fit.safetensors"
+    state = tmp_path / "run.partial" / "fit.ckpt"
     state.parent.mkdir()
     state.write_text("of a fit")
     words = ["fit", str(folder / "data.npy"), "--out", str(tmp_path / "run"), "--overwrite", *QUICK, *wrong]
@@ -348,7 +348,7 @@ def test_settings_that_cannot_be_fitted_leave_an_interrupted_fit(
 
 def test_overwrite_replaces_an_interrupted_fit_even_a_damaged_one(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "run.partial").mkdir()
-    (tmp_path / "run.partial" / "fit.safetensors").write_text("damaged")
+    (tmp_path / "run.partial" / "fit.ckpt").write_text("damaged")
     words = ["fit", str(folder / "data.npy"), "--out", str(tmp_path / "run"), *QUICK]
     assert main([*words, "--resume"]) == 2
     assert main([*words, "--overwrite"]) == 0

@@ -16,21 +16,20 @@ import pytest
 import torch
 from lightning import Trainer
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from safetensors import safe_open
 from torch import Tensor, nn
 
 import recparam as rp
 from recparam.training import (
+    AtomicCheckpointIO,
     PairBatches,
     RPMModule,
-    SafetensorsCheckpointIO,
     TrainingDiverged,
     TupleBatches,
     checkpoint_path,
     fit,
 )
 from recparam.training.lightning.surroundings import undisturbed
-from recparam.utils.storage import load_tree
+from recparam.utils.storage import StorageError, load_checkpoint, save_checkpoint
 
 
 class Toy(nn.Module):
@@ -193,7 +192,7 @@ def test_a_network_that_turns_nan_stops_the_real_model_and_keeps_the_checkpoint(
     assert isinstance(caught.value.__cause__, rp.ops.NonFiniteError)
     assert (caught.value.label, caught.value.step, caught.value.epoch) == ("the arm", 5, 2)
     assert str(checkpoint_path(tmp_path)) in caught.value.__notes__[0]
-    assert_same(weights(good), load_tree(checkpoint_path(tmp_path))["state_dict"])
+    assert_same(weights(good), load_checkpoint(checkpoint_path(tmp_path))["state_dict"])
 
 
 def test_the_seed_decides_the_run(data: Any, tmp_path: Path) -> None:
@@ -223,7 +222,7 @@ def test_divergence_stops_before_the_step_and_keeps_the_checkpoint(kind: str, da
     assert (caught.value.label, caught.value.step, caught.value.epoch) == ("the arm", 8, 3)
     assert str(checkpoint_path(tmp_path / "bad")) in caught.value.__notes__[0]
     assert_same(seen[0], dict(module.named_parameters()))
-    assert_same(weights(good), load_tree(checkpoint_path(tmp_path / "bad"))["state_dict"])
+    assert_same(weights(good), load_checkpoint(checkpoint_path(tmp_path / "bad"))["state_dict"])
 
 
 def test_parameters_that_overflow_in_the_last_step_reach_no_checkpoint(data: Any, tmp_path: Path) -> None:
@@ -234,20 +233,23 @@ def test_parameters_that_overflow_in_the_last_step_reach_no_checkpoint(data: Any
     assert not checkpoint_path(tmp_path).exists()
 
 
-def test_a_checkpoint_holds_no_pickle_and_lightning_reads_it(data: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_by_plain_torch_and_by_lightning(data: Any, tmp_path: Path) -> None:
     module = toy(schedule="cosine")
     run(module, data, tmp_path, epochs=1)
     path = checkpoint_path(tmp_path)
-    assert [file.name for file in path.parent.iterdir()] == ["last.safetensors"]
-    with safe_open(path, framework="pt") as file:
-        assert torch.equal(file.get_tensor("state_dict/model.net.0.weight"), module.model.net[0].weight)
-    io = SafetensorsCheckpointIO()
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+    plain = torch.load(path, weights_only=True)
+    assert torch.equal(plain["state_dict"]["model.net.0.weight"], module.model.net[0].weight)
+    io = AtomicCheckpointIO()
     checkpoint = io.load_checkpoint(path, map_location=torch.device("meta"))
     assert checkpoint["state_dict"]["initialised"].is_meta
     assert checkpoint["global_step"] == 3
     io.remove_checkpoint(path)
     io.remove_checkpoint(path)
     assert not path.exists()
+    save_checkpoint(path, {"epoch": 1})
+    with pytest.raises(StorageError, match="not the checkpoint of a run"):
+        run(toy(schedule="cosine"), data, tmp_path, epochs=1)
     with pytest.raises(TypeError, match="storage_options"):
         io.save_checkpoint({}, path, storage_options={})
 
@@ -262,7 +264,7 @@ def test_a_write_that_fails_keeps_the_former_checkpoint(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("recparam.utils.storage.save_file", full_disk)
+        patch.setattr(Path, "write_bytes", full_disk)
         with pytest.raises(OSError, match="No space"):
             run(toy(), data, tmp_path, epochs=2)
     assert checkpoint_path(tmp_path).read_bytes() == before
@@ -303,10 +305,10 @@ def test_the_model_is_initialised_once_from_the_first_batch(data: Any, tmp_path:
 
 def test_the_cosine_schedule_ends_at_zero(data: Any, tmp_path: Path) -> None:
     run(toy(schedule="cosine", lr=0.5), data, tmp_path, epochs=2)
-    state = load_tree(checkpoint_path(tmp_path))
+    state = load_checkpoint(checkpoint_path(tmp_path))
     assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-12)
     run(toy(schedule="constant", lr=0.5), data, tmp_path, epochs=1, resume=False)
-    assert load_tree(checkpoint_path(tmp_path))["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
+    assert load_checkpoint(checkpoint_path(tmp_path))["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
 
 
 @pytest.fixture
@@ -510,7 +512,7 @@ assert est.transform(X).shape == (200, 2)
 np.save(folder + "/x.npy", X)
 few = ["--max-steps", "4", "--restarts", "1", "--batch-size", "32"]
 assert main(["fit", folder + "/x.npy", "--out", folder + "/run", *few]) == 0
-for get in (lambda: rp.RPMModule, lambda: recparam.training.fit, lambda: recparam.training.SafetensorsCheckpointIO):
+for get in (lambda: rp.RPMModule, lambda: recparam.training.fit, lambda: recparam.training.AtomicCheckpointIO):
     try:
         get()
     except ImportError as error:

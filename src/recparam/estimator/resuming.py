@@ -15,10 +15,10 @@ from recparam.data.pairs import Pairs
 from recparam.estimator.alarms import warn
 from recparam.estimator.names import EncoderSpec, describe_prior, lags
 from recparam.priors import Prior
-from recparam.utils.storage import check_format, load_tree, remove_leftovers, save_tree
+from recparam.utils.storage import changes, check_format, load_checkpoint, remove_leftovers, save_checkpoint
 
 FORMAT, FORMAT_VERSION = "recparam-fit", 1
-_FILE = "fit.safetensors"
+_FILE = "fit.ckpt"
 _SECONDS = 10.0  # between two writes
 _OF_NO_MATTER = (  # to what is fitted, or there under another name
     "accelerator",
@@ -73,15 +73,10 @@ class Checkpoint:
         """
         facts = dict(facts)
         if self.facts is not None:
-            names = sorted(self.facts.keys() | facts.keys())
-            changes = [
-                f"{name} was {self.facts.get(name)!r} and is now {facts.get(name)!r}"
-                for name in names
-                if self.facts.get(name) != facts.get(name)
-            ]
-            if changes:
+            different = changes(self.facts, facts)
+            if different:
                 raise ValueError(
-                    f"Expected the data and settings of the fit in {self.folder}; got others: {'; '.join(changes)}. "
+                    f"Expected the data and settings of the fit in {self.folder}; got others: {'; '.join(different)}. "
                     "Give the same ones, or choose another folder."
                 )
         else:
@@ -106,7 +101,7 @@ class Checkpoint:
             return
         tree = {"format": FORMAT, "format_version": FORMAT_VERSION, "facts": self.facts, "state": state()}
         try:
-            save_tree(self._path, tree)
+            save_checkpoint(self._path, tree)
         except OSError as error:
             if not self._failed:
                 warn([f"The fit goes on, but where it is cannot be kept: {error}. Make room there."], stacklevel=2)
@@ -115,7 +110,7 @@ class Checkpoint:
         self._next = ended + max(_SECONDS, (ended - began) / _SHARE)
 
     def _read(self) -> None:
-        tree: Any = load_tree(self._path)
+        tree: Any = load_checkpoint(self._path)
         check_format(self._path, tree, name=FORMAT, version=FORMAT_VERSION, what="the state of a fit")
         self.facts, self._state = tree["facts"], tree["state"]
 

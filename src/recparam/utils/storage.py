@@ -1,8 +1,9 @@
-"""JSON and safetensors files, each replaced as a whole: saved models and checkpoints alike.
+"""Files that are replaced as a whole: saved models and checkpoints.
 
-A *state* is one safetensors file: named tensors, and everything else as JSON in its header. One file can be
-replaced atomically, so a reader meets the old state or the new one and never a mixture, and nothing in it
-can execute code when it is read.
+A *state* is one safetensors file: named tensors, and everything else as JSON in its header. A *checkpoint* is one
+file of `torch.save` with tensors and plain values in nested dicts, lists and tuples; nothing else is read from it. One
+file can be replaced atomically, so a reader meets the old content or the new one and never a mixture, and nothing in
+it can execute code when it is read.
 """
 
 import contextlib
@@ -12,9 +13,11 @@ import os
 import secrets
 import shutil
 import stat
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,10 @@ from torch import Tensor
 
 FORMAT = "recparam-state"
 FORMAT_VERSION = 1
-_TAG = "$type"
-_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
+_AGAIN = "Restore it from a copy or write it again."
 
 class StorageError(ValueError):
-    """A file cannot be read as a state: truncated, damaged, foreign, or written by a newer version."""
+    """A file cannot be read as a state or a checkpoint: truncated, damaged, foreign, or written by a newer version."""
 
 
 @contextlib.contextmanager
@@ -169,6 +170,14 @@ def check_format(path: Path, content: Any, *, name: str, version: int, what: str
         raise StorageError(f"{path}: expected format version {version} or older, got {got!r}. Update recparam.")
 
 
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs in the settings of a run and its resumption, a phrase each; empty if nothing does."""
+    names = sorted(before.keys() | now.keys())
+    return [
+        f"{n} was {before.get(n)!r} and is now {now.get(n)!r}" for n in names if before.get(n) != now.get(n)
+    ]
+
+
 def save_state(
     path: str | os.PathLike[str], *, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
 ) -> None:
@@ -177,20 +186,40 @@ def save_state(
     Args:
         path: the file to create or replace.
         tensors: named dense tensors of any shape and device; each is stored on its own, shared memory or not.
-        meta: what else to keep: nested dicts, lists and tuples of text, numbers (infinite and NaN too),
-            booleans, None and NumPy scalars. They come back as they were.
+        meta: what else to keep, as JSON: see `json_text`.
 
     Raises:
         ValueError: a value that cannot be stored; the text says where it is.
         OSError: the file cannot be written; the former file is still there.
     """
-    found, skeleton = flatten(meta)
-    if found:
-        raise ValueError(
-            f"meta: expected no tensors or arrays, got one at {sorted(found)[0]!r}. "
-            "Pass it in `tensors`, or store the whole tree with `save_tree`."
-        )
-    _write(path, dict(tensors), skeleton)
+    text = json.dumps(_plain(meta, "meta"), allow_nan=False)
+    stored: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
+            raise ValueError(
+                f"tensors[{name!r}]: expected a dense tensor, got {type(tensor).__name__}"
+                f"{f' of layout {tensor.layout}' if isinstance(tensor, Tensor) else ''}. Convert it first."
+            )
+        plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+        # safetensors refuses tensors that share memory, and tied weights do.
+        if plain.untyped_storage().data_ptr() in memory:
+            plain = plain.clone()
+        memory.add(plain.untyped_storage().data_ptr())
+        stored[name] = plain
+    header = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "meta": text,
+        "checksum": _checksum(stored, text),
+    }
+    with replacing(path) as temporary:
+        try:
+            save_file(stored, temporary, metadata=header)
+        except SafetensorError as error:
+            raise OSError(
+                f"{path}: cannot be written ({error}). Check the free space and the permissions."
+            ) from error
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -206,138 +235,109 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
         FileNotFoundError: there is no such file.
         StorageError: the file is truncated, damaged, not a state, or of a newer format.
     """
-    tensors, skeleton = _read(path)
-    return tensors, unflatten({}, skeleton)
+    data = _content(path)
+    damaged = f"{path}: truncated, damaged or not a recparam state"
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > len(data) - 8:
+        raise StorageError(f"{damaged} ({len(data)} bytes). {_AGAIN}")
+    try:
+        header = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    except (ValueError, AttributeError) as error:
+        raise StorageError(f"{damaged} (unreadable header). {_AGAIN}") from error
+    if header.get("format") != FORMAT:
+        raise StorageError(
+            f"{path}: expected the format {FORMAT!r}, got {header.get('format')!r}. "
+            "Only files that recparam saved can be read here."
+        )
+    try:
+        version = int(header["format_version"])
+        if version > FORMAT_VERSION:
+            raise StorageError(
+                f"{path}: expected format version {FORMAT_VERSION} or older, got {version}. Update recparam."
+            )
+        tensors = load(data)
+        meta = json.loads(header["meta"])
+        whole = header["checksum"] == _checksum(tensors, header["meta"])
+    except StorageError:
+        raise
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise StorageError(f"{damaged} ({error}). {_AGAIN}") from error
+    if not whole:
+        raise StorageError(f"{damaged} (wrong checksum). {_AGAIN}")
+    return tensors, meta
 
 
-def save_tree(path: str | os.PathLike[str], tree: object) -> None:
-    """Write a nested structure with tensors at its leaves, a checkpoint for example, as one state file.
+def save_checkpoint(path: str | os.PathLike[str], state: object) -> None:
+    """Write what a run resumes from as one file of `torch.save`, atomically and durably.
 
     Args:
         path: the file to create or replace.
-        tree: see `flatten`.
-
-    Raises:
-        ValueError: a value that cannot be stored; the text says where it is.
-        OSError: the file cannot be written; the former file is still there.
-    """
-    _write(path, *flatten(tree))
-
-
-def load_tree(path: str | os.PathLike[str]) -> Any:
-    """Read a file written by `save_tree`.
-
-    Args:
-        path: the file to read.
-
-    Returns:
-        The structure, its tensors on the CPU.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        StorageError: the file is truncated, damaged, not a state, or of a newer format.
-    """
-    tensors, skeleton = _read(path)
-    try:
-        return unflatten(tensors, skeleton)
-    except (KeyError, TypeError) as error:
-        raise StorageError(
-            f"{path}: its parts do not fit together ({error}). Restore it from a copy."
-        ) from error
-
-
-def flatten(tree: object) -> tuple[dict[str, Tensor], Any]:
-    """Split a nested structure into its tensors and a JSON skeleton that says where they belong.
-
-    Args:
-        tree: dicts (keys: text, numbers, booleans, None), lists and tuples of tensors, NumPy arrays and
-            scalars, text, integers, floats (infinite and NaN too), booleans and None. Subclasses of dict come
-            back as dict.
-
-    Returns:
-        The tensors by unique name, and the skeleton, which strict JSON can hold.
+        state: nested dicts, lists and tuples of tensors, text, numbers, booleans and None. NumPy scalars become
+            Python's, parameters tensors, and subclasses of dict dicts.
 
     Raises:
         ValueError: a value of another type, an enumeration's member for example; the text says where it is.
+        OSError: the file cannot be written; the former file is still there.
     """
-    tensors: dict[str, Tensor] = {}
-    return tensors, _encode(tree, "", tensors)
+    # Through memory: writing to a file itself, torch hides a full disk behind an error of its own.
+    buffer = BytesIO()
+    torch.save(_safe(state, ""), buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
-def unflatten(tensors: Mapping[str, Tensor], skeleton: Any) -> Any:
-    """Rebuild the structure that `flatten` split.
+def load_checkpoint(path: str | os.PathLike[str], *, map_location: Any = "cpu") -> Any:
+    """Read a file written by `save_checkpoint`, with `torch.load(weights_only=True)`.
 
     Args:
-        tensors: the tensors by name.
-        skeleton: the JSON skeleton.
-
-    Returns:
-        The structure.
+        path: the file to read.
+        map_location: where the tensors go, as in `torch.load`.
 
     Raises:
-        KeyError: a tensor that the skeleton names is missing.
+        FileNotFoundError: there is no such file.
+        StorageError: the file is truncated, damaged or not a checkpoint.
     """
-    if isinstance(skeleton, list):
-        return [unflatten(tensors, item) for item in skeleton]
-    if not isinstance(skeleton, dict):
-        return skeleton
-    if _TAG not in skeleton:
-        return {key: unflatten(tensors, value) for key, value in skeleton.items()}
-    kind, value = skeleton[_TAG], skeleton["value"]
-    if kind == "tensor":
-        return tensors[value]
-    if kind == "array":
-        return tensors[value].numpy()
-    if kind == "float":
-        return _NON_FINITE[value]
-    if kind == "numpy":
-        return np.dtype(skeleton["dtype"]).type(unflatten(tensors, value))
-    if kind == "tuple":
-        return tuple(unflatten(tensors, item) for item in value)
-    if kind == "dict":
-        return {unflatten(tensors, key): unflatten(tensors, item) for key, item in value}
-    raise StorageError(f"unknown kind of value {kind!r} in a state. Read it with the version that wrote it.")
+    data = _content(path)
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:  # torch itself does not compare the checksums
+            broken = archive.testzip()
+        if broken is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {broken}")
+        return torch.load(BytesIO(data), map_location=map_location, weights_only=True)
+    except Exception as error:  # what torch raises for content that is not its own has no bounds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise StorageError(f"{path}: truncated, damaged or not a checkpoint ({reason}). {_AGAIN}") from error
 
 
-def _encode(value: object, where: str, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, Enum):
-        raise _unsupported(value, where)
-    if value is None or isinstance(value, bool):
+def _safe(value: Any, where: str) -> Any:
+    """A nested structure with nothing in it but what `torch.load(weights_only=True)` reads."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Tensor):
+        return value.detach()
+    if value is None or type(value) in (bool, int, float, complex, str):
         return value
-    if isinstance(value, Tensor | np.ndarray):
-        kind = "tensor" if isinstance(value, Tensor) else "array"
-        if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
-            raise _unsupported(value, where)
-        name = where or "value"
-        while name in tensors:  # the keys 1 and "1", or "a/b" and a nested b, give the same path
-            name += "'"
-        tensors[name] = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-        return {_TAG: kind, "value": name}
-    if isinstance(value, np.generic):  # before float: numpy.float64 is one
-        if value.dtype.kind not in "biufU":
-            raise _unsupported(value, where)
-        dtype = "str" if value.dtype.kind == "U" else value.dtype.name
-        return {_TAG: "numpy", "dtype": dtype, "value": _encode(value.item(), where, tensors)}
-    if type(value) in (int, str):
-        return value
-    if type(value) is float:
-        return value if math.isfinite(value) else {_TAG: "float", "value": str(value)}
-    if type(value) is list:
-        return [_encode(item, _below(where, i), tensors) for i, item in enumerate(value)]
-    if type(value) is tuple:
-        return {
-            _TAG: "tuple",
-            "value": [_encode(item, _below(where, i), tensors) for i, item in enumerate(value)],
-        }
+    if type(value) in (list, tuple):
+        return type(value)(_safe(item, _below(where, i)) for i, item in enumerate(value))
     if isinstance(value, Mapping):
-        items = [(key, _encode(item, _below(where, key), tensors)) for key, item in value.items()]
-        if all(type(key) is str and key != _TAG for key, _ in items):
-            return dict(items)
-        for key, _ in items:
-            if not (key is None or type(key) in (bool, int, float, str)):
-                raise _unsupported(key, _below(where, key))
-        return {_TAG: "dict", "value": [[_encode(key, where, tensors), item] for key, item in items]}
-    raise _unsupported(value, where)
+        return {_safe(key, _below(where, key)): _safe(item, _below(where, key)) for key, item in value.items()}
+    raise ValueError(
+        f"{where or 'value'}: expected tensors, text, numbers, booleans, None, or dicts, lists and tuples of them, "
+        f"got {type(value).__name__}. Convert it first (an enumeration's member to its value)."
+    )
+
+
+def _below(where: str, key: object) -> str:
+    return f"{where}/{key}" if where else str(key)
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    """A whole file, read rather than mapped: one that shrinks under a mapping kills the process."""
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"{path}: no such file. Check the path, or whether the run has saved anything yet."
+        )
+    return Path(path).read_bytes()
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -361,18 +361,6 @@ def _plain(value: Any, where: str) -> Any:
     )
 
 
-def _below(where: str, key: object) -> str:
-    return f"{where}/{key}" if where else str(key)
-
-
-def _unsupported(value: object, where: str) -> ValueError:
-    return ValueError(
-        f"{where or 'value'}: expected tensors, NumPy numbers, text, numbers, booleans, None, or dicts, "
-        f"lists and tuples of them, got {type(value).__name__}. "
-        "Convert it first (an enumeration's member to its value)."
-    )
-
-
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
     crc = zlib.crc32(text.encode())
     for name in sorted(tensors):
@@ -380,78 +368,6 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
         if tensors[name].numel():
             crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
-
-
-def _write(path: str | os.PathLike[str], tensors: dict[str, Tensor], skeleton: Any) -> None:
-    stored: dict[str, Tensor] = {}
-    memory: set[int] = set()
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
-            raise ValueError(
-                f"tensors[{name!r}]: expected a dense tensor, got {type(tensor).__name__}"
-                f"{f' of layout {tensor.layout}' if isinstance(tensor, Tensor) else ''}. Convert it first."
-            )
-        plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-        # safetensors refuses tensors that share memory, and tied weights do.
-        if plain.untyped_storage().data_ptr() in memory:
-            plain = plain.clone()
-        memory.add(plain.untyped_storage().data_ptr())
-        stored[name] = plain
-    text = json.dumps(skeleton, allow_nan=False)
-    header = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "meta": text,
-        "checksum": _checksum(stored, text),
-    }
-    with replacing(path) as temporary:
-        try:
-            save_file(stored, temporary, metadata=header)
-        except SafetensorError as error:
-            raise OSError(
-                f"{path}: cannot be written ({error}). Check the free space and the permissions."
-            ) from error
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Any]:
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: no such file. Check the path, or whether the run has saved anything yet."
-        )
-    # Read whole rather than mapped: a file that shrinks under a mapping kills the process.
-    data = path.read_bytes()
-    damaged = f"{path}: truncated, damaged or not a recparam state"
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > len(data) - 8:
-        raise StorageError(f"{damaged} ({len(data)} bytes). Restore it from a copy or write it again.")
-    try:
-        header = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    except (ValueError, AttributeError) as error:
-        raise StorageError(
-            f"{damaged} (unreadable header). Restore it from a copy or write it again."
-        ) from error
-    if header.get("format") != FORMAT:
-        raise StorageError(
-            f"{path}: expected the format {FORMAT!r}, got {header.get('format')!r}. "
-            "Only files that recparam saved can be read here."
-        )
-    try:
-        version = int(header["format_version"])
-        if version > FORMAT_VERSION:
-            raise StorageError(
-                f"{path}: expected format version {FORMAT_VERSION} or older, got {version}. Update recparam."
-            )
-        tensors = load(data)
-        skeleton = json.loads(header["meta"])
-        whole = header["checksum"] == _checksum(tensors, header["meta"])
-    except StorageError:
-        raise
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise StorageError(f"{damaged} ({error}). Restore it from a copy or write it again.") from error
-    if not whole:
-        raise StorageError(f"{damaged} (wrong checksum). Restore it from a copy or write it again.")
-    return tensors, skeleton
 
 
 def _sync_folder(folder: Path) -> None:

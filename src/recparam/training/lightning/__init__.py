@@ -4,7 +4,7 @@ from recparam.utils.extras import optional
 
 optional("lightning", "lightning", needed_by="RPMModule (and so fit and recparam balls)")
 
-from recparam.training.lightning.checkpoints import COLUMNS, Epoch, SafetensorsCheckpointIO, checkpoint_path  # noqa: E402
+from recparam.training.lightning.checkpoints import COLUMNS, AtomicCheckpointIO, Epoch, checkpoint_path  # noqa: E402
 from recparam.training.lightning.loop import fit  # noqa: E402
 from recparam.training.lightning.module import OPTIMISERS, SCHEDULES, Objective, RPMModule  # noqa: E402
 
@@ -15,7 +15,7 @@ __all__ = [
     "Epoch",
     "Objective",
     "RPMModule",
-    "SafetensorsCheckpointIO",
+    "AtomicCheckpointIO",
     "checkpoint_path",
     "fit",
 ]

@@ -1,4 +1,4 @@
-"""What is kept of a run after each epoch: its state, without pickle, and its history."""
+"""What is kept of a run after each epoch: its checkpoint and its history."""
 
 import csv
 import os
@@ -10,43 +10,35 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
-from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from recparam.training.lightning.module import RPMModule
-from recparam.utils.storage import flatten, load_tree, replacing, save_tree, unflatten
+from recparam.utils.storage import changes, load_checkpoint, replacing, save_checkpoint
 
 Epoch = dict[str, int | float | None]
 COLUMNS: tuple[str, ...] = ("epoch", "bound_nats", "ceiling_nats", "seconds")
 
 
-class SafetensorsCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints as safetensors files, without pickle and replaced whole."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, replaced whole, and read with `torch.load(weights_only=True)` and checked."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint; see `recparam.utils.storage.save_tree`."""
+        """Write a checkpoint; see `recparam.utils.storage.save_checkpoint`."""
         if storage_options is not None:
             raise TypeError("storage_options: expected None. Files are written to the local disk only.")
-        save_tree(path, checkpoint)
+        save_checkpoint(path, checkpoint)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint, to the CPU unless `map_location` is a device."""
-        tree = load_tree(path)
-        if isinstance(map_location, str | torch.device):
-            tensors, skeleton = flatten(tree)
-            tree = unflatten({name: tensor.to(map_location) for name, tensor in tensors.items()}, skeleton)
-        return tree
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint, if it is there."""
-        Path(path).unlink(missing_ok=True)
+        """Read a checkpoint, to the CPU unless `map_location` says otherwise; `weights_only` is True in any case."""
+        return load_checkpoint(path, map_location=map_location or "cpu")
 
 
 def checkpoint_path(folder: str | os.PathLike[str]) -> Path:
     """Return where `fit` keeps the state after the last finished epoch of the run in `folder`."""
-    return Path(folder) / "checkpoint" / "last.safetensors"
+    return Path(folder) / "checkpoint" / "last.ckpt"
 
 
 class Keeper(Checkpoint):
@@ -97,15 +89,10 @@ class Keeper(Checkpoint):
         Raises:
             ValueError: other settings, or more epochs than asked for.
         """
-        stored, asked = state["settings"], self.settings
-        changes = [
-            f"{name} was {stored.get(name)!r} and is now {asked.get(name)!r}"
-            for name in sorted(stored.keys() | asked.keys())
-            if stored.get(name) != asked.get(name)
-        ]
-        if changes:
+        different = changes(state["settings"], self.settings)
+        if different:
             raise ValueError(
-                f"folder: {self.folder} holds another run: {', '.join(changes)}. "
+                f"folder: {self.folder} holds another run: {', '.join(different)}. "
                 "Choose another folder, or `resume=False` to replace it."
             )
         if len(state["history"]) > epochs:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from recparam.data.batches import TupleBatches
 from recparam.training.diverged import TrainingDiverged
-from recparam.training.lightning.checkpoints import Epoch, Keeper, SafetensorsCheckpointIO, checkpoint_path
+from recparam.training.lightning.checkpoints import AtomicCheckpointIO, Epoch, Keeper, checkpoint_path
 from recparam.training.lightning.module import RPMModule
 from recparam.training.lightning.progress import progress_line
 from recparam.training.lightning.surroundings import undisturbed
-from recparam.utils.storage import load_tree, remove_leftovers
+from recparam.utils.storage import StorageError, load_checkpoint, remove_leftovers
 
 
 def fit(
@@ -47,7 +47,7 @@ def fit(
             observations of shape (rows, ...) that are batched here. With another loader a resumed run equals
             an uninterrupted one only if its order depends on the epoch passed to its `set_epoch`.
         epochs: how many to finish in all, those of a resumed run included.
-        folder: receives `checkpoint/last.safetensors` and `history.csv`.
+        folder: receives `checkpoint/last.ckpt` and `history.csv`.
         seed: whole number, not negative; decides the order of the data and all sampling.
         batch_size: tuples in a batch, for observations only.
         gradient_clip: the largest norm of a gradient.
@@ -64,6 +64,7 @@ def fit(
     Raises:
         ValueError: bad arguments, or `folder` holds a run with other settings.
         NotADirectoryError: `folder` is a file.
+        StorageError: the checkpoint is damaged, or of something else.
         TrainingDiverged: the bound, a gradient or a parameter is not finite; the last checkpoint is kept.
         NonFiniteError: the model is not finite on the first batch, before any step.
         KeyboardInterrupt: after Ctrl-C; the last finished epoch is kept and a new call resumes.
@@ -91,7 +92,9 @@ def fit(
     keeper = Keeper(module, batches, folder=folder, seed=seed, settings=settings, report=report)
     resume = resume and checkpoint.exists()
     if resume:
-        tree = load_tree(checkpoint)
+        tree = load_checkpoint(checkpoint)
+        if not isinstance(tree, dict) or keeper.state_key not in tree.get("callbacks", {}):
+            raise StorageError(f"{checkpoint}: not the checkpoint of a run of `fit`. Choose another folder.")
         keeper.resume(tree["callbacks"][keeper.state_key], epochs=epochs)
         if len(keeper.history) == epochs:
             module.load_state_dict(tree["state_dict"])
@@ -105,7 +108,7 @@ def fit(
             devices=1,
             logger=False,
             callbacks=[keeper, *line],
-            plugins=[SafetensorsCheckpointIO(), LightningEnvironment()],
+            plugins=[AtomicCheckpointIO(), LightningEnvironment()],
             default_root_dir=folder,
             gradient_clip_val=gradient_clip,
             deterministic=deterministic,
