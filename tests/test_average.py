@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import recparam as rp
-from recparam.training.ascent import averaged
+from recparam.training.optimise import averaged
 
 
 class Net(nn.Module):
@@ -19,7 +19,7 @@ class Net(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def take(self, value: float, average: AveragedModel) -> None:
-        """Stand for a step."""
+        """In place of a step of training."""
         with torch.no_grad():
             self.weight.fill_(value)
             self.mean.fill_(-value)

@@ -14,7 +14,7 @@ from lightning import Trainer
 import process_world as world
 from process_trainer import KeepGradients
 from recparam.training import RPMModule
-from recparam.training.lightning.surroundings import undisturbed
+from recparam.training.lightning.isolation import isolated
 
 Results = list[Any]
 COUNTS = [2, pytest.param(3, marks=pytest.mark.slow)]
@@ -77,7 +77,7 @@ def test_lightning_with_two_devices(tmp_path: Path) -> None:
     x = torch.randn(2, 8, 4, dtype=torch.float64)
     module = RPMModule(world.build("infonce"), optimiser="sgd", lr=0.1)
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*x), batch_size=4)
-    with undisturbed():
+    with isolated():
         Trainer(
             accelerator="cpu",
             devices=2,

@@ -15,7 +15,7 @@ import recparam as rp
 from recparam.cli import app as cli
 from recparam.cli import main
 from recparam.cli.experiments import EXPERIMENTS
-from recparam.training.lightning.surroundings import undisturbed
+from recparam.training.lightning.isolation import isolated
 
 README = Path(__file__).parent.parent / "README.md"
 DOCS = README.parent / "docs"
@@ -60,7 +60,7 @@ def test_the_readme_s_lines_on_one_s_own_data_run(tmp_path: Path, monkeypatch: p
 
 
 def test_the_examples_of_the_page_on_training_give_what_they_print() -> None:
-    with undisturbed():  # Lightning's own warnings
+    with isolated():  # Lightning's own warnings
         failed, tried = doctest.testfile(str(DOCS / "training.md"), module_relative=False)
     assert tried and not failed
 

@@ -1,4 +1,4 @@
-"""Fits that are killed and go on: the same weights to the last bit, other data refused, a full disk survived."""
+"""Fits that are killed and resume: the same weights to the last bit, other data refused, a full disk survived."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ from recparam.data.pairs import views
 from recparam.data.recording import Recording
 from recparam.data.windows import windowed
 from recparam.estimator import FitWarning, resuming
-from recparam.training.ascent import Ascent
+from recparam.training.optimise import Optimisation
 from recparam.utils.storage import StorageError, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
@@ -44,8 +44,8 @@ def estimator(**settings: Any) -> rp.RPMEstimator:
 
 
 @pytest.fixture(autouse=True)
-def every_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state is written at each look: these fits take no ten seconds."""
+def every_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state is written at each validation: these fits take no ten seconds."""
     monkeypatch.setattr(resuming, "_SECONDS", 0.0)
     monkeypatch.setattr(resuming, "_SHARE", 1e6)
 
@@ -54,20 +54,20 @@ class Killed(Exception):
     pass
 
 
-def fit_until(look: int, est: rp.RPMEstimator, folder: Path, rows: Any = X, **given: Any) -> None:
-    """Fit, and stop at a look before its state is written: what is on the disk is that of the look before."""
-    looks: Iterator[int] = iter(range(1, 10_000))
+def fit_until(validation: int, est: rp.RPMEstimator, folder: Path, rows: Any = X, **options: Any) -> None:
+    """Fit, and stop at a validation before its state is written: what is on the disk is that of the one before."""
+    validations: Iterator[int] = iter(range(1, 10_000))
     write = resuming.Checkpoint.write
 
     def stopping(self: Any, state: Any, *, now: bool = False) -> None:
-        if not now and next(looks) == look:
+        if not now and next(validations) == validation:
             raise Killed
         write(self, state, now=now)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resuming.Checkpoint, "write", stopping)
         with pytest.raises(Killed):
-            est.fit(rows, **given, resume=folder)
+            est.fit(rows, **options, resume=folder)
 
 
 def weights(est: rp.RPMEstimator) -> dict[str, torch.Tensor]:
@@ -99,14 +99,14 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # In the first start, in the second, soon after the choice, and near the end.
-@pytest.mark.parametrize("look", [2, 8, 17, 22])
-def test_a_fit_that_goes_on_ends_with_the_same_bits(look: int, whole: rp.RPMEstimator, tmp_path: Path) -> None:
-    fit_until(look, estimator(), tmp_path / "state")
+@pytest.mark.parametrize("validation", [2, 8, 17, 22])
+def test_a_fit_that_resumes_ends_with_the_same_bits(validation: int, whole: rp.RPMEstimator, tmp_path: Path) -> None:
+    fit_until(validation, estimator(), tmp_path / "state")
     assert_same(estimator().fit(X, resume=tmp_path / "state"), whole)
 
 
 def kinds() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
-    """What is fitted, what is given with it, and settings: one of each kind of data that pairs are declared on."""
+    """What is fitted, options of `fit`, and settings: one of each kind of data that pairs are declared on."""
     other = np.tanh(X[:, :3] @ np.arange(9.0).reshape(3, 3).astype(np.float32))
     channels = own_channels([X[:200], other[:180]])
     position = np.concatenate([X[:200, 0], X[:180, 0]])
@@ -124,20 +124,20 @@ def _jittered(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["sessions", "windows", "another modality", "views", "own channels"])
-def test_every_kind_of_data_goes_on_with_the_same_bits(kind: str, tmp_path: Path) -> None:
-    rows, given, settings = kinds()[kind]
+def test_every_kind_of_data_resumes_with_the_same_bits(kind: str, tmp_path: Path) -> None:
+    rows, options, settings = kinds()[kind]
     settings = {"max_steps": 40, "restarts": 2} | settings
-    uninterrupted = estimator(**settings).fit(rows, **given)
-    fit_until(5, estimator(**settings), tmp_path / "state", rows, **given)
-    went_on = estimator(**settings).fit(rows, **given, resume=tmp_path / "state")
-    for name, value in weights(went_on).items():
+    uninterrupted = estimator(**settings).fit(rows, **options)
+    fit_until(5, estimator(**settings), tmp_path / "state", rows, **options)
+    resumed = estimator(**settings).fit(rows, **options, resume=tmp_path / "state")
+    for name, value in weights(resumed).items():
         assert torch.equal(value, weights(uninterrupted)[name]), name
-    assert went_on.history_ == uninterrupted.history_
+    assert resumed.history_ == uninterrupted.history_
 
 
 def test_a_fit_may_be_killed_again_and_again(whole: rp.RPMEstimator, tmp_path: Path) -> None:
-    for look in (3, 5, 9):
-        fit_until(look, estimator(), tmp_path / "state")
+    for validation in (3, 5, 9):
+        fit_until(validation, estimator(), tmp_path / "state")
     assert_same(estimator().fit(X, resume=tmp_path / "state"), whole)
 
 
@@ -146,21 +146,21 @@ def test_a_fit_that_is_done_is_not_done_again(
 ) -> None:
     assert_same(estimator().fit(X, resume=tmp_path / "state"), whole)
 
-    def climbing(*args: object) -> None:
+    def stepping(*args: object) -> None:
         raise AssertionError("a step was taken")
 
-    monkeypatch.setattr(Ascent, "_climb", climbing)
+    monkeypatch.setattr(Optimisation, "_take_step", stepping)
     assert_same(estimator().fit(X, resume=tmp_path / "state"), whole)
 
 
-def test_a_fit_without_a_seed_goes_on_with_its_own(tmp_path: Path) -> None:
+def test_a_fit_without_a_seed_resumes_with_its_own(tmp_path: Path) -> None:
     fit_until(9, estimator(random_state=None), tmp_path / "state")
     seed = load_checkpoint(tmp_path / "state" / "fit.ckpt")["facts"]["seed"]
-    went_on = estimator(random_state=None).fit(X, resume=tmp_path / "state")
-    assert [start["seed"] for start in went_on.restarts_] == [seed, seed + 1, seed + 2]
+    resumed = estimator(random_state=None).fit(X, resume=tmp_path / "state")
+    assert [start["seed"] for start in resumed.restarts_] == [seed, seed + 1, seed + 2]
 
 
-def test_a_network_of_ones_own_and_draws_of_latents_go_on(tmp_path: Path) -> None:
+def test_a_network_of_ones_own_and_draws_of_latents_resume(tmp_path: Path) -> None:
     def make() -> rp.RPMEstimator:
         torch.manual_seed(3)
         net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.ReLU(), nn.Linear(16, 4))
@@ -220,16 +220,16 @@ def full(*args: object, **options: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_leaves_the_former_state_and_the_fit_goes_on(
+def test_a_full_disk_leaves_the_former_state_and_the_fit_continues(
     whole: rp.RPMEstimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit_until(9, estimator(), tmp_path / "state")
     before = (tmp_path / "state" / "fit.ckpt").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.warns(FitWarning, match="goes on.*No space left"):
-            went_on = estimator().fit(X, resume=tmp_path / "state")
-    assert_same(went_on, whole)
+        with pytest.warns(FitWarning, match="continues.*No space left"):
+            resumed = estimator().fit(X, resume=tmp_path / "state")
+    assert_same(resumed, whole)
     assert (tmp_path / "state" / "fit.ckpt").read_bytes() == before
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["fit.ckpt"]
     assert_same(estimator().fit(X, resume=tmp_path / "state"), whole)
@@ -266,7 +266,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_command_that_was_killed_goes_on(
+def test_a_command_that_was_killed_resumes(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["fit", str(folder / "data.npy"), "--out", str(tmp_path / "run"), *QUICK]
@@ -316,7 +316,7 @@ def test_a_full_disk_leaves_the_former_run_and_the_fit_is_kept(
     assert printed.startswith("recparam: ") and "No space left" in printed and "--resume" in printed
     assert {name: data for name, data in contents(tmp_path).items() if not name.startswith("run.partial")} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.partial"]
-    monkeypatch.setattr(Ascent, "_climb", full)  # nothing is left to be climbed
+    monkeypatch.setattr(Optimisation, "_take_step", full)  # no step is left
     assert main([*words, "--lag", "2", "--resume"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert rp.RPMEstimator.load(tmp_path / "run").lag == 2
@@ -356,18 +356,18 @@ def test_overwrite_replaces_an_interrupted_fit_even_a_damaged_one(folder: Path, 
     assert_same(rp.RPMEstimator.load(tmp_path / "run"), rp.RPMEstimator.load(folder / "whole"))
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_ctrl_c_says_how_to_resume(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["fit", str(folder / "data.npy"), "--out", str(tmp_path / "run"), *QUICK]
-    climb = Ascent._climb
+    take_step = Optimisation._take_step
 
-    def interrupted(self: Ascent, batch: Any) -> Any:
+    def interrupted(self: Optimisation, batch: Any) -> Any:
         if self.step == at:
             raise KeyboardInterrupt
-        return climb(self, batch)
+        return take_step(self, batch)
 
-    monkeypatch.setattr(Ascent, "_climb", interrupted)
+    monkeypatch.setattr(Optimisation, "_take_step", interrupted)
     at = 0
     assert main(words) == 130
     assert "Nothing was written" in capsys.readouterr().err

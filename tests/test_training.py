@@ -28,7 +28,7 @@ from recparam.training import (
     checkpoint_path,
     fit,
 )
-from recparam.training.lightning.surroundings import undisturbed
+from recparam.training.lightning.isolation import isolated
 from recparam.utils.storage import StorageError, load_checkpoint, save_checkpoint
 
 
@@ -455,7 +455,7 @@ def lightning(module: RPMModule, tmp_path: Path, *, validation: Any = None, **se
         "default_root_dir": tmp_path,
     }
     trainer = Trainer(**defaults | settings)
-    with undisturbed():
+    with isolated():
         trainer.fit(module, loader, validation)
     return trainer
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recparam.bounds import Bound
-from recparam.training.ascent import Step
+from recparam.training.optimise import Step
 
 _NEAR_CEILING = 0.1  # nats, as `bounds.CeilingWarning`
 _FLAT = 1e-4  # smallest over largest variance, below which a dimension holds nothing

@@ -22,7 +22,7 @@ from recparam.estimator.inputs import check_settings, check_varies, filled_pairs
 from recparam.estimator.names import choose_encoder, dropouts, make_model, make_network, make_prior
 from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.settings import Settings
-from recparam.estimator.starts import Plan, climb, split_off
+from recparam.estimator.starts import Plan, split_off, train_starts
 from recparam.utils.seeds import seeded
 
 _STEPS, _BATCH = 1500, 512
@@ -226,7 +226,7 @@ class RPMEstimator(Fitted):
         )
         numbers = {"max_steps": plan.steps, "batch_size": plan.batch_size, "seed": plan.seed}
         settings = self.get_params(deep=False) | numbers
-        best, self.restarts_ = climb(
+        best, self.restarts_ = train_starts(
             models,
             fitted,
             held_out,

@@ -35,7 +35,7 @@ def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = No
 def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """The recognition parameters of the x and x' of some pairs, or of all; a row that is in several is encoded once.
 
-    For a prior of order p those of x, and of the rows before it, stand side by side, oldest first: (pairs, p width).
+    For a prior of order p those of x, and of the rows before it, are side by side, oldest first: (pairs, p width).
     """
     chosen = np.arange(len(pairs)) if chosen is None else chosen
     if model.prior.order > 1:

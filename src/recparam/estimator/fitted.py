@@ -29,7 +29,7 @@ from recparam.estimator.settings import Settings
 from recparam.model import RPM
 from recparam.model.matching import Matching
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior, Side
-from recparam.training.ascent import Step
+from recparam.training.optimise import Step
 from recparam.utils.checks import check_count
 
 _SIDES = ("x", "x_prime")

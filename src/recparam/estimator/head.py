@@ -49,7 +49,7 @@ class Head:
             x: Recognition parameters (B, width).
             x_prime: As x.
             strata: Which of the strata each pair is of, (B,), where the bank has strata: it meets those alone.
-            side: None counts a pair's own latents beside the bank's K, which bounds the value by log(K + 1); "upper"
+            side: None adds a pair's own latents to the bank's K, which bounds the value by log(K + 1); "upper"
                 and "lower" as `RPM.elbo` with a bank of other data.
             seed: Of the draws of latents that are no points.
 
@@ -75,13 +75,13 @@ class Head:
                 f"Expected an InfoNCE or a parametric prior, which a bank of fixed size can score; got "
                 f"{type(self.prior).__name__}. Use model_.elbo on a batch."
             )
-        given = [self.recognition(part) for part in (x, x_prime)]
-        latents = recognise(given, num_samples=_DRAWS, generator=generator).latents
+        own = [self.recognition(part) for part in (x, x_prime)]
+        latents = recognise(own, num_samples=_DRAWS, generator=generator).latents
         banked = [self.recognition(part) for part in self.bank]
         joint = RecognitionJoint(Bank(banked, recognise(banked, generator=generator)), situation=Situation.INDEPENDENT)
         log_ratio = self.prior.log_prob(*latents)
         for j, z in enumerate(latents):  # the mixture of the bank's K components and the own one
-            log_r = torch.logaddexp(joint.log_marginal(j, z) + math.log(size), given[j].log_prob(z))
+            log_r = torch.logaddexp(joint.log_marginal(j, z) + math.log(size), own[j].log_prob(z))
             log_ratio = log_ratio - log_r + math.log(size + 1)
         each = log_ratio.mean(0)
         return Bound(each.mean(), each, "elbo", "lower", ceiling=math.log(size + 1))
@@ -106,8 +106,8 @@ class Head:
             z, noise = (torch.randn(num, len(rho), generator=generator) for _ in range(2))
             return z, rho * z + (1 - rho.square()).sqrt() * noise
         rows = torch.randint(len(self.bank[0]), (num,), generator=generator)
-        ahead = self.model.predictive(self.bank[0][rows], self.bank[1], generator=generator)
-        return ahead.z, ahead.sample(1, generator=generator).latents[:, 0]
+        predicted = self.model.predictive(self.bank[0][rows], self.bank[1], generator=generator)
+        return predicted.z, predicted.sample(1, generator=generator).latents[:, 0]
 
 
 def elbo_by_stratum(model: RPM, x: Tensor, x_prime: Tensor) -> Bound:

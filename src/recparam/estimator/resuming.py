@@ -1,4 +1,4 @@
-"""Fits that go on where they were: the state of all starts in a folder, in one file that is replaced whole."""
+"""Fits that resume: the state of all starts in a folder, in one file that is replaced whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OF_NO_MATTER = (  # to what is fitted, or there under another name
     "progress",
     "random_state",
 )
-_SHARE = 0.05  # of the time of a fit that may go into them
+_SHARE = 0.05  # of the time of a fit that may be spent on them
 
 
 class Checkpoint:
@@ -36,7 +36,7 @@ class Checkpoint:
 
     Args:
         folder: Is created when the fit begins.
-        anew: Whether a state that is there is replaced when the fit begins, whatever it is, and not before.
+        replace: Whether a state that is there is replaced when the fit begins, whatever it is, and not before.
 
     Attributes:
         facts: Data and settings of the fit whose state is there; None where there is none.
@@ -46,14 +46,14 @@ class Checkpoint:
         StorageError: The state is damaged, or of a newer version.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, anew: bool = False) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, replace: bool = False) -> None:
         self.folder = Path(folder)
         self._path = self.folder / _FILE
         self._state: Any = None
         self._next, self._failed = 0.0, False
         self.facts: dict[str, Any] | None = None
         if self._path.is_file():
-            if not anew:
+            if not replace:
                 self._read()
         elif self.folder.is_file() or (self.folder.is_dir() and any(not _left(p) for p in self.folder.iterdir())):
             raise ValueError(
@@ -62,7 +62,7 @@ class Checkpoint:
             )
 
     def begin(self, facts: Mapping[str, Any]) -> Any:
-        """The state to go on from, None where there is none; the folder is made ready.
+        """The state to resume from, None where there is none; the folder is made ready.
 
         Args:
             facts: Data and settings of the fit that is about to begin, plain values by name.
@@ -90,7 +90,7 @@ class Checkpoint:
     def write(self, state: Callable[[], Any], *, now: bool = False) -> None:
         """Write the state, if the last time is long enough ago.
 
-        A disk that is full is warned of, once: the former state is still there, and the fit goes on.
+        A disk that is full is warned of, once: the former state is still there, and the fit continues.
 
         Args:
             state: Gives it.
@@ -104,7 +104,7 @@ class Checkpoint:
             save_checkpoint(self._path, tree)
         except OSError as error:
             if not self._failed:
-                warn([f"The fit goes on, but where it is cannot be kept: {error}. Make room there."], stacklevel=2)
+                warn([f"The fit continues, but its state cannot be written: {error}. Make room there."], stacklevel=2)
             self._failed = True
         ended = time.monotonic()
         self._next = ended + max(_SECONDS, (ended - began) / _SHARE)

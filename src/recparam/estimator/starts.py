@@ -1,4 +1,4 @@
-"""How a fit is made: several starts, of which the best by the held-out bound goes on."""
+"""How a fit is made: several starts, of which the best by the held-out bound is trained to the end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from recparam.estimator.head import elbo_by_stratum
 from recparam.estimator.held_out import validation
 from recparam.estimator.resuming import Checkpoint
 from recparam.model import RPM
-from recparam.training.ascent import Ascent, Step
+from recparam.training.optimise import Optimisation, Step
 
-_LOOKS = 20  # looks at the held-out pairs in a whole fit
-_PATIENT = 1 / 3  # of the steps, without a better look
+_VALIDATIONS = 20  # in a whole fit
+_PATIENCE = 1 / 3  # of the steps, without a better validation
 _FIRST = 1 / 10  # of the steps, after which one of several starts is chosen
 Starts = list[dict[str, int | float | bool]]
 
@@ -33,7 +33,7 @@ class Plan:
         batch_size: Pairs.
         lr: Learning rate.
         seed: Decides everything random.
-        progress: Whether to print each look.
+        progress: Whether to print each validation.
         precision: Of the steps, as in `Settings`.
     """
 
@@ -45,7 +45,7 @@ class Plan:
     precision: str = "32-true"
 
 
-def climb(
+def train_starts(
     models: Sequence[RPM],
     fitted: Pairs,
     held_out: Pairs,
@@ -55,38 +55,38 @@ def climb(
     device: torch.device,
     checkpoint: Checkpoint | None = None,
     facts: Mapping[str, Any] | None = None,
-) -> tuple[Ascent, Starts]:
+) -> tuple[Optimisation, Starts]:
     """Train several starts for a tenth of the steps, and the one with the best held-out bound to the end.
 
     Args:
         models: The starts.
         fitted: Pairs to fit.
-        held_out: Pairs to look at.
+        held_out: Pairs to validate on.
         plan: Numbers.
         bank_rows: Which of the fitted pairs are the bank.
         device: Where to train.
-        checkpoint: Where the state is kept, and gone on from if there is one.
+        checkpoint: Where the state is kept, from which the fit resumes if there is one.
         facts: What has to be equal for that.
 
     Returns:
-        The best, with its best state in the model; and where each start stood when it was chosen.
+        The best, with its best state in the model; and the state of each start when it was chosen.
     """
-    every = max(1, min(plan.steps // _LOOKS or 1, 100))
+    every = max(1, min(plan.steps // _VALIDATIONS or 1, 100))
     validate = validation(fitted, held_out, bank_rows=bank_rows, device=device)
     table: Starts = []
 
     def state() -> dict[str, Any]:  # of the starts that still matter
-        kept = [ascent.state() if not table or table[k]["chosen"] else {} for k, ascent in enumerate(ascents)]
-        return {"starts": table, "ascents": kept}
+        kept = [run.state_dict() if not table or table[k]["chosen"] else {} for k, run in enumerate(runs)]
+        return {"starts": table, "runs": kept}
 
-    def looked(number: int, line: Step) -> None:
+    def report(number: int, line: Step) -> None:
         if plan.progress:
             _print(line, number, len(models))
         if checkpoint is not None:
             checkpoint.write(state)
 
-    ascents = [
-        Ascent(
+    runs = [
+        Optimisation(
             model.to(device),
             fitted.batches(plan.batch_size, seed=plan.seed + number),
             steps=plan.steps,
@@ -95,8 +95,8 @@ def climb(
             precision=plan.precision,
             validate=validate,
             every=every,
-            patience=max(every, int(plan.steps * _PATIENT)),
-            report=partial(looked, number),
+            patience=max(every, int(plan.steps * _PATIENCE)),
+            report=partial(report, number),
             objective=None if fitted.strata is None else partial(elbo_by_stratum, model),
         )
         for number, model in enumerate(models)
@@ -104,21 +104,22 @@ def climb(
     kept = checkpoint and checkpoint.begin(facts or {})
     if kept:
         table += kept["starts"]
-        for ascent, stood in zip(ascents, kept["ascents"], strict=True):
-            ascent.go_on_from(stood)
+        for run, state_dict in zip(runs, kept["runs"], strict=True):
+            run.load_state_dict(state_dict)
     if not table:
-        first = plan.steps if len(ascents) == 1 else max(every, int(plan.steps * _FIRST) // every * every)
-        for ascent in ascents:
-            ascent.run(first)
-        best = max(ascents, key=lambda ascent: float(ascent.best))
+        first = plan.steps if len(runs) == 1 else max(every, int(plan.steps * _FIRST) // every * every)
+        for run in runs:
+            run.train(first)
+        best = max(runs, key=lambda run: float(run.best))
         table += [
-            {"seed": a.seed, "steps": a.step, "validation_nats": float(a.best), "chosen": a is best} for a in ascents
+            {"seed": run.seed, "steps": run.step, "validation_nats": float(run.best), "chosen": run is best}
+            for run in runs
         ]
-    chosen = next(ascent for ascent, start in zip(ascents, table, strict=True) if start["chosen"])
-    chosen.run(plan.steps)
+    chosen = next(run for run, start in zip(runs, table, strict=True) if start["chosen"])
+    chosen.train(plan.steps)
     if checkpoint is not None:
         checkpoint.write(state, now=True)
-    chosen.restore()
+    chosen.restore_best()
     return chosen, table
 
 

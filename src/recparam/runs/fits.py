@@ -69,7 +69,7 @@ class Fit:
             f"{self.pairs.how}"
         )
         try:
-            self.estimator.fit(self.recording, pairs=self.pairs, resume=Checkpoint(checkpoint, anew=not resume))
+            self.estimator.fit(self.recording, pairs=self.pairs, resume=Checkpoint(checkpoint, replace=not resume))
         except TrainingDiverged as error:
             remove_checkpoint(checkpoint)
             raise ValueError(

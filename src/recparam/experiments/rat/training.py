@@ -14,7 +14,7 @@ import recparam as rp
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator.names import choose_encoder, make_network
-from recparam.estimator.starts import Plan, climb
+from recparam.estimator.starts import Plan, train_starts
 from recparam.experiments.rat.series import Series, training_windows, windows
 from recparam.experiments.rat.settings import WINDOW, Settings
 from recparam.utils.evaluating import evaluating
@@ -87,7 +87,7 @@ def train(prior: str, series: Series, settings: Settings, *, seed: int) -> Train
         models.append(rp.RPM(rp.Deterministic(net), rp.InfoNCEPrior(coupling_of(prior, settings.latent_dim))))
         untrained.append(copy.deepcopy(models[-1]))
         untrained[-1].initialise(*fitted.tensors())
-    best, _ = climb(
+    best, _ = train_starts(
         models,
         fitted,
         choosing,

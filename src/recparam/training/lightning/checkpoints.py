@@ -76,7 +76,7 @@ class Keeper(Checkpoint):
         return "recparam"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the checkpoint holds beside Lightning's part."""
+        """Return what the checkpoint holds in addition to Lightning's part."""
         return {"settings": self.settings, "history": self.history}
 
     def resume(self, state: dict[str, Any], *, epochs: int) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor
 from recparam.data.batches import TupleBatches
 from recparam.training.diverged import TrainingDiverged
 from recparam.training.lightning.checkpoints import AtomicCheckpointIO, Epoch, Keeper, checkpoint_path
+from recparam.training.lightning.isolation import isolated
 from recparam.training.lightning.module import RPMModule
 from recparam.training.lightning.progress import progress_line
-from recparam.training.lightning.surroundings import undisturbed
 from recparam.utils.storage import StorageError, load_checkpoint, remove_leftovers
 
 
@@ -101,7 +101,7 @@ def fit(
             keeper.write_history()
             return keeper.history
     module.train()
-    with undisturbed(), progress_line(module, steps=epochs * len(batches), shown=progress) as line:
+    with isolated(), progress_line(module, steps=epochs * len(batches), shown=progress) as line:
         trainer = Trainer(
             max_epochs=epochs,
             accelerator=accelerator,

@@ -1,4 +1,4 @@
-"""A model as a Lightning module: the bound is climbed, and nothing that is not finite gets past a step."""
+"""A model as a Lightning module: the bound is maximised, and nothing that is not finite gets past a step."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,14 +30,14 @@ class Objective(Protocol):
 
 
 class RPMModule(LightningModule):
-    """A model and how its bound is climbed.
+    """A model and how its bound is maximised.
 
     The bound is maximised. Optimisers descend, so `training_step` returns `loss = -bound.value`: the one
     place where the sign changes.
 
     Args:
         model: has `elbo(*observations)`, which returns a `Bound`, and `initialise(*observations)`, which is
-            called once, without gradients, with the first batch of a run that starts anew.
+            called once, without gradients, with the first batch of a run that is not resumed.
         optimiser: "sgd", "adam" or "adamw".
         lr: the learning rate.
         momentum: of "sgd" only.

@@ -1,4 +1,4 @@
-"""What a run may not leave behind: Lightning's talk, and global settings that it changes."""
+"""A run apart from the rest of the process: Lightning's messages, and the global settings that it changes."""
 
 import contextlib
 import logging
@@ -14,8 +14,8 @@ from recparam.utils.seeds import forked
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Keep Lightning's talk from the user, and the run's global settings from the rest of the process."""
+def isolated() -> Iterator[None]:
+    """Keep Lightning's messages from the user, and the run's global settings from the rest of the process."""
     loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     environment = dict(os.environ)

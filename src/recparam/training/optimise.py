@@ -1,4 +1,4 @@
-"""A model's bound climbed in a plain loop, and the average of its states kept that is best by held-out pairs."""
+"""A plain loop that maximises a model's bound, and keeps the average of its states that is best on held-out pairs."""
 
 from __future__ import annotations
 
@@ -56,30 +56,30 @@ def averaged(model: nn.Module, *, eta: float = _ETA) -> AveragedModel:
     return average.eval()
 
 
-class Ascent:
-    """Adam on a model's bound, in steps rather than epochs, that can be interrupted and continued.
+class Optimisation:
+    """Adam on a model's bound, in steps rather than epochs, that can be interrupted and resumed.
 
-    The learning rate is constant for the first half of the steps and falls to nought over the second. What is validated
+    The learning rate is constant for the first half of the steps and falls to zero over the second. What is validated
     and kept is the average of the states of about the last fifth of the steps (`averaged`). Everything random
-    depends on the seed and the step alone, so that several ascents may take turns; one that goes on from the `state`
-    of another ends, on a CPU, with the same weights to the last bit.
+    depends on the seed and the step alone, so that several optimisations may take turns. One that resumes from the
+    `state_dict` of another ends, on a CPU, with the same weights to the last bit.
 
     Args:
         model: What is trained, on the device where it is; set from the first batch (`RPM.initialise`).
         batches: Pairs (x, x').
-        steps: Steps of the whole ascent.
+        steps: Steps in all.
         lr: The learning rate of the first half.
         seed: Decides draws of latents and dropout; the order of the data is the batches' own.
-        precision: Of the steps: "32-true", "bf16-mixed" or, on a GPU, "16-mixed"; the model is in 32 bits.
         validate: The held-out bound of a model, called with the average; larger is better.
         every: Steps between validations; at first they are five times as frequent.
         patience: Stop when so many steps brought no better validation; None: never.
-        report: Called with each line of history, when `state` may be taken.
-        objective: Gives the bound of a batch (x, x') that is climbed; None: `model.elbo`.
+        report: Called with each line of history, when `state_dict` may be taken.
+        objective: Gives the bound of a batch (x, x') that is maximised; None: `model.elbo`.
+        precision: Of the steps: "32-true", "bf16-mixed" or, on a GPU, "16-mixed"; the model is in 32 bits.
 
     Attributes:
         history: One line per validation: step, bound_nats (mean since the last line), ceiling_nats, validation_nats.
-        best: The best validation so far; `restore` puts its state back.
+        best: The best validation so far; `restore_best` puts its state back.
         finished: Whether all steps are taken, or patience is at its end.
     """
 
@@ -113,8 +113,8 @@ class Ascent:
         self._optimiser: Optimizer | None = None
         self._average: AveragedModel
 
-    def run(self, until: int) -> None:
-        """Take steps until so many are taken in all, or the ascent has finished.
+    def train(self, until: int) -> None:
+        """Take steps until so many are taken in all, or the optimisation has finished.
 
         Raises:
             TrainingDiverged: The bound, or what it is computed from, is not finite.
@@ -123,22 +123,22 @@ class Ascent:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             total, rows = 0.0, 0
             while self.step < min(until, self.steps) and not self.finished:
-                if not rows:  # after each look, where an ascent that was interrupted goes on
+                if not rows:  # after each validation, from which an interrupted optimisation resumes
                     torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step]).generate_state(1)[0]))
                 batch = next(self._stream)
-                bound = self._climb(batch)
+                bound = self._take_step(batch)
                 total, rows = total + float(bound) * len(batch[0]), rows + len(batch[0])
-                if self._due() or self.step == min(until, self.steps):
-                    self._look(total / rows, bound.ceiling)
+                if self._validation_due() or self.step == min(until, self.steps):
+                    self._validate(total / rows, bound.ceiling)
                     total, rows = 0.0, 0
 
-    def restore(self) -> None:
+    def restore_best(self) -> None:
         """Put the best state back into the model, in evaluation mode."""
         self.model.load_state_dict(self._best)
         self.model.eval()
 
-    def state(self) -> dict[str, Any]:
-        """All that `go_on_from` needs, at a look or before the first step; see `recparam.utils.storage.save_tree`."""
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs, after a validation or before the first step; for `save_checkpoint`."""
         if self._optimiser is None:
             return {}
         return {
@@ -154,8 +154,8 @@ class Ascent:
             "best_model": self._best,
         }
 
-    def go_on_from(self, state: Mapping[str, Any]) -> None:
-        """Stand where another ascent of the same model, data and numbers stood when its `state` was taken."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from the `state_dict` of another optimisation of the same model, data and settings."""
         if not state:
             return
         self.step, self.finished, self.history = state["step"], state["finished"], state["history"]
@@ -166,11 +166,11 @@ class Ascent:
         self._optimiser.load_state_dict(state["optimiser"])
         self._scaler.load_state_dict(state["scaler"])
 
-    def _due(self) -> bool:
-        early = max(1, self.every // 5)  # small data are overfitted within the first few looks
+    def _validation_due(self) -> bool:
+        early = max(1, self.every // 5)  # small data are overfitted before the first few validations
         return self.step % self.every == 0 or (self.step < 2 * self.every and self.step % early == 0)
 
-    def _climb(self, batch: tuple[Tensor, ...]) -> Bound:
+    def _take_step(self, batch: tuple[Tensor, ...]) -> Bound:
         optimiser = self._prepared(batch)
         for group in optimiser.param_groups:
             group["lr"] = self.lr * min(1.0, 2 * (1 - self.step / self.steps))
@@ -189,7 +189,7 @@ class Ascent:
         self._average.update_parameters(self.model)
         return bound
 
-    def _look(self, bound: float, ceiling: float | None) -> None:
+    def _validate(self, bound: float, ceiling: float | None) -> None:
         average = cast(RPM, self._average.module)
         held_out = self.validate(average)
         nats = float(held_out)
