@@ -173,7 +173,7 @@ def swept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The engines that sweep, in order."""
     names: list[str] = []
     for name, module in (("native", native), ("blocked", blocked)):
-        engine = engines.choose("blocked", CPU) if name == "blocked" else engines.NATIVE
+        engine = getattr(engines, name.upper())
 
         def sweep(*arguments: Any, name: str = name, sweep: Any = module.sweep) -> Any:
             names.append(name)

@@ -303,7 +303,16 @@ def test_a_file_has_the_permissions_of_the_umask_or_of_the_one_it_replaces(
         (tmp_path / "old").write_bytes(b"")
         (tmp_path / "old").chmod(0o640)
         storage.save_state(tmp_path / "old", tensors={"a": torch.zeros(2)}, meta={})
+        for _ in range(2):
+            with storage.replacing_folder(tmp_path / "folder") as folder:
+                storage.write_json(folder / "file.json", {})
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == wanted
     assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~umask
+    assert stat.S_IMODE((tmp_path / "folder" / "file.json").stat().st_mode) == wanted
+    (tmp_path / "folder").chmod(0o750)
+    with storage.replacing_folder(tmp_path / "folder"):
+        pass
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750

@@ -19,6 +19,8 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.nn import Parameter
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
+from recparam.utils.storage import replacing
+
 VECTORS = Path(__file__).parent / "vectors.h"  # what the C of this package is written with
 _FLAGS = ("-O3", "-fno-math-errno", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
 
@@ -83,15 +85,10 @@ def _compiled(command: list[str], source: Path, headers: tuple[Path, ...]) -> Pa
     path = _cache() / f"{source.stem}-{key[:32]}.so"
     if path.exists():
         return path
-    handle, name = tempfile.mkstemp(suffix=".so", dir=path.parent)
-    os.close(handle)
-    try:
-        folders = sorted({f"-I{header.parent}" for header in headers})
-        command = [*command, *folders, str(source), "-o", name, "-lm"]
+    folders = sorted({f"-I{header.parent}" for header in headers})
+    with replacing(path) as made:  # whole or not at all, whoever else compiles at the same time
+        command = [*command, *folders, str(source), "-o", str(made), "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        os.replace(name, path)  # whole or not at all, whoever else compiles at the same time
-    finally:
-        Path(name).unlink(missing_ok=True)
     return path
 
 

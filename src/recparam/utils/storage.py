@@ -75,7 +75,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Hand out a temporary folder beside `path` and put it in its place, whole, when the block succeeds.
 
-    What was at `path` is removed only then; after a failure it is there as before.
+    What was at `path` is removed only then; after a failure it is there as before. Its permissions stay.
 
     Args:
         path: the folder to create or replace; missing folders above it are created.
@@ -94,6 +94,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         if path.exists():
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             os.replace(path, former)
         try:
             os.replace(temporary, path)
