@@ -154,7 +154,7 @@ def test_large_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for size in (1 << 26, 1 << 14):
         monkeypatch.setattr("recparam.ops.blocked._GPU_BLOCK", size)
-        monkeypatch.setattr("recparam.ops.pairs.GPU_BLOCK", size)
+        monkeypatch.setattr("recparam.ops.score_matrix.GPU_BLOCK", size)
         for kind in (rp.ops.SquaredDistance, rp.ops.AbsoluteDistance):
             score = kind(torch.tensor(1.5, device=GPU))
             z, bank = (side.to(GPU).requires_grad_() for side in sides)

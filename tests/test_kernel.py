@@ -138,7 +138,7 @@ def test_against_dense_double(name: str, call: str) -> None:
 @pytest.mark.parametrize("name", SCORES)
 def test_many_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with blocks of a few rows, the last one uneven."""
-    for module in ("blocked", "logsumexp", "pairs", "select"):
+    for module in ("blocked", "logsumexp", "score_matrix", "select"):
         for size in ("_BLOCK", "_WIDE_BLOCK", "BLOCK", "SMALL"):
             monkeypatch.setattr(f"recparam.ops.{module}.{size}", 100, raising=False)
     monkeypatch.setattr(blocked, "_LEAST_ROWS", 3)
@@ -325,7 +325,7 @@ def test_a_user_s_parameters_learn_through_a_callable() -> None:
 
 @pytest.mark.parametrize("name", ["dot", "distance", "absolute"])
 def test_topk_is_that_of_the_whole_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recparam.ops.pairs.BLOCK", 100)
+    monkeypatch.setattr("recparam.ops.score_matrix.BLOCK", 100)
     z, bank = inputs(20, 30, 4)
     score, weights = SCORES[name](4, torch.float64), torch.linspace(-1, 1, 30).double()
     logits = score(z, bank) + weights

@@ -21,10 +21,10 @@ from recparam.ops import (
     BlockScore,
     DotProduct,
     GaussianDensity,
-    GroupScore,
+    ParticleScore,
     Score,
     SquaredDistance,
-    group,
+    pack_particles,
     pairwise_entropy,
     pairwise_logsumexp,
     pairwise_places,
@@ -154,7 +154,7 @@ def test_a_batch_is_an_estimate_that_still_sums_to_one_under_infonce() -> None:
     close(torch.tensor(matching.total), 1.0)
     close(matching.log_f(), model.log_marginal(x, x_prime).per_observation)
     drawn = gaussian_model(prior).match(x, x_prime, num_samples=4, generator=seeded())
-    assert drawn.kind == "estimate" and drawn.score == GroupScore(drawn.score.score, 4, 4)  # type: ignore[attr-defined]
+    assert drawn.kind == "estimate" and drawn.score == ParticleScore(drawn.score.score, 4, 4)  # type: ignore[attr-defined]
     close(torch.tensor(drawn.total), 1.0)
 
 
@@ -218,7 +218,7 @@ def model_of(count: int, *, lengthscale: float = 0.5, weights: Tensor | None = N
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_best_rows_places_and_entropy_against_the_dense_table(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recparam.ops.pairs.BLOCK", 100)
+    monkeypatch.setattr("recparam.ops.score_matrix.BLOCK", 100)
     weights = torch.rand(30, generator=seeded(4)) if weighted else None
     if weights is not None:
         weights[7] = 0.0
@@ -308,8 +308,8 @@ class Groups:
 
     @property
     def packed(self) -> tuple[Score, Tensor, Tensor]:
-        score = GroupScore(self.score, len(self.z), len(self.bank))
-        return score, group(self.z, self.a), group(self.bank, self.b)
+        score = ParticleScore(self.score, len(self.z), len(self.bank))
+        return score, pack_particles(self.z, self.a), pack_particles(self.bank, self.b)
 
     def dense(self) -> Tensor:
         total = torch.zeros(self.z.shape[1], self.bank.shape[1])
@@ -331,7 +331,7 @@ SCORES: dict[str, Callable[[], Score]] = {
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize(("s", "t"), [(1, 1), (2, 3), (3, 1), (1, 2)])
 def test_groups_against_dense_sums(name: str, s: int, t: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recparam.ops.pairs.BLOCK", 100)
+    monkeypatch.setattr("recparam.ops.score_matrix.BLOCK", 100)
     bank = draw(t, 13, 3, seed=1)
     if name == "density":
         bank = torch.cat([bank, bank.abs() + 0.5], -1)
@@ -387,7 +387,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.parametrize("scale", [0.1, 1.0, 1e3])
 def test_entropy_against_a_dense_oracle(dtype: torch.dtype, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where one column has nearly all, and with a column of no weight."""
-    monkeypatch.setattr("recparam.ops.pairs.BLOCK", 100)
+    monkeypatch.setattr("recparam.ops.score_matrix.BLOCK", 100)
     z, bank, weights = draw(17, 4).to(dtype), draw(23, 4, seed=1).to(dtype), draw(23, seed=2)
     weights[3] = -torch.inf
     score = DotProduct(scale=torch.tensor(scale))
@@ -468,7 +468,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: match().sample_pairs(0), "num >= 1"),
     (lambda: retrieval(match().places(), at=()), "at as whole numbers"),
     (lambda: retrieval(match().places(), at=(0,)), "at as whole numbers"),
-    (lambda: GroupScore(DotProduct(), 2, 1)(torch.zeros(2, 5), torch.zeros(2, 3)), "groups of 2 latents"),
+    (lambda: ParticleScore(DotProduct(), 2, 1)(torch.zeros(2, 5), torch.zeros(2, 3)), "rows of 2 latents"),
 ]
 
 

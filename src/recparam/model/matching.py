@@ -15,11 +15,11 @@ from recparam.marginals import Recognised, Scored
 from recparam.marginals.joint import RecognitionJoint, Situation
 from recparam.ops import (
     BlockScore,
-    GroupScore,
+    ParticleScore,
     Places,
     Score,
     Selected,
-    group,
+    pack_particles,
     pairwise_entropy,
     pairwise_logsumexp,
     pairwise_places,
@@ -27,7 +27,7 @@ from recparam.ops import (
     pairwise_scores,
     pairwise_topk,
 )
-from recparam.ops.pairs import row_blocks
+from recparam.ops.score_matrix import row_blocks
 from recparam.priors import InfoNCEPrior, OptimalPrior, ParametricPrior, Prior
 from recparam.recognition import recognise
 from recparam.utils.checks import check_count, check_tensor
@@ -288,9 +288,9 @@ def matching_from(prior: Prior, scored: Scored, recognised: Recognised) -> Match
     weights = recognised.weights / recognised.weights.sum()
     exact = joint.situation is Situation.EXACT and joint.bank.age is None
     return Matching(
-        GroupScore(score, len(z), len(z_prime)),
-        group(z, log_p),
-        group(z_prime, log_p_prime),
+        ParticleScore(score, len(z), len(z_prime)),
+        pack_particles(z, log_p),
+        pack_particles(z_prime, log_p_prime),
         weights,
         weights,
         "exact" if exact else "estimate",

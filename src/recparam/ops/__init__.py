@@ -2,9 +2,9 @@
 
 from recparam.ops.collectives import gather_rows
 from recparam.ops.distances import AbsoluteDistance, DistanceProfile
-from recparam.ops.groups import GroupScore, group
 from recparam.ops.logsumexp import explain, pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
-from recparam.ops.pairs import LeaveOut
+from recparam.ops.particles import ParticleScore, pack_particles
+from recparam.ops.score_matrix import LeaveOut
 from recparam.ops.scores import (
     BlockScore,
     DotProduct,
@@ -22,8 +22,8 @@ from recparam.ops.scores import (
 )
 from recparam.ops.select import Selected, pairwise_sample, pairwise_topk
 from recparam.ops.summaries import (
+    BankMoments,
     HighestSets,
-    Moments,
     Places,
     Ranks,
     pairwise_entropy,
@@ -44,13 +44,13 @@ __all__ = [
     "Exchanged",
     "Features",
     "GaussianDensity",
-    "GroupScore",
+    "ParticleScore",
     "HighestSets",
     "IntegratedDistance",
     "IntegratedDotProduct",
     "LeaveOut",
     "MappedSides",
-    "Moments",
+    "BankMoments",
     "NonFiniteError",
     "OnColumns",
     "Places",
@@ -62,7 +62,7 @@ __all__ = [
     "SumOfScores",
     "explain",
     "gather_rows",
-    "group",
+    "pack_particles",
     "pairwise_entropy",
     "pairwise_highest",
     "pairwise_infonce",

@@ -13,7 +13,7 @@ from torch import Tensor
 from recparam.ops.logits import Gradients, Logits, Need, Swept, Weights, weights
 from recparam.ops.precision import full_precision
 
-_RIDE = 16  # up to this width bias, reference and row sums ride in the matrix products
+_AUGMENTED = 16  # up to this width bias and reference are features of the matrix products, too
 _BLOCK = 1 << 19  # scores in a block with few features; stays near the processor
 _WIDE_BLOCK = 1 << 23  # with many features, where taller blocks make better matrix products
 SMALL = 1 << 18  # up to so many scores in all, the number of operations counts more than their passes
@@ -57,7 +57,7 @@ def gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
 def small_contrast(logits: Logits, need: Need | None) -> Swept:
     """A training batch at once: the sweep below in as few operations as it takes.
 
-    Rows (S, n, F), columns (S, m, F) and biases (S, m) may be of several questions, whose `own` is one (n,).
+    Rows (S, n, F), columns (S, m, F) and biases (S, m) may be of S batches with one `own` (n,).
     """
     rows, columns, bias = logits.rows, logits.columns, logits.bias
     assert logits.own is not None
@@ -79,7 +79,7 @@ def small_contrast(logits: Logits, need: Need | None) -> Swept:
     if need is not None:
         share_off = torch.sigmoid(-lead)
         block.mul_(share_off / -total.clamp_min(torch.finfo(total.dtype).tiny)).scatter_(-1, own, share_off)
-        if rows.ndim == 2 and rows.shape[1] < _RIDE:  # transposed, these products take half the time
+        if rows.ndim == 2 and rows.shape[1] < _AUGMENTED:  # transposed, these products take half the time
             by_rows, by_columns = (columns.T @ block.T).T, (rows.T @ block).T
         else:
             by_rows, by_columns = block @ columns, block.mT @ rows
@@ -114,19 +114,19 @@ class _Blocks:
         self.n, self.m, self.width = len(rows), len(columns), rows.shape[1]
         self.small = self.n * self.m <= SMALL
         here = rows.device.type == "cpu"
-        self.ride = here and not self.small and self.width + 2 <= _RIDE
+        self.augmented = here and not self.small and self.width + 2 <= _AUGMENTED
         # In a large bank the gradients take the memory, and a lower block has to do.
         wide = _WIDE_BLOCK if self.m <= _LARGE else _WIDE_BLOCK * 3 // 8
-        budget = _BLOCK if self.ride else wide if here else _GPU_BLOCK
+        budget = _BLOCK if self.augmented else wide if here else _GPU_BLOCK
         self.height = min(self.n, max(_LEAST_ROWS, budget // self.m))
         self.buffer = rows.new_empty(self.height, self.m)
-        if self.ride:
-            self.columns = columns.new_zeros(self.m, _RIDE)
+        if self.augmented:
+            self.columns = columns.new_zeros(self.m, _AUGMENTED)
             self.columns[:, : self.width] = columns
             if bias is not None:
                 self.columns[:, self.width] = bias
             self.columns[:, self.width + 1] = 1
-            self.rows = rows.new_zeros(self.n, _RIDE)
+            self.rows = rows.new_zeros(self.n, _AUGMENTED)
             self.rows[:, : self.width] = rows
             self.rows[:, self.width] = 1
         else:
@@ -136,9 +136,9 @@ class _Blocks:
             self.probes = torch.linspace(0, self.m - 1, min(self.m, _PROBES), device=rows.device).long()
         self.grad_rows = torch.empty_like(self.rows) if need[0] else None
         # Few features: transposed, which makes a better matrix product of few rows.
-        shape = (_RIDE, self.m) if self.ride else (self.m, self.width)
-        self.grad_columns = columns.new_zeros(shape) if need[1] or (need[2] and self.ride) else None
-        self.grad_bias = rows.new_zeros(self.m) if need[2] and not self.ride else None
+        shape = (_AUGMENTED, self.m) if self.augmented else (self.m, self.width)
+        self.grad_columns = columns.new_zeros(shape) if need[1] or (need[2] and self.augmented) else None
+        self.grad_bias = rows.new_zeros(self.m) if need[2] and not self.augmented else None
 
     def slices(self) -> list[slice]:
         return [slice(start, min(start + self.height, self.n)) for start in range(0, self.n, self.height)]
@@ -154,7 +154,7 @@ class _Blocks:
         return weights(self.logits, reference, total, t_own)
 
     def accumulate(self, rows: slice, weight_off: Tensor, weight_own: Tensor | None) -> None:
-        """Add the block's part of every gradient that is asked for."""
+        """Add the block's part of every gradient that is needed."""
         block = self.buffer[: len(weight_off)]
         here = self.rows[rows]
         own = None if self.logits.own is None or weight_own is None else self._valid(self.logits.own[rows])
@@ -164,13 +164,13 @@ class _Blocks:
                 part.addcmul_(self.columns.index_select(0, own), weight_own[:, None])
         if self.grad_columns is not None:
             weighted = here * weight_off[:, None]
-            if self.ride:
+            if self.augmented:
                 self.grad_columns.addmm_(weighted.T, block)
             else:
                 self.grad_columns.addmm_(block.T, weighted)
             if own is not None and weight_own is not None:
                 weighted = here * weight_own[:, None]
-                self.grad_columns.index_add_(*((1, own, weighted.T) if self.ride else (0, own, weighted)))
+                self.grad_columns.index_add_(*((1, own, weighted.T) if self.augmented else (0, own, weighted)))
         if self.grad_bias is not None:
             self.grad_bias.addmv_(block.T, weight_off)
             if own is not None and weight_own is not None:
@@ -179,9 +179,9 @@ class _Blocks:
     def gradients(self) -> Gradients:
         """The gradients of all blocks; nothing can be added afterwards."""
         width = self.width
-        self.buffer = self.rows = self.columns = self.buffer.new_empty(0)  # not beside the copies below
+        self.buffer = self.rows = self.columns = self.buffer.new_empty(0)  # their memory is for the copies below
         rows, columns, bias = self.grad_rows, self.grad_columns, self.grad_bias
-        if self.ride:
+        if self.augmented:
             bias = columns[width].clone() if columns is not None and self.need[2] else None
             columns = columns[:width].T.contiguous() if columns is not None and self.need[1] else None
             rows = None if rows is None else rows[:, :width].clone()
@@ -227,7 +227,7 @@ class _Blocks:
     def _scores(self, rows: slice, reference: Tensor | None) -> Tensor:
         here = self.rows[rows]
         block = self.buffer[: len(here)]
-        if self.ride:
+        if self.augmented:
             if reference is not None:
                 here[:, self.width + 1] = -reference
             torch.mm(here, self.columns.T, out=block)

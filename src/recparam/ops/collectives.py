@@ -109,7 +109,7 @@ def answering(operation: str) -> Generator[None, None, None]:
     except RuntimeError as error:
         raise RuntimeError(
             f"{operation}: a process of the group did not answer (given up after {time.monotonic() - start:.1f} s). It "
-            f"has ended, or makes other calls than this one; look for its own error. The longest wait is `timeout` of "
+            f"has ended, or makes other calls than this one; see its own error. The longest wait is `timeout` of "
             f"torch.distributed.init_process_group."
         ) from error
 

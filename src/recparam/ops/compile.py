@@ -37,7 +37,7 @@ def build(source: Path, *headers: Path) -> tuple[ctypes.CDLL | None, str]:
     """
     compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
     if compiler is None:
-        return None, "no C compiler found (looked for $CC, cc, gcc, clang)"
+        return None, "no C compiler found (tried $CC, cc, gcc, clang)"
     reason = ""
     for flags in (("-march=native", *_FLAGS), _FLAGS):  # some compilers do not know -march=native
         try:

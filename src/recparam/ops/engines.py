@@ -20,9 +20,9 @@ class Engine:
 
     Args:
         name: What `implementation` calls it.
-        sweep: Values of all rows and, if asked, gradients of their sum.
+        sweep: Values of all rows and, if needed, gradients of their sum.
         gradients: Gradients for upstream gradients that differ between rows.
-        half: Whether it takes half-precision features (a bias beside them is float32, and so is what it returns).
+        half: Whether it takes half-precision features (their bias is float32, and so is what it returns).
     """
 
     name: str

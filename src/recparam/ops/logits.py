@@ -1,4 +1,4 @@
-"""What every implementation of the kernel is given: logits that are one matrix product, and who is whose own."""
+"""What every implementation of the kernel takes: logits that are one matrix product, and who is whose own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HALF = (torch.float16, torch.bfloat16)
 """Half precision."""
 
 Need = tuple[bool, bool, bool]
-"""Whether gradients of rows, columns and bias are asked for."""
+"""Whether gradients of rows, columns and bias are needed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Logits:
 
 
 class Gradients(NamedTuple):
-    """Gradients of sum_i g_i out_i in rows (n, F), columns (m, F) and bias (m,); None where not asked for."""
+    """Gradients of sum_i g_i out_i in rows (n, F), columns (m, F) and bias (m,); None where not needed."""
 
     rows: Tensor | None
     columns: Tensor | None
@@ -77,7 +77,7 @@ def weights(logits: Logits, reference: Tensor, total: Tensor, t_own: Tensor | No
     precision could not represent where the own term dominates.
 
     Args:
-        logits: Says which value is asked for.
+        logits: Says which value to return.
         reference: What the exponentials are relative to, (n,).
         total: Sum over the columns other than the own of exp(t - reference), (n,).
         t_own: Own logit less the reference, (n,); None where no row has one.

@@ -13,8 +13,15 @@ from torch.utils.checkpoint import checkpoint
 
 from recparam.ops import engines
 from recparam.ops.logits import HALF, Logits
-from recparam.ops.pairs import LeaveOut, Pairs, check_both, check_left, check_pairs, row_blocks
 from recparam.ops.precision import full_precision
+from recparam.ops.score_matrix import (
+    LeaveOut,
+    ScoreMatrix,
+    check_columns_left,
+    check_finite_sides,
+    checked_matrix,
+    row_blocks,
+)
 from recparam.ops.scores import DotProduct, Features, Score, features_of, largest_norm, tolerated_in
 from recparam.utils.checks import NonFiniteError
 
@@ -55,7 +62,7 @@ def pairwise_logsumexp(
 
     Raises:
         ValueError: A side is empty or not a matrix, dtypes or devices differ, an input is not finite, the
-            score's block has the wrong shape, only one of the owners is given, or a row has no column left.
+            score's block has the wrong shape, one of the owners is missing, or a row has no column left.
         NotImplementedError: In a double backward of any implementation but "dense".
 
     Example:
@@ -65,8 +72,8 @@ def pairwise_logsumexp(
         >>> pairwise_logsumexp(DotProduct(), z, torch.zeros(4, 3)).exp()
         tensor([4., 4.])
     """
-    pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out, finite=False)
-    return _value(pairs, implementation)
+    matrix = checked_matrix(score, z, bank, log_weights, row_owner, bank_owner, leave_out, finite=False)
+    return _value(matrix, implementation)
 
 
 def pairwise_logmeanexp(
@@ -85,8 +92,8 @@ def pairwise_logmeanexp(
     As `pairwise_logsumexp`, less the log of the total weight of the columns that were kept, so that leaving
     a row's own columns out leaves a mean and not a smaller sum.
     """
-    pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out, finite=False)
-    return _value(pairs, implementation) - _log_total(pairs, implementation)
+    matrix = checked_matrix(score, z, bank, log_weights, row_owner, bank_owner, leave_out, finite=False)
+    return _value(matrix, implementation) - _log_total(matrix, implementation)
 
 
 def pairwise_infonce(
@@ -105,7 +112,7 @@ def pairwise_infonce(
         out_a = score(z_a, bank_p(a)) - log mean_m exp score(z_a, bank_m)
 
     Forming the two in one sweep keeps what their difference loses: the value never exceeds log M by rounding,
-    and gradients are right where the positive stands far above the rest (one minus its probability is computed
+    and gradients are right where the positive is far above the rest (one minus its probability is computed
     from the others' sum). See also: Eqs. 6, 22.
 
     Args:
@@ -131,7 +138,7 @@ def pairwise_infonce(
         >>> pairwise_infonce(DotProduct(), 100 * torch.eye(2), torch.eye(2))
         tensor([0.6931, 0.6931])
     """
-    pairs = check_pairs(score, z, bank, log_weights, None, None, None, finite=False)
+    matrix = checked_matrix(score, z, bank, log_weights, None, None, None, finite=False)
     if positives is None:
         if len(z) > len(bank):
             raise ValueError(f"Expected positives=, or at least {len(z)} bank rows, one per query; got {len(bank)}.")
@@ -140,9 +147,9 @@ def pairwise_infonce(
         check_positives(positives, z, bank)
     if log_weights is not None and bool(torch.isneginf(log_weights[positives]).any()):
         raise ValueError("Expected finite log_weights at every positive; got -inf. Leave those rows out of z.")
-    pairs = replace(pairs, own=positives, keep_own=keep_positive, contrast=True, excluded=leave_out)
-    check_left(pairs)
-    value = _value(pairs, implementation) + _log_total(pairs, implementation)
+    matrix = replace(matrix, own=positives, keep_own=keep_positive, contrast=True, excluded=leave_out)
+    check_columns_left(matrix)
+    value = _value(matrix, implementation) + _log_total(matrix, implementation)
     return value if log_weights is None else value - log_weights[positives]
 
 
@@ -156,7 +163,7 @@ def explain(score: Score, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -
         'blocked: 8 x 9 pairs are few (of 1048576, 64 on either side)'
     """
     with full_precision(z.device):
-        features, _ = product_features(in_single(check_pairs(score, z, bank, None, None, None, None)))
+        features, _ = product_features(in_single(checked_matrix(score, z, bank, None, None, None, None)))
     if features is None:
         return f"blocks of {type(score).__name__} itself: it has no features whose product is exact enough"
     logits = Logits(features.rows, features.columns, features.column_bias)
@@ -177,72 +184,71 @@ def check_positives(positives: Tensor, z: Tensor, bank: Tensor) -> None:
         raise ValueError(f"Expected positives from 0 to {len(bank) - 1}; got {least} to {most}.")
 
 
-def _log_total(pairs: Pairs, implementation: Implementation) -> Tensor | float:
+def _log_total(matrix: ScoreMatrix, implementation: Implementation) -> Tensor | float:
     """Log of the total weight of the columns that each row keeps, a scalar or (A,)."""
-    left = pairs.own is not None and not pairs.keep_own
-    if pairs.excluded is None and not left:
-        if pairs.log_weights is None:
-            return math.log(len(pairs.bank))
-        return torch.logsumexp(pairs.log_weights, 0)
-    if pairs.excluded is None and pairs.log_weights is None and pairs.own is not None:
-        count = len(pairs.bank) - (pairs.own >= 0).to(torch.float64)
-        return count.log().to(pairs.z.dtype)
-    zeros = replace(
-        pairs, score=DotProduct(), z=pairs.z.new_zeros(len(pairs.z), 1), bank=pairs.bank.new_zeros(len(pairs.bank), 1)
-    )
+    left = matrix.own is not None and not matrix.keep_own
+    if matrix.excluded is None and not left:
+        if matrix.log_weights is None:
+            return math.log(len(matrix.bank))
+        return torch.logsumexp(matrix.log_weights, 0)
+    if matrix.excluded is None and matrix.log_weights is None and matrix.own is not None:
+        count = len(matrix.bank) - (matrix.own >= 0).to(torch.float64)
+        return count.log().to(matrix.z.dtype)
+    z, bank = (side.new_zeros(len(side), 1) for side in (matrix.z, matrix.bank))
+    zeros = replace(matrix, score=DotProduct(), z=z, bank=bank)
     return _value(replace(zeros, contrast=False), implementation)
 
 
-def _value(pairs: Pairs, implementation: Implementation) -> Tensor:
+def _value(matrix: ScoreMatrix, implementation: Implementation) -> Tensor:
     """lse over the kept columns, or the own logit (its weight included) less it."""
-    with full_precision(pairs.z.device):
-        return _value_in_full(pairs, implementation)
+    with full_precision(matrix.z.device):
+        return _value_in_full(matrix, implementation)
 
 
-def _value_in_full(pairs: Pairs, implementation: Implementation) -> Tensor:
-    dtype = pairs.z.dtype
+def _value_in_full(matrix: ScoreMatrix, implementation: Implementation) -> Tensor:
+    dtype = matrix.z.dtype
     if implementation != "dense":
-        engines.choose(implementation, pairs.z.device)  # a name that cannot run here is an error for any score
-        features, pairs = product_features(in_single(pairs))
+        engines.choose(implementation, matrix.z.device)  # a name that cannot run here is an error for any score
+        features, matrix = product_features(in_single(matrix))
         if features is not None:
-            return _product(pairs, features, implementation, dtype).to(dtype)
-        check_both(pairs.z, pairs.bank)
-        return _by_blocks(pairs).to(dtype)
-    check_both(pairs.z, pairs.bank)
-    pairs = in_single(pairs)
-    return _block(pairs, slice(0, len(pairs.z)), pairs.z, pairs.bank, pairs.log_weights).to(dtype)
+            return _product(matrix, features, implementation, dtype).to(dtype)
+        check_finite_sides(matrix.z, matrix.bank)
+        return _by_blocks(matrix).to(dtype)
+    check_finite_sides(matrix.z, matrix.bank)
+    matrix = in_single(matrix)
+    return _block(matrix, slice(0, len(matrix.z)), matrix.z, matrix.bank, matrix.log_weights).to(dtype)
 
 
-def in_single(pairs: Pairs) -> Pairs:
-    """The same question in single precision, if it was in half."""
-    return in_dtype(pairs, torch.float32) if pairs.z.dtype in HALF else pairs
+def in_single(matrix: ScoreMatrix) -> ScoreMatrix:
+    """The same in single precision, if it was in half."""
+    return in_dtype(matrix, torch.float32) if matrix.z.dtype in HALF else matrix
 
 
-def in_dtype(pairs: Pairs, dtype: torch.dtype) -> Pairs:
-    """The same question in another precision."""
-    weights = None if pairs.log_weights is None else pairs.log_weights.to(dtype)
-    return replace(pairs, z=pairs.z.to(dtype), bank=pairs.bank.to(dtype), log_weights=weights)
+def in_dtype(matrix: ScoreMatrix, dtype: torch.dtype) -> ScoreMatrix:
+    """The same in another precision."""
+    weights = None if matrix.log_weights is None else matrix.log_weights.to(dtype)
+    return replace(matrix, z=matrix.z.to(dtype), bank=matrix.bank.to(dtype), log_weights=weights)
 
 
-def product_features(pairs: Pairs) -> tuple[Features | None, Pairs]:
+def product_features(matrix: ScoreMatrix) -> tuple[Features | None, ScoreMatrix]:
     """Features in the least precision in which their product is right, by a bound computed from them."""
-    score = pairs.score
-    features = features_of(score, pairs.z, pairs.bank)
+    score = matrix.score
+    features = features_of(score, matrix.z, matrix.bank)
     if features is None:
-        return None, pairs
+        return None, matrix
     magnitude = _magnitude(features)
-    if magnitude <= tolerated_in(score, pairs.z.dtype):
-        return features._replace(largest=magnitude), pairs
+    if magnitude <= tolerated_in(score, matrix.z.dtype):
+        return features._replace(largest=magnitude), matrix
     if not math.isfinite(magnitude):  # as it is if an entry is not finite
-        check_both(pairs.z, pairs.bank)
+        check_finite_sides(matrix.z, matrix.bank)
         if math.isnan(magnitude):
             raise NonFiniteError(f"Expected finite parameters of the score {type(score).__name__}; got NaN.")
-    if pairs.z.dtype != torch.float64:
-        pairs = in_dtype(pairs, torch.float64)
-        features = features_of(score, pairs.z, pairs.bank)
+    if matrix.z.dtype != torch.float64:
+        matrix = in_dtype(matrix, torch.float64)
+        features = features_of(score, matrix.z, matrix.bank)
         if features is not None and _magnitude(features) <= tolerated_in(score, torch.float64):
-            return features, pairs
-    return None, pairs
+            return features, matrix
+    return None, matrix
 
 
 def _in_half(features: Features, dtype: torch.dtype) -> Features:
@@ -263,26 +269,26 @@ def _magnitude(features: Features) -> float:
     return float(largest_norm(features.rows) * largest_norm(features.columns)) + sum(biases)
 
 
-def _product(pairs: Pairs, features: Features, implementation: str, dtype: torch.dtype) -> Tensor:
-    """The value from features, of a question that was in `dtype` at first."""
+def _product(matrix: ScoreMatrix, features: Features, implementation: str, dtype: torch.dtype) -> Tensor:
+    """The value from features; `dtype` is that of the arguments."""
     bias, largest = features.column_bias, math.inf if features.largest is None else features.largest
-    if pairs.log_weights is not None:
+    if matrix.log_weights is not None:
         largest = math.inf
-        weights = pairs.log_weights.to(torch.promote_types(features.rows.dtype, torch.float32))
+        weights = matrix.log_weights.to(torch.promote_types(features.rows.dtype, torch.float32))
         bias = weights if bias is None else bias + weights
-    question = (bias, pairs.own, pairs.keep_own, pairs.contrast, pairs.excluded, largest)
-    engine = engines.choose(implementation, pairs.z.device, Logits(features.rows, features.columns, *question))
+    options = (bias, matrix.own, matrix.keep_own, matrix.contrast, matrix.excluded, largest)
+    engine = engines.choose(implementation, matrix.z.device, Logits(features.rows, features.columns, *options))
     if dtype in HALF and engine.half:
         features = _in_half(features, dtype)
-    value = Sweep.apply(features.rows, features.columns, *question, engine, torch.is_grad_enabled())
+    value = Sweep.apply(features.rows, features.columns, *options, engine, torch.is_grad_enabled())
     assert isinstance(value, Tensor)
-    return value if features.row_bias is None or pairs.contrast else value + features.row_bias
+    return value if features.row_bias is None or matrix.contrast else value + features.row_bias
 
 
 class Sweep(torch.autograd.Function):
     """One sweep forward that also leaves the gradients of the sum; backward scales them, or sweeps again.
 
-    What the tensors' axes are is the engine's business: `ops.stacks` has one for several questions at once.
+    What the tensors' axes are is the engine's business: `ops.stacks` has one for several batches at once.
     """
 
     @staticmethod
@@ -300,8 +306,8 @@ class Sweep(torch.autograd.Function):
         with_gradients: bool,
     ) -> Tensor:
         """The value of each row, of logits that the engine sweeps over."""
-        given = (rows.detach(), columns.detach(), None if bias is None else bias.detach())
-        logits = Logits(*given, own, keep_own, contrast, excluded, largest)
+        detached = (rows.detach(), columns.detach(), None if bias is None else bias.detach())
+        logits = Logits(*detached, own, keep_own, contrast, excluded, largest)
         ctx.need = tuple(ctx.needs_input_grad[:3])
         swept = engine.sweep(logits, ctx.need if with_gradients and any(ctx.need) else None)
         ctx.save_for_backward(rows, columns, bias, own)
@@ -328,29 +334,29 @@ class Sweep(torch.autograd.Function):
         return *parts, None, None, None, None, None, None, None
 
 
-def _by_blocks(pairs: Pairs) -> Tensor:
+def _by_blocks(matrix: ScoreMatrix) -> Tensor:
     """Blocks of rows of any score; backward forms each block again."""
     values: list[Tensor] = []
-    for rows in row_blocks(len(pairs.z), len(pairs.bank), pairs.z.device):
-        block = pairs.z[rows]
-        if torch.is_grad_enabled() and len(block) < len(pairs.z):
-            value = checkpoint(_block, pairs, rows, block, pairs.bank, pairs.log_weights, use_reentrant=False)
+    for rows in row_blocks(len(matrix.z), len(matrix.bank), matrix.z.device):
+        block = matrix.z[rows]
+        if torch.is_grad_enabled() and len(block) < len(matrix.z):
+            value = checkpoint(_block, matrix, rows, block, matrix.bank, matrix.log_weights, use_reentrant=False)
         else:
-            value = _block(pairs, rows, block, pairs.bank, pairs.log_weights)
+            value = _block(matrix, rows, block, matrix.bank, matrix.log_weights)
         assert isinstance(value, Tensor)
         values.append(value)
     return torch.cat(values)
 
 
-def _block(pairs: Pairs, rows: slice, z: Tensor, bank: Tensor, log_weights: Tensor | None) -> Tensor:
+def _block(matrix: ScoreMatrix, rows: slice, z: Tensor, bank: Tensor, log_weights: Tensor | None) -> Tensor:
     """The values of some rows, from the score itself and in operations that torch differentiates."""
-    scores = pairs.score(z, bank)
+    scores = matrix.score(z, bank)
     if scores.shape != (len(z), len(bank)):
         raise ValueError(f"Expected the score to return shape ({len(z)}, {len(bank)}); got {tuple(scores.shape)}.")
     if log_weights is not None:
         scores = scores + log_weights
-    own = None if pairs.own is None else pairs.own[rows]
-    kept = scores if pairs.excluded is None else scores.masked_fill(pairs.excluded(rows), -torch.inf)
+    own = None if matrix.own is None else matrix.own[rows]
+    kept = scores if matrix.excluded is None else scores.masked_fill(matrix.excluded(rows), -torch.inf)
     if own is None:
         return torch.logsumexp(kept, -1)
     # The own logit apart: one minus its probability must not be formed as a difference.
@@ -359,8 +365,8 @@ def _block(pairs: Pairs, rows: slice, z: Tensor, bank: Tensor, log_weights: Tens
     others = kept.masked_fill(is_own, -torch.inf)
     none = torch.isneginf(others.detach()).all(-1)
     off = torch.where(none, -torch.inf, torch.logsumexp(others.masked_fill(none[:, None], 0), -1))
-    if not pairs.keep_own:
-        return t_own - off if pairs.contrast else off
-    if not pairs.contrast:
+    if not matrix.keep_own:
+        return t_own - off if matrix.contrast else off
+    if not matrix.contrast:
         return torch.logaddexp(off, t_own)
     return torch.where(none, 0, -torch.nn.functional.softplus(torch.where(none, 0, off - t_own)))

@@ -84,7 +84,7 @@ INLINE void score(const int F, const float *columns, int blocks, const v8 *rows,
         }
 }
 
-/* Adds sums of e, and of e times pairs of features if asked, to total[row] and product[feature][row]. */
+/* Adds sums of e, and of e times pairs of features if needed, to total[row] and product[feature][row]. */
 INLINE void products(const int F, const int need, const float *columns, int blocks, const float *e, v8 *total,
                      v8 *product) {
     for (int half = 0; half < TILE; half += 4)
@@ -273,7 +273,7 @@ static void *work(void *argument) {
     return 0;
 }
 
-/* Other than zero if there is no memory. Pointers may be null where something is absent or not asked for. */
+/* Other than zero if there is no memory. Pointers may be null where something is absent or not needed. */
 int recparam_native(int n, int m, int width, int keep_own, int contrast, int threads, const float *rows,
                     const float *columns, const float *bias, const int64_t *own, const float *upstream, float *out,
                     float *grad_rows, float *grad_columns, float *grad_bias) {

@@ -52,13 +52,13 @@ def _run(logits: Logits, upstream: Tensor | None, need: Need) -> tuple[Tensor, G
     if library is None:
         raise RuntimeError(reason)
     own = None if logits.own is None else logits.own.contiguous()
-    given = (logits.rows, logits.columns, logits.bias, own, upstream)
-    inputs = [None if x is None else x.detach().contiguous() for x in given]
+    tensors = (logits.rows, logits.columns, logits.bias, own, upstream)
+    inputs = [None if x is None else x.detach().contiguous() for x in tensors]
     rows, columns = logits.rows, logits.columns
     (n, width), m = rows.shape, len(columns)
     out = rows.new_empty(n)
     shapes = ((n, width), (m, width), (m,))
-    grads = [rows.new_empty(shape) if asked else None for shape, asked in zip(shapes, need, strict=True)]
+    grads = [rows.new_empty(shape) if needed else None for shape, needed in zip(shapes, need, strict=True)]
     options = (int(logits.keep_own), int(logits.contrast), torch.get_num_threads())
     compile.call(library, "recparam_native", n, m, width, *options, *inputs, out, *grads)
     return out, Gradients(*grads)

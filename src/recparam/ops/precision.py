@@ -24,7 +24,7 @@ def _rounded() -> bool:
 
 
 def _since_2_9() -> str | None:
-    """The setting that torch 2.9 has beside the older one."""
+    """The setting that torch 2.9 has in addition to the older one."""
     return getattr(torch.backends.cuda.matmul, "fp32_precision", None)
 
 

@@ -125,7 +125,7 @@ class SquaredDistance:
     """Scores `-1/2 sum_d ((z_d - z'_d) / lengthscale_d)^2`.
 
     Calling it takes the differences directly. Its features expand the square around the bank's centre, which
-    errs in single precision as the square of range over lengthscale; the kernel looks at that number first.
+    errs in single precision as the square of range over lengthscale; the kernel computes that number first.
 
     Args:
         lengthscale: Scalar or (D,), in units of z.

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recparam.ops.logsumexp import in_single, product_features
-from recparam.ops.pairs import LeaveOut, check_pairs, put_together, row_blocks
 from recparam.ops.precision import full_precision
+from recparam.ops.score_matrix import LeaveOut, checked_matrix, concatenate_blocks, row_blocks
 from recparam.ops.scores import Score
 from recparam.utils.checks import check_count
 
@@ -78,7 +78,7 @@ def pairwise_topk(
         high = values[:, :1]
         return places, (values - high - (block - high).exp_().sum(1, keepdim=True).log()).to(z.dtype)
 
-    return Selected(*put_together(map(best, blocks), len(z)))
+    return Selected(*concatenate_blocks(map(best, blocks), len(z)))
 
 
 def _best(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -147,7 +147,7 @@ def pairwise_sample(
         drawn = torch.searchsorted(cumulative, (1 - uniform) * cumulative[:, -1:]).clamp_max(len(bank) - 1)
         return drawn, (block.gather(1, drawn) - block.logsumexp(1, keepdim=True)).to(z.dtype)
 
-    return Selected(*put_together(map(draw, blocks), len(z)))
+    return Selected(*concatenate_blocks(map(draw, blocks), len(z)))
 
 
 def logit_blocks(
@@ -162,10 +162,10 @@ def logit_blocks(
     whole: bool = False,
 ) -> Iterator[Tensor]:
     """Blocks (rows, M) of log w_m + score, -inf where a column is left out; up to a constant per row unless `whole`."""
-    pairs = check_pairs(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
+    matrix = checked_matrix(score, z, bank, log_weights, row_owner, bank_owner, leave_out)
     with full_precision(z.device):
-        features, pairs = product_features(in_single(pairs))
-    bias = pairs.log_weights
+        features, matrix = product_features(in_single(matrix))
+    bias = matrix.log_weights
     columns = None
     if features is not None:
         columns = features.columns.T.contiguous()  # blocks have few rows where the bank is long, and columns stay
@@ -175,17 +175,17 @@ def logit_blocks(
     for rows in row_blocks(len(z), len(bank), z.device):
         with full_precision(z.device):
             if features is None or columns is None:
-                block = score(pairs.z[rows], pairs.bank)
+                block = score(matrix.z[rows], matrix.bank)
                 block = block if bias is None else block + bias
             else:
                 part = features.rows[rows]
                 block = part @ columns if bias is None else torch.addmm(bias, part, columns)
                 if whole and features.row_bias is not None:
                     block = block + features.row_bias[rows, None]
-        if pairs.excluded is not None:
-            block = block.masked_fill(pairs.excluded(rows), -torch.inf)
-        if pairs.own is not None:
-            own = pairs.own[rows]
+        if matrix.excluded is not None:
+            block = block.masked_fill(matrix.excluded(rows), -torch.inf)
+        if matrix.own is not None:
+            own = matrix.own[rows]
             have = (own >= 0).nonzero()[:, 0]
             block = block.index_put((have, own[have]), block.new_tensor(-torch.inf))
         yield block

@@ -17,8 +17,8 @@ from recparam.ops import blocked
 from recparam.ops.engines import Engine
 from recparam.ops.logits import Gradients, Logits, Need
 from recparam.ops.logsumexp import Sweep, check_positives, in_single, pairwise_infonce, product_features
-from recparam.ops.pairs import LeaveOut, check_pairs
 from recparam.ops.precision import full_precision
+from recparam.ops.score_matrix import LeaveOut, checked_matrix
 from recparam.ops.scores import Score
 
 
@@ -54,9 +54,9 @@ def pairwise_infonce_stacked(
             value = _at_once(score, z, bank, positives)
         if value is not None:
             return value
-    given: dict[str, Any] = {"positives": positives, "keep_positive": keep_positive}
-    given |= {"log_weights": log_weights, "leave_out": leave_out}
-    return torch.stack([pairwise_infonce(score, *sides, **given) for sides in zip(z, bank, strict=True)])
+    options: dict[str, Any] = {"positives": positives, "keep_positive": keep_positive}
+    options |= {"log_weights": log_weights, "leave_out": leave_out}
+    return torch.stack([pairwise_infonce(score, *sides, **options) for sides in zip(z, bank, strict=True)])
 
 
 def _at_once(score: Score, z: Tensor, bank: Tensor, positives: Tensor) -> Tensor | None:
@@ -65,8 +65,8 @@ def _at_once(score: Score, z: Tensor, bank: Tensor, positives: Tensor) -> Tensor
     if count * rows * columns > blocked.SMALL:
         return None
     check_positives(positives, z[0], bank[0])
-    pairs = check_pairs(score, z.flatten(0, 1), bank.flatten(0, 1), None, None, None, None, finite=False)
-    features, _ = product_features(in_single(pairs))
+    matrix = checked_matrix(score, z.flatten(0, 1), bank.flatten(0, 1), None, None, None, None, finite=False)
+    features, _ = product_features(in_single(matrix))
     if features is None:
         return None
     bias = None if features.column_bias is None else features.column_bias.unflatten(0, (count, columns))
@@ -79,7 +79,7 @@ def _at_once(score: Score, z: Tensor, bank: Tensor, positives: Tensor) -> Tensor
 
 
 def _gradients(logits: Logits, upstream: Tensor, need: Need) -> Gradients:
-    """Of upstream gradients that differ: question by question."""
+    """Of upstream gradients that differ: batch by batch."""
     biases = [None] * len(upstream) if logits.bias is None else logits.bias
     found = [
         blocked.gradients(replace(logits, rows=rows, columns=columns, bias=bias), g, need)

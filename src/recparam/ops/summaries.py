@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recparam.ops.pairs import put_together, row_blocks
 from recparam.ops.precision import full_precision
+from recparam.ops.score_matrix import concatenate_blocks, row_blocks
 from recparam.ops.scores import Score
 from recparam.ops.select import logit_blocks
 from recparam.utils.checks import check_finite, check_matrix, is_whole
@@ -21,8 +21,8 @@ from recparam.utils.checks import check_finite, check_matrix, is_whole
 _DIAGONAL = 16  # rows whose own columns are scored in one call
 
 
-class Moments(NamedTuple):
-    """Mean (A, E) of the bank under each row's P(m|a), and covariance (A, E, E), or None where not asked for."""
+class BankMoments(NamedTuple):
+    """Mean (A, E) of the bank under each row's P(m|a), and covariance (A, E, E), or None where not computed."""
 
     mean: Tensor
     covariance: Tensor | None
@@ -36,7 +36,7 @@ class Ranks(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where each row's target stands among the columns, ordered by P(m|a).
+    """How many columns are more probable than each row's target, and how many as probable.
 
     Args:
         above: How many columns are more probable than the target, shape (A,).
@@ -71,7 +71,7 @@ def pairwise_moments(
     *,
     log_weights: Float[Tensor, " M"] | None = None,
     covariance: bool = False,
-) -> Moments:
+) -> BankMoments:
     """Mean of the bank under each row's P(m|a), and its covariance.
 
     The mean is the derivative of the log-sum-exp with respect to a linear term in the bank.
@@ -84,7 +84,7 @@ def pairwise_moments(
         covariance: Whether to compute it; differences from the mean are taken directly, in (A, M, E) operations.
 
     Returns:
-        Moments of the dtype of z.
+        BankMoments of the dtype of z.
 
     Raises:
         ValueError: As in `pairwise_logsumexp`.
@@ -109,8 +109,8 @@ def pairwise_moments(
         return mean.to(z.dtype), spread.to(z.dtype)
 
     with full_precision(z.device):
-        whole = put_together((moments(*part[1:]) for part in _masses(score, z, bank, log_weights)), len(z))
-    return Moments(whole[0], whole[1] if covariance else None)
+        whole = concatenate_blocks((moments(*part[1:]) for part in _masses(score, z, bank, log_weights)), len(z))
+    return BankMoments(whole[0], whole[1] if covariance else None)
 
 
 @torch.no_grad()
@@ -122,7 +122,7 @@ def pairwise_log_probs(
     *,
     log_weights: Float[Tensor, " M"] | None = None,
 ) -> Float[Tensor, "A k"]:
-    """log P(m|a) of given columns.
+    """log P(m|a) of chosen columns.
 
     Args:
         score: As in `pairwise_logsumexp`.
@@ -143,7 +143,7 @@ def pairwise_log_probs(
         return ((block.gather(1, at) - _log_total(block)).to(z.dtype),)
 
     blocks = _with(indices, logit_blocks(score, z, bank, log_weights=log_weights))
-    return put_together((chosen(*part) for part in blocks), len(z))[0]
+    return concatenate_blocks((chosen(*part) for part in blocks), len(z))[0]
 
 
 @torch.no_grad()
@@ -198,10 +198,10 @@ def pairwise_ranks(
                 yield shares(scores, mass, targets[first + places].long() if inside else len(bank) + places)
                 start += count
 
-    # Targets outside the bank stand behind it as columns without mass, so that both are rounded alike; as many
+    # Targets outside the bank follow it as columns without mass, so that both are rounded alike; as many
     # rows at a time as the bank has, so that they cost no more than it does.
     step = len(z) if inside else max(len(bank), 1)
-    return Ranks(*put_together(parts(), len(z)))
+    return Ranks(*concatenate_blocks(parts(), len(z)))
 
 
 @torch.no_grad()
@@ -213,14 +213,14 @@ def pairwise_places(
     *,
     log_weights: Float[Tensor, " M"] | None = None,
 ) -> Places:
-    """Where each row's target stands among the columns, the most probable first.
+    """The place of each row's target among the columns, the most probable first.
 
     Args:
         score: As in `pairwise_logsumexp`.
         z: Shape (A, D).
         bank: Shape (M, E).
         targets: Columns of the bank, shape (A,).
-        log_weights: Shape (M,); a column of weight zero stands behind all others.
+        log_weights: Shape (M,); a column of weight zero comes after all others.
 
     Returns:
         Numbers of columns; a target alone in front has none above it and one tied, itself.
@@ -245,7 +245,7 @@ def pairwise_places(
         return above.long(), (torch.ge(block, own - slack, out=ones).sum(1, dtype=dtype) - above).long()
 
     blocks = _with(targets[:, None], logit_blocks(score, z, bank, log_weights=log_weights))
-    above, tied = put_together((counts(*part) for part in blocks), len(z))
+    above, tied = concatenate_blocks((counts(*part) for part in blocks), len(z))
     size = len(bank) if log_weights is None else int((log_weights > -torch.inf).sum())
     return Places(above, tied, size)
 
@@ -292,14 +292,14 @@ def pairwise_entropy(
         total = mass.sum(1)
         return ((total.log() - mass.mul_(below).sum(1) / total).to(z.dtype),)
 
-    return put_together(map(entropy, logit_blocks(score, z, bank, log_weights=log_weights)), len(z))[0]
+    return concatenate_blocks(map(entropy, logit_blocks(score, z, bank, log_weights=log_weights)), len(z))[0]
 
 
 @torch.no_grad()
 def pairwise_scores(
     score: Score, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"], indices: Int[Tensor, "A k"]
 ) -> Float[Tensor, "A k"]:
-    """Scores of given columns, without a sweep over the others.
+    """Scores of chosen columns, without a sweep over the others.
 
     Args:
         score: As in `pairwise_logsumexp`; it is called, so that nothing is expanded.
@@ -321,7 +321,7 @@ def pairwise_scores(
         return (block.diagonal().T.to(z.dtype),)
 
     parts = zip(z.split(_DIAGONAL), indices.long().split(_DIAGONAL), strict=True)
-    return put_together((own(*part) for part in parts), len(z))[0]
+    return concatenate_blocks((own(*part) for part in parts), len(z))[0]
 
 
 @torch.no_grad()
@@ -365,7 +365,7 @@ def pairwise_highest(
         reach, share = (mass * inside).sum(1), (weights * inside).sum(1)
         return (least[:, 0] - log_mean).to(z.dtype), reach.clamp_max(1).to(z.dtype), share.clamp_max(1).to(z.dtype)
 
-    return HighestSets(*put_together((sets(*part[1:]) for part in _masses(score, z, bank, log_weights)), len(z)))
+    return HighestSets(*concatenate_blocks((sets(*part[1:]) for part in _masses(score, z, bank, log_weights)), len(z)))
 
 
 def _masses(

@@ -6,9 +6,9 @@ m are) is formed by a second kernel and multiplied by a third, once over its col
 once over its rows for the columns'. So no width of the features needs an accumulator as wide as they are, and
 each score is formed twice: 8 n m F operations for value and gradients.
 
-They are for features in half precision, which the chip multiplies sixteen times as fast as single: beside that a
-matrix of scores costs its way to memory. In single precision the products are the cost, and blocks of them in plain
-torch (`blocked.py`) are faster. Everything is accumulated, and returned, in single precision. A panel's entries
+They are for features in half precision, which the chip multiplies sixteen times as fast as single, so that writing
+a matrix of scores to memory is the cost. In single precision the products are, and blocks of them in plain torch
+(`blocked.py`) are faster. Everything is accumulated, and returned, in single precision. A panel's entries
 exp(t - largest) <= 1 are rounded like the features; a row's weight multiplies its finished sum, or the features of
 the rows less the largest weight, so that small weights do not underflow.
 
@@ -328,7 +328,7 @@ class _Sides:
 
 
 def _launched(warps: int, stages: int) -> dict[str, Any]:
-    """Options of a launch; fused multiply-adds are asked for by name, as their default changes between versions."""
+    """Options of a launch; fused multiply-adds are requested by name, as their default changes between versions."""
     return {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
 
 

@@ -1,4 +1,4 @@
-"""A question to the kernel, checked before any work: scores of whom, and who is left out for whom."""
+"""The matrix of scores that the kernel never forms: its sides and what is left out, checked before any work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCK = 1 << 19
 """Scores, or entries of a mask, that are held at once where no engine decides."""
 
 GPU_BLOCK = 1 << 24
-"""The same on a GPU, where a block is as quickly done as asked for."""
+"""The same on a GPU, where launching a block is what a small one costs."""
 
 
 def row_blocks(rows: int, width: int, device: torch.device) -> Iterator[slice]:
@@ -28,7 +28,7 @@ def row_blocks(rows: int, width: int, device: torch.device) -> Iterator[slice]:
         yield slice(start, min(start + height, rows))
 
 
-def put_together(parts: Iterable[tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
+def concatenate_blocks(parts: Iterable[tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
     """What consecutive blocks of rows give, each tensor with those rows first, as tensors of all rows.
 
     They are allocated once: small results kept one by one would lie where a block was, and the next block, which
@@ -45,8 +45,8 @@ def put_together(parts: Iterable[tuple[Tensor, ...]], rows: int) -> tuple[Tensor
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """A checked question to the kernel; the fields of `Logits` have their meaning there."""
+class ScoreMatrix:
+    """Scores of z against a bank, as a recipe, and what to return of each row; see `Logits` for the other fields."""
 
     score: Score
     z: Tensor
@@ -58,7 +58,7 @@ class Pairs:
     excluded: LeaveOut | None = None
 
 
-def check_pairs(
+def checked_matrix(
     score: Score,
     z: Tensor,
     bank: Tensor,
@@ -68,10 +68,10 @@ def check_pairs(
     leave_out: LeaveOut | None,
     *,
     finite: bool = True,
-) -> Pairs:
-    """Check what `pairwise_logsumexp` was given, whose arguments and errors these are.
+) -> ScoreMatrix:
+    """Check the arguments of `pairwise_logsumexp`, whose errors these are.
 
-    Without `finite` the caller has a cheaper way to notice numbers that are not, and then calls `check_both`.
+    Without `finite` the caller has a cheaper way to notice numbers that are not, and then calls `check_finite_sides`.
     """
     check_matrix("z", z)
     check_matrix("bank", bank)
@@ -81,7 +81,7 @@ def check_pairs(
             f"{bank.dtype} on {bank.device}. Use bank.to(z)."
         )
     if finite:
-        check_both(z, bank)
+        check_finite_sides(z, bank)
     if log_weights is not None:
         if log_weights.shape != bank.shape[:1] or bool((log_weights.isnan() | (log_weights == torch.inf)).any()):
             raise ValueError(
@@ -91,56 +91,56 @@ def check_pairs(
             raise ValueError("Expected at least one finite entry in log_weights; got -inf for every column.")
     if (row_owner is None) != (bank_owner is None):
         raise ValueError("Expected row_owner and bank_owner together, or neither; got one of them.")
-    pairs = Pairs(score, z, bank, log_weights, excluded=leave_out)
+    matrix = ScoreMatrix(score, z, bank, log_weights, excluded=leave_out)
     if row_owner is not None and bank_owner is not None:
         for name, owner, size in (("row_owner", row_owner, len(z)), ("bank_owner", bank_owner, len(bank))):
             if owner.shape != (size,) or owner.is_floating_point():
                 raise ValueError(f"Expected {name} as whole numbers of shape ({size},); got {tuple(owner.shape)}.")
-        pairs = _left_out(pairs, row_owner, bank_owner)
-    if pairs.excluded is not None or pairs.own is not None:
-        check_left(pairs)
-    return pairs
+        matrix = _with_owners(matrix, row_owner, bank_owner)
+    if matrix.excluded is not None or matrix.own is not None:
+        check_columns_left(matrix)
+    return matrix
 
 
-def check_both(z: Tensor, bank: Tensor) -> None:
+def check_finite_sides(z: Tensor, bank: Tensor) -> None:
     """Raise `NonFiniteError` if a side holds NaN or infinity."""
     check_finite("z", z)
     check_finite("bank", bank)
 
 
-def _left_out(pairs: Pairs, row_owner: Tensor, bank_owner: Tensor) -> Pairs:
+def _with_owners(matrix: ScoreMatrix, row_owner: Tensor, bank_owner: Tensor) -> ScoreMatrix:
     """Find each row's own column; where an identity has several, compare block by block."""
     ordered, order = bank_owner.sort()
     if len(ordered) == 1 or bool((ordered[1:] != ordered[:-1]).all()):
         place = torch.searchsorted(ordered, row_owner.to(ordered.dtype)).clamp_max(len(ordered) - 1)
         own = torch.where(ordered[place] == row_owner, order[place], -1)
-        return replace(pairs, own=own, keep_own=False)
-    also = pairs.excluded
+        return replace(matrix, own=own, keep_own=False)
+    also = matrix.excluded
 
     def excluded(rows: slice) -> Tensor:
         same = row_owner[rows, None] == bank_owner
         return same if also is None else same | also(rows)
 
-    return replace(pairs, excluded=excluded)
+    return replace(matrix, excluded=excluded)
 
 
-def check_left(pairs: Pairs) -> None:
+def check_columns_left(matrix: ScoreMatrix) -> None:
     """Raise `ValueError` unless every row has a weighted column left."""
-    n, m = len(pairs.z), len(pairs.bank)
-    weighted = torch.ones(m, dtype=torch.bool, device=pairs.z.device)
-    if pairs.log_weights is not None:
-        weighted = ~torch.isneginf(pairs.log_weights)
-    own = pairs.own
-    if pairs.excluded is None and pairs.keep_own:
+    n, m = len(matrix.z), len(matrix.bank)
+    weighted = torch.ones(m, dtype=torch.bool, device=matrix.z.device)
+    if matrix.log_weights is not None:
+        weighted = ~torch.isneginf(matrix.log_weights)
+    own = matrix.own
+    if matrix.excluded is None and matrix.keep_own:
         return
-    if pairs.excluded is None:
+    if matrix.excluded is None:
         left = weighted.sum().expand(n)
         if own is not None:
             left = left - ((own >= 0) & weighted[own.clamp_min(0)]).long()
     else:
         counts: list[Tensor] = []
         for rows in row_blocks(n, m, weighted.device):
-            out = pairs.excluded(rows)
+            out = matrix.excluded(rows)
             if out.shape != (rows.stop - rows.start, m) or out.dtype != torch.bool:
                 raise ValueError(
                     f"Expected leave_out to return a boolean mask of shape ({rows.stop - rows.start}, {m}); "
@@ -149,7 +149,7 @@ def check_left(pairs: Pairs) -> None:
             kept = weighted & ~out
             if own is not None:
                 have = own[rows] >= 0
-                kept[have.nonzero()[:, 0], own[rows][have]] = pairs.keep_own
+                kept[have.nonzero()[:, 0], own[rows][have]] = matrix.keep_own
             counts.append(kept.sum(1))
         left = torch.cat(counts)
     if bool((left < 1).any()):
