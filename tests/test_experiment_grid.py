@@ -15,7 +15,7 @@ import pytest
 from recparam.cli import main
 from recparam.evaluation import interval_text
 from recparam.experiments.folder import OutputFolderError
-from recparam.experiments.grid import run_grid
+from recparam.experiments.grid import Experiment, run_grid
 from recparam.experiments.outcome import seeds_from
 from recparam.experiments.ranks import rank_correlation
 from recparam.training import TrainingDiverged
@@ -37,9 +37,9 @@ def measure(arm: str, seed: int, *, log: Path, offset: int = 10) -> dict[str, An
 
 
 def run(tmp_path: Path, **options: Any) -> Any:
-    given: dict[str, Any] = {"identity": IDENTITY, "arms": ("a", "b/two"), "seeds": (0, 1), "jobs": 0}
-    log = tmp_path / "log"
-    return run_grid(partial(measure, log=log), out=tmp_path / "out", say=lambda _: None, **(given | options))
+    kept = {"identity": IDENTITY} | {name: options.pop(name) for name in ("identity", "conclude") if name in options}
+    experiment = Experiment(partial(measure, log=tmp_path / "log"), arms=("a", "b/two"), **kept)
+    return run_grid(experiment, out=tmp_path / "out", say=lambda _: None, **({"seeds": (0, 1), "jobs": 0} | options))
 
 
 def test_cells_are_measured_once_and_averaged_over_seeds(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_an_unexpected_error_names_its_cell(tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-from recparam.experiments.grid import run_grid
+from recparam.experiments.grid import Experiment, run_grid
 
 def measure(arm, seed):
     while True:
@@ -121,7 +121,7 @@ def measure(arm, seed):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    run_grid(measure, identity={"experiment": "slow"}, arms="ab", seeds=(0,), out=folder / "out", jobs=2)
+    run_grid(Experiment(measure, {"experiment": "slow"}, "ab"), seeds=(0,), out=folder / "out", jobs=2)
 """
 
 

@@ -41,12 +41,13 @@ def few_shot(
         turn: The largest turn of a view, degrees.
         jobs: Parallel processes of one thread; one per core if not given. 0 or 1: no others.
     """
-    from recparam.experiments.few_shot import run_few_shot
+    from recparam.experiments.few_shot import few_shot_experiment
     from recparam.experiments.few_shot.settings import Settings
+    from recparam.experiments.grid import run_grid
     from recparam.experiments.outcome import seeds_from
 
     settings = Settings(latent_dim=latent_dim, steps=steps, starts=starts, draws=draws, shift=shift, turn=turn)
-    outcome = run_few_shot(settings, seeds=seeds_from(seed, seeds), out=out, jobs=jobs)
+    outcome = run_grid(few_shot_experiment(settings), seeds=seeds_from(seed, seeds), out=out, jobs=jobs)
     columns = {
         "nearest_mean_1": "1 label",
         "nearest_mean_5": "5 labels",
@@ -91,14 +92,14 @@ def rat(
         batch_size: Windows per step.
         jobs: Parallel processes of one thread; one per core if not given. 0 or 1: no others.
     """
+    from recparam.experiments.grid import run_grid
     from recparam.experiments.outcome import seeds_from
-    from recparam.experiments.rat import run_rat
+    from recparam.experiments.rat import rat_experiment
     from recparam.experiments.rat.settings import Settings
 
     settings = Settings(lag=lag, latent_dim=latent_dim, steps=steps, starts=starts, batch_size=batch_size)
-    outcome = run_rat(
-        settings, file, counts=counts, position=position, seeds=seeds_from(seed, seeds), out=out, jobs=jobs
-    )
+    experiment = rat_experiment(settings, file, counts=counts, position=position)
+    outcome = run_grid(experiment, seeds=seeds_from(seed, seeds), out=out, jobs=jobs)
     columns = {"r2_1": "R2, first", "r2_2": "R2, second", "evidence_nats": "evidence, nats"}
     code = print_outcome(outcome, columns, title="Held-out decoding of position, and evidence")
     orders = outcome.results.get("orders", {})
@@ -131,13 +132,14 @@ def identifiability(
         hidden: Widths of the encoder's hidden layers.
         jobs: Parallel processes of one thread; one per core if not given. 0 or 1: no others.
     """
-    from recparam.experiments.identifiability import run_identifiability
+    from recparam.experiments.grid import run_grid
+    from recparam.experiments.identifiability import identifiability_experiment
     from recparam.experiments.identifiability.settings import Settings
     from recparam.experiments.outcome import seeds_from
 
     names = tuple(dict.fromkeys(part for name in worlds for part in name.split(",") if part))
     settings = Settings(worlds=names, steps=steps, batch_size=batch_size, hidden=hidden)
-    outcome = run_identifiability(settings, seeds=seeds_from(seed, seeds), out=out, jobs=jobs)
+    outcome = run_grid(identifiability_experiment(settings), seeds=seeds_from(seed, seeds), out=out, jobs=jobs)
     columns = {
         "r2": "linear R^2",
         "mcc": "MCC",

@@ -8,10 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from recparam.evaluation import Interval, mean_interval
 from recparam.experiments.folder import prepare_folder
 from recparam.experiments.outcome import Outcome
 from recparam.experiments.processes import check_jobs, measure_cells, missing, tell
+from recparam.plots.style import save_figure, style
 from recparam.utils.storage import write_json
 from recparam.utils.versions import versions
 
@@ -37,30 +40,42 @@ class Cell:
         return f"{self.arm} seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """What is measured in each cell of a grid, and what is made of all of them.
+
+    Args:
+        measure: Gives the numbers of an arm and a seed; picklable, as a function of a module or a partial of one.
+        identity: All that decides the numbers, but for arms and seeds, as JSON; `experiment` is the name, and that of
+            the figure's files.
+        arms: Names, which may hold a slash.
+        conclude: Gives what is to be said of all cells together, to be put in the results.
+        draw: Draws the results.
+    """
+
+    measure: Callable[[str, int], Numbers]
+    identity: Mapping[str, Any]
+    arms: Sequence[str]
+    conclude: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    draw: Callable[[dict[str, Any]], Figure] | None = None
+
+
 def run_grid(
-    measure: Callable[[str, int], Numbers],
+    experiment: Experiment,
     *,
-    identity: Mapping[str, Any],
-    arms: Sequence[str],
     seeds: Sequence[int],
     out: Path,
-    conclude: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-    draw: Callable[[dict[str, Any], Path], Sequence[Path]] | None = None,
     jobs: int | None = None,
     say: Callable[[str], None] = tell,
 ) -> Outcome[Cell]:
-    """Measure the cells that a folder lacks, then write `results.json` and draw the figures.
+    """Measure the cells that a folder lacks, then write `results.json` and draw the figure.
 
     A cell ends with a file of its own. An interrupted run resumes when the command is repeated.
 
     Args:
-        measure: Gives the numbers of an arm and a seed; picklable, as a function of a module or a partial of one.
-        identity: All that decides the numbers, but for arms and seeds, as JSON; `experiment` is the name.
-        arms: Names, which may hold a slash.
+        experiment: What to run.
         seeds: Of the cells.
         out: Output folder.
-        conclude: Gives what is to be said of all cells together, to be put in the results.
-        draw: Draws figures of the results into the folder, and says which files.
         jobs: Processes, each with one thread; None: one per core; 0 or 1: none but this.
         say: Takes a line for people.
 
@@ -73,16 +88,20 @@ def run_grid(
         RuntimeError: An unexpected exception in a cell.
     """
     check_jobs(jobs)
-    prepare_folder(identity, out)
+    prepare_folder(experiment.identity, out)
     begin = time.perf_counter()
-    cells = missing([Cell(arm, seed) for seed in seeds for arm in arms], partial(finished, out=out), out, say)
-    failed = measure_cells(partial(_measure, measure, out), cells, jobs=jobs, say=say)
-    results = _collect(identity, arms, out, failed, seconds=time.perf_counter() - begin)
-    if conclude is not None and results["arms"]:
-        results |= conclude(results)
+    cells = [Cell(arm, seed) for seed in seeds for arm in experiment.arms]
+    cells = missing(cells, partial(finished, out=out), out, say)
+    failed = measure_cells(partial(_measure, experiment.measure, out), cells, jobs=jobs, say=say)
+    results = _collect(experiment, out, failed, seconds=time.perf_counter() - begin)
+    if experiment.conclude is not None and results["arms"]:
+        results |= experiment.conclude(results)
     write_json(out / "results.json", results)
-    drawn = draw(results, out) if draw is not None and results["arms"] else ()
-    return Outcome(results, [out / "results.json", *drawn], failed)
+    files = [out / "results.json"]
+    if experiment.draw is not None and results["arms"]:
+        with style():
+            files += save_figure(experiment.draw(results), out / experiment.identity["experiment"])
+    return Outcome(results, files, failed)
 
 
 def finished(cell: Cell, out: Path) -> Numbers | None:
@@ -113,9 +132,7 @@ def _measure(measure: Callable[[str, int], Numbers], out: Path, cell: Cell) -> s
     return f"{seconds:.0f} s"
 
 
-def _collect(
-    identity: Mapping[str, Any], arms: Sequence[str], out: Path, failed: Mapping[Cell, str], *, seconds: float
-) -> dict[str, Any]:
+def _collect(experiment: Experiment, out: Path, failed: Mapping[Cell, str], *, seconds: float) -> dict[str, Any]:
     """The content of `results.json`: the cells of earlier commands included."""
     runs: list[Numbers] = []
     for path in sorted((out / "runs").rglob("seed*.json")):
@@ -124,12 +141,12 @@ def _collect(
         found = finished(cell, out)
         if found is not None:
             runs.append(found)
-    order = {arm: place for place, arm in enumerate(arms)}
+    order = {arm: place for place, arm in enumerate(experiment.arms)}
     runs.sort(key=lambda run: (order.get(run["arm"], len(order)), run["arm"], run["seed"]))
     summary = summarise(runs)
     return {
         "format": FORMAT,
-        "settings": dict(identity),
+        "settings": dict(experiment.identity),
         "arms": list(summary),
         "seeds": sorted({run["seed"] for run in runs}),
         "seconds": round(seconds, 1),

@@ -1,13 +1,10 @@
 """Few-shot classification of handwritten digits from latents that no label has touched (docs/few-shot.md)."""
 
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from recparam.experiments.few_shot.settings import Settings
-from recparam.experiments.grid import Cell, run_grid
-from recparam.experiments.outcome import Outcome
+from recparam.experiments.grid import Experiment
 from recparam.experiments.ranks import rank_correlation
 
 RANKED = tuple(
@@ -19,24 +16,13 @@ RANKED = tuple(
 """Accuracies that are compared with the evidence."""
 
 
-def run_few_shot(
-    settings: Settings, *, seeds: tuple[int, ...], out: Path, jobs: int | None, say: Callable[[str], None] = print
-) -> Outcome[Cell]:
-    """Run the cells that the folder lacks, and draw the figure; arguments and errors as of `run_grid`."""
+def few_shot_experiment(settings: Settings) -> Experiment:
+    """The experiment with these settings."""
     from recparam.experiments.few_shot.measure import measure_arm
     from recparam.experiments.few_shot.plot import draw_few_shot
 
-    return run_grid(
-        partial(measure_arm, settings),
-        identity=settings.identity(),
-        arms=settings.arms(),
-        seeds=seeds,
-        out=out,
-        conclude=conclude,
-        draw=draw_few_shot,
-        jobs=jobs,
-        say=say,
-    )
+    measure = partial(measure_arm, settings)
+    return Experiment(measure, settings.identity(), settings.arms(), conclude, draw_few_shot)
 
 
 def conclude(results: dict[str, Any]) -> dict[str, Any]:

@@ -1,43 +1,33 @@
 """Accuracy from few labels, and held-out evidence, of each prior of the few-shot experiment."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recparam.plots.style import INK, MUTED, dot_with_interval, save_figure, style
+from recparam.plots.style import INK, MUTED, dot_with_interval
 
 _TITLES = {"": "digits as they are", "_moved": "digits moved and turned"}
 _SHOTS = {1: "#E69F00", 5: "#0072B2"}
 _READERS = {"nearest_mean": ("o", "nearest mean"), "regression": ("D", "logistic regression")}
 
 
-def draw_few_shot(results: Mapping[str, Any], out: Path) -> list[Path]:
-    """Draw the figure of a run.
-
-    Args:
-        results: Content of `results.json`.
-        out: Folder of the figure.
-
-    Returns:
-        Paths of the PNG and the PDF.
-    """
+def draw_few_shot(results: Mapping[str, Any]) -> Figure:
+    """Draw the content of `results.json`."""
     summary = results["summary"]
-    with style():
-        figure = Figure(figsize=(9.0, 0.7 + 0.42 * max(len(summary), 4)), layout="constrained")
-        axes = np.atleast_1d(figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 2]))
-        for ax, (suffix, title) in zip(axes, _TITLES.items(), strict=False):
-            _accuracies(ax, summary, suffix)
-            ax.set_title(title)
-        _evidence(axes[2], summary)
-        axes[0].set_yticks(range(len(summary)), list(summary))
-        axes[0].set_ylim(len(summary) - 0.5, -0.5)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
-        return list(save_figure(figure, out / "few-shot"))
+    figure = Figure(figsize=(9.0, 0.7 + 0.42 * max(len(summary), 4)), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 2]))
+    for ax, (suffix, title) in zip(axes, _TITLES.items(), strict=False):
+        _accuracies(ax, summary, suffix)
+        ax.set_title(title)
+    _evidence(axes[2], summary)
+    axes[0].set_yticks(range(len(summary)), list(summary))
+    axes[0].set_ylim(len(summary) - 0.5, -0.5)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
 
 
 def _accuracies(ax: Axes, summary: Mapping[str, Any], suffix: str) -> None:

@@ -1,34 +1,20 @@
 """Do priors that match the world find its latents? After Zimmermann et al. (2021); docs/identifiability.md."""
 
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from recparam.evaluation import mean_interval
-from recparam.experiments.grid import Cell, run_grid
+from recparam.experiments.grid import Experiment
 from recparam.experiments.identifiability.settings import CONTROLS, MATCHING, Settings
-from recparam.experiments.outcome import Outcome
 
 
-def run_identifiability(
-    settings: Settings, *, seeds: tuple[int, ...], out: Path, jobs: int | None, say: Callable[[str], None] = print
-) -> Outcome[Cell]:
-    """Run the cells that the folder lacks, and draw the figure; arguments and errors as of `run_grid`."""
+def identifiability_experiment(settings: Settings) -> Experiment:
+    """The experiment with these settings."""
     from recparam.experiments.identifiability.measure import measure_arm
     from recparam.experiments.identifiability.plot import draw_identifiability
 
-    return run_grid(
-        partial(measure_arm, settings),
-        identity=settings.identity(),
-        arms=settings.arms(),
-        seeds=seeds,
-        out=out,
-        conclude=conclude,
-        draw=draw_identifiability,
-        jobs=jobs,
-        say=say,
-    )
+    measure = partial(measure_arm, settings)
+    return Experiment(measure, settings.identity(), settings.arms(), conclude, draw_identifiability)
 
 
 def conclude(results: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """What each prior has found of the latents of each world, and its held-out evidence."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recparam.plots.style import MUTED, dot_with_interval, save_figure, style
+from recparam.plots.style import MUTED, dot_with_interval
 
 _MATCHING, _OTHER, _CONTROL = "#0072B2", "#D55E00", "#8C8C8C"
 _LEAST = 1e-5  # of what is missing to one, on a logarithmic axis
@@ -16,50 +15,41 @@ _AIMS = {("r2", "von-mises-fisher"): 0.01, ("mcc", "laplace"): 0.1}
 """Of the prior of a world's own shape."""
 
 
-def draw_identifiability(results: Mapping[str, Any], out: Path) -> list[Path]:
-    """Draw the figure of a run: a row for each world, with intervals over seeds.
-
-    Args:
-        results: Content of `results.json`.
-        out: Folder of the figure.
-
-    Returns:
-        Paths of the PNG and the PDF.
-    """
+def draw_identifiability(results: Mapping[str, Any]) -> Figure:
+    """Draw the content of `results.json`: a row for each world, with intervals over seeds."""
     summary, matching = results["summary"], results["settings"]["matching"]
     worlds: dict[str, list[str]] = {}
     for arm in summary:
         world, prior = arm.split("/")
         worlds.setdefault(world, []).append(prior)
     counts = [len(priors) for priors in worlds.values()]
-    with style():
-        figure = Figure(figsize=(9.0, 1.2 + 0.24 * sum(counts) + 0.5 * len(worlds)), layout="constrained")
-        grid = figure.subplots(len(worlds), 3, squeeze=False, height_ratios=counts)
-        for row, (world, priors) in zip(grid, worlds.items(), strict=True):
-            of = {prior: summary[f"{world}/{prior}"] for prior in priors}
-            colours = [_colour(prior, matching[world]) for prior in priors]
-            for ax, name in zip(row, _COLUMNS, strict=False):
-                _missing_to_one(ax, of, name, colours)
-                if (name, matching[world]) in _AIMS:
-                    ax.axvline(_AIMS[name, matching[world]], color=MUTED, lw=0.8, ls=":")
-            _evidence(row[2], of, colours)
-            row[0].set_yticks(range(len(priors)), priors)
-            row[0].set_title(world, loc="left", fontweight="bold")
-            for ax in row:
-                ax.set_ylim(len(priors) - 0.5, -0.5)
-                ax.spines[["top", "right"]].set_visible(False)
-            for ax in row[1:]:
-                ax.set_yticks([])
-        for ax, label in zip(grid[-1], [*_COLUMNS.values(), "held-out evidence (nats)"], strict=True):
-            ax.set_xlabel(label)
-        names = {_MATCHING: "prior of the world's own shape", _OTHER: "another prior", _CONTROL: "control"}
-        dots = [grid[0, 0].plot([], [], "o", ms=4, color=colour, label=name)[0] for colour, name in names.items()]
-        lines = [
-            grid[0, 0].plot([], [], color=MUTED, lw=0.8, ls=ls, label=label)[0]
-            for ls, label in ((":", "aim"), ("--", "information of the world"))
-        ]
-        figure.legend(handles=[*dots, *lines], loc="outside lower center", ncols=5)
-        return list(save_figure(figure, out / "identifiability"))
+    figure = Figure(figsize=(9.0, 1.2 + 0.24 * sum(counts) + 0.5 * len(worlds)), layout="constrained")
+    grid = figure.subplots(len(worlds), 3, squeeze=False, height_ratios=counts)
+    for row, (world, priors) in zip(grid, worlds.items(), strict=True):
+        of = {prior: summary[f"{world}/{prior}"] for prior in priors}
+        colours = [_colour(prior, matching[world]) for prior in priors]
+        for ax, name in zip(row, _COLUMNS, strict=False):
+            _missing_to_one(ax, of, name, colours)
+            if (name, matching[world]) in _AIMS:
+                ax.axvline(_AIMS[name, matching[world]], color=MUTED, lw=0.8, ls=":")
+        _evidence(row[2], of, colours)
+        row[0].set_yticks(range(len(priors)), priors)
+        row[0].set_title(world, loc="left", fontweight="bold")
+        for ax in row:
+            ax.set_ylim(len(priors) - 0.5, -0.5)
+            ax.spines[["top", "right"]].set_visible(False)
+        for ax in row[1:]:
+            ax.set_yticks([])
+    for ax, label in zip(grid[-1], [*_COLUMNS.values(), "held-out evidence (nats)"], strict=True):
+        ax.set_xlabel(label)
+    names = {_MATCHING: "prior of the world's own shape", _OTHER: "another prior", _CONTROL: "control"}
+    dots = [grid[0, 0].plot([], [], "o", ms=4, color=colour, label=name)[0] for colour, name in names.items()]
+    lines = [
+        grid[0, 0].plot([], [], color=MUTED, lw=0.8, ls=ls, label=label)[0]
+        for ls, label in ((":", "aim"), ("--", "information of the world"))
+    ]
+    figure.legend(handles=[*dots, *lines], loc="outside lower center", ncols=5)
+    return figure
 
 
 def _colour(prior: str, matching: str) -> str:

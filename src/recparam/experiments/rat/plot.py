@@ -1,39 +1,29 @@
 """Decoding, held-out evidence and its differences, of the priors of the experiment on a recorded series."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recparam.plots.style import INK, MUTED, dot_with_interval, save_figure, style
+from recparam.plots.style import INK, MUTED, dot_with_interval
 
 _AXES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 _FLOOR = -0.5  # of R2: what is worse is drawn there
 
 
-def draw_rat(results: Mapping[str, Any], out: Path) -> list[Path]:
-    """Draw the figure of a run.
-
-    Args:
-        results: Content of `results.json`.
-        out: Folder of the figure.
-
-    Returns:
-        Paths of the PNG and the PDF.
-    """
+def draw_rat(results: Mapping[str, Any]) -> Figure:
+    """Draw the content of `results.json`."""
     summary = results["summary"]
-    with style():
-        figure = Figure(figsize=(10.0, 0.9 + 0.36 * max(len(summary), 5)), layout="constrained")
-        decoding, evidence, differences = figure.subplots(1, 3, width_ratios=[3, 2, 3])
-        _decoding(decoding, summary)
-        _evidence(evidence, summary)
-        _differences(differences, results["comparisons"])
-        for ax in (decoding, evidence, differences):
-            ax.spines[["top", "right"]].set_visible(False)
-        return list(save_figure(figure, out / "rat"))
+    figure = Figure(figsize=(10.0, 0.9 + 0.36 * max(len(summary), 5)), layout="constrained")
+    decoding, evidence, differences = figure.subplots(1, 3, width_ratios=[3, 2, 3])
+    _decoding(decoding, summary)
+    _evidence(evidence, summary)
+    _differences(differences, results["comparisons"])
+    for ax in (decoding, evidence, differences):
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def _decoding(ax: Axes, summary: Mapping[str, Any]) -> None:
