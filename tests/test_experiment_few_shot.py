@@ -10,7 +10,7 @@ import torch
 
 from recparam.cli import main
 from recparam.experiments.few_shot.digits import Digits, moved, shifted_and_turned, split_digits, view_maker
-from recparam.experiments.few_shot.measure import accuracies
+from recparam.experiments.few_shot.measure import accuracies, measure_arm
 from recparam.experiments.few_shot.settings import CONTROLS, PRIORS, Settings
 
 
@@ -58,6 +58,11 @@ def test_settings_that_cannot_be_run(tmp_path: Path, capsys: pytest.CaptureFixtu
             Settings(**wrong)
     assert main(["experiments", "few-shot", "--steps", "0", "--out", str(tmp_path / "out")]) == 2
     assert "steps must be at least 1" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    settings = Settings(latent_dim=2, steps=2, starts=1, draws=1)
+    assert measure_arm(settings, "separable", 0) == measure_arm(settings, "separable", 0)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

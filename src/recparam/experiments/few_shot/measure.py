@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -69,9 +68,11 @@ def _latents(estimator: rp.RPMEstimator, rows: Tensor) -> np.ndarray:
 
 def _fit(settings: Settings, arm: str, seed: int, digits: Digits) -> rp.RPMEstimator:
     recording = Recording.of(digits.rows)
+    with seeded(seed):
+        net, coupling = encoder(settings.latent_dim), coupling_of(arm, settings.latent_dim)
     estimator = rp.RPMEstimator(
-        prior=rp.InfoNCEPrior(coupling_of(arm, settings.latent_dim)),
-        encoder=_encoder(settings, seed),
+        prior=rp.InfoNCEPrior(coupling),
+        encoder=net,
         latent_dim=settings.latent_dim,
         max_steps=settings.steps,
         batch_size=settings.batch_size,
@@ -94,20 +95,16 @@ def _evidence(estimator: rp.RPMEstimator, pairs: Views) -> dict[str, float]:
 _SIDES: dict[str, Any] = {"elbo_nats": None, "elbo_upper_nats": "upper", "elbo_lower_nats": "lower"}
 
 
-def _encoder(settings: Settings, seed: int) -> torch.nn.Module:
-    with seeded(seed):
-        return encoder(settings.latent_dim)
-
-
 def _control(settings: Settings, arm: str, seed: int, rows: Tensor) -> Callable[[Tensor], np.ndarray]:
-    """The function of images that an arm without training stands for."""
+    """The latents of images under an arm that is not trained."""
     if arm == "pixels":
         return _pixels
     if arm == "pca":
         pca = PCA(settings.latent_dim, svd_solver="full").fit(_pixels(rows))
-        return lambda given: pca.transform(_pixels(given))
-    net = _encoder(settings, seed).eval()
-    return lambda given: net(given).detach().double().numpy()
+        return lambda images: pca.transform(_pixels(images))
+    with seeded(seed):
+        net = encoder(settings.latent_dim).eval()
+    return lambda images: net(images).detach().double().numpy()
 
 
 def _pixels(rows: Tensor) -> np.ndarray:
