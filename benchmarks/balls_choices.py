@@ -2,7 +2,7 @@
 
 Trains the Gaussian and the linear arm as the experiment does, with one choice changed at a time, and measures
 the decoding error on a fresh video, in pixels of the paper's 256-pixel frame. What only concerns evaluation is
-measured on one training. A stopped command goes on where it was when given the same folder and arguments.
+measured on one training. An interrupted run resumes when you repeat the command.
 
 Run: python benchmarks/balls_choices.py --out runs/choices
 """
@@ -96,7 +96,7 @@ def coupling_of(variant: Variant, arm: str, *, seed: int) -> rp.Bilinear | rp.Ga
 
 
 def encode(net: PaperPixels, frames: Tensor, *, norm: Norm, settings: Settings) -> Tensor:
-    """Return the latents of all frames; the encoder given is left as it was."""
+    """Return the latents of all frames; the encoder is left as it was."""
     net = copy.deepcopy(net).train(norm == "batch")
     with torch.no_grad():
         return torch.cat([net(chunk) for chunk in frames.split(2 * settings.batch_size)])

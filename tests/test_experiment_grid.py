@@ -47,7 +47,7 @@ def test_cells_are_measured_once_and_averaged_over_seeds(tmp_path: Path) -> None
     assert not first.failed and first.results["arms"] == ["a", "b/two"]
     assert first.results["summary"]["b/two"]["score"]["mean"] == 10.5
     assert first.results["summary"]["a"]["score"]["low"] < 10.5
-    (tmp_path / "out/runs/a/seed1.json").unlink()  # as if the command had been stopped
+    (tmp_path / "out/runs/a/seed1.json").unlink()  # as if the command had been interrupted
     again = run(tmp_path, seeds=(0, 1, 2))
     assert (tmp_path / "log").read_text().splitlines() == ["a 0", "b/two 0", "a 1", "b/two 1", "a 1", "a 2", "b/two 2"]
     assert json.loads((tmp_path / "out/results.json").read_text())["runs"] == again.results["runs"]

@@ -20,7 +20,7 @@ def as_array(name: str, value: object) -> Array:
 
 
 def as_matrix(name: str, value: object, *, width: int | None = None) -> Float[np.ndarray, "N D"]:
-    """The same for a matrix, of a given width if there is one."""
+    """The same for a matrix, of a fixed width if there is one."""
     array = as_array(name, value)
     if array.ndim != 2 or (width is not None and array.shape[1] != width):
         raise ValueError(f"Expected {name} of shape (N, {'D' if width is None else width}); got {array.shape}.")

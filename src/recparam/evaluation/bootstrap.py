@@ -42,7 +42,7 @@ def block_interval(
 
     Rows of a series that follow one another have similar values, and resampling them one by one gives intervals
     that are too narrow. Differences of two models on the same rows are one series: their interval is paired.
-    The interval still tends to be too narrow where only a few independent stretches are in the series.
+    The interval still tends to be too narrow where the series has only a few independent segments.
 
     Args:
         values: One number per row, in order of time, shape (n,), n at least 8.

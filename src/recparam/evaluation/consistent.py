@@ -125,8 +125,8 @@ def _aligned(
     """The mean latents of each run at each value of the labels that all runs have."""
     if set(label_names) != set(names):
         raise ValueError(f"Expected labels for each run, {', '.join(names)}; got {', '.join(label_names) or 'none'}.")
-    given = dict(zip(label_names, labels, strict=True))
-    values = [as_array(f"labels of {name}", given[name]) for name in names]
+    by_name = dict(zip(label_names, labels, strict=True))
+    values = [as_array(f"labels of {name}", by_name[name]) for name in names]
     for name, value, run in zip(names, values, latents, strict=True):
         if value.shape != (len(run),):
             raise ValueError(f"Expected labels of {name} of shape ({len(run)},), one per row; got {value.shape}.")

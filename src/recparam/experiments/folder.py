@@ -1,4 +1,4 @@
-"""The output folder of an experiment: new, empty, or one that the same experiment goes on in."""
+"""The output folder of an experiment: new, empty, or one of the same experiment."""
 
 import json
 import secrets
@@ -40,7 +40,7 @@ def prepare_folder(identity: Mapping[str, Any], out: Path) -> None:
         if differing:
             raise OutputFolderError(
                 f"out holds a run with other settings ({'; '.join(differing)}): {out}. "
-                "Choose another --out, or give the settings it was made with."
+                "Choose another --out, or repeat the settings it was made with."
             )
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ def arm_title(arm: str) -> str:
 
 
 def order_arms(arms: Sequence[str] | Mapping[str, object]) -> list[str]:
-    """Return the arms in the order of the figure, unknown ones last in the order given."""
+    """Return the arms in the order of the figure, unknown ones last as they come."""
     known = [arm for arm in ARM_ORDER if arm in arms]
     return known + [arm for arm in arms if arm not in ARM_ORDER]
 

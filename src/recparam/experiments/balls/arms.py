@@ -263,11 +263,11 @@ def _heldout_bound(model: rp.RPM, fresh: Tensor, batch_size: int) -> dict[str, A
     A last block that is not full would have a lower ceiling, and is left out.
     """
     places = windows(len(fresh), order_of(model))
-    # Random blocks, as in training: the pairs of a stretch of video are easier or harder to tell apart.
+    # Random blocks, as in training: the pairs of a segment of video are easier or harder to tell apart.
     shuffled = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))
     blocks = [places[rows].to(fresh.device) for rows in shuffled.split(batch_size) if len(rows) == batch_size]
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", CeilingWarning)  # the report shows each value beside its ceiling
+        warnings.simplefilter("ignore", CeilingWarning)  # the report shows each value with its ceiling
         bounds = [model.elbo(*(fresh[column] for column in block.unbind(1))) for block in blocks]
     return {
         "heldout_bound_nats": sum(float(bound.value) for bound in bounds) / len(bounds),

@@ -22,7 +22,7 @@ ARM_NOTES: dict[str, str] = {
     "untrained": "encoder as initialised",
     "constant": "mean training centre, every frame",
 }
-"""What each arm is, in the few words that fit beside its bar."""
+"""What each arm is, in the few words that fit next to its bar."""
 
 
 def draw_bars(ax: Axes, errors: Mapping[str, Sequence[float]], *, size_px: int) -> None:

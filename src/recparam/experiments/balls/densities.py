@@ -86,7 +86,7 @@ def log_density(
     """Return a kernel estimate of the log-density of the data at the points, in nats, up to a constant.
 
     Gaussian kernels with the covariance of the data scaled by Scott's rule n^(-1 / (d + 4)). Directions in
-    which the data hardly vary (a collapsed latent) are given a floor instead of a singular kernel.
+    which the data hardly vary (a collapsed latent) get a floor instead of a singular kernel.
     """
     count, dim = data.shape
     mean = data.mean(0)

@@ -133,7 +133,7 @@ def draw_density(
 
 
 def _write_note(ax: Axes, note: DensityNote, grid: tuple[int, ...], frame: tuple[int, ...]) -> None:
-    low = True  # the note stands at the bottom, unless the point it explains is there
+    low = True  # the note is at the bottom, unless the point it explains is there
     if note.cell is not None:
         x = note.cell[1] * (frame[1] - 1) / max(grid[1] - 1, 1)
         y = note.cell[0] * (frame[0] - 1) / max(grid[0] - 1, 1)

@@ -21,7 +21,7 @@ from recparam.plots.style import save_figure
 CONSECUTIVE = 4
 """Frames of panel A."""
 
-STRETCH = 40
+SEGMENT = 40
 """Frames of the tracks."""
 
 _PRIORS = {
@@ -83,7 +83,7 @@ def tracks_of(settings: Settings, results: dict[str, Any], out: Path, video: str
         return None
     arms = [arm for arm in ("recipe", "gaussian") if arm in runs][:1] + richer
     arrays = {arm: read_arrays(out / Run(video, seed, arm).folder) for arm in arms}
-    count = min(STRETCH, settings.frames)
+    count = min(SEGMENT, settings.frames)
 
     def note(arm: str) -> str:
         return f"{_PRIORS[arm]}\nMCC {runs[arm]['mcc']:.3f}, {runs[arm]['evidence_nats']:.2f} nats"

@@ -25,7 +25,7 @@ class PaperPixels(nn.Module):
     same at every resolution.
 
     Args:
-        net: encoder whose output is in pixels of the frames it is given.
+        net: encoder whose output is in pixels of its input frames.
         scale: pixels of the paper's frame per pixel of the frames.
     """
 
@@ -87,7 +87,7 @@ def coupling_of(arm: str) -> Coupling:
 
 
 def order_of(model: nn.Module) -> int:
-    """How many earlier frames a model's prior reads; 1 for a model without one, which is given pairs too."""
+    """How many earlier frames a model's prior reads; 1 for a model without one, which is trained on pairs, too."""
     prior = model.prior if isinstance(model, rp.RPM) else None
     return prior.order if isinstance(prior, rp.InfoNCEPrior) else 1
 

@@ -246,7 +246,7 @@ def make_settings(
     seed: int = 0,
     starts: int = 2,
 ) -> Settings:
-    """Build the settings of a preset, with what is given replacing the preset's values.
+    """Build the settings of a preset, with arguments replacing the preset's values.
 
     Args:
         preset: of `PRESETS`.
@@ -272,8 +272,8 @@ def make_settings(
         values["diameter"] = max(2.0, size / 8)
     if arms is not None:
         values["arms"] = tuple(dict.fromkeys(arms))
-    given = {"diameter": diameter, "frames": frames, "epochs": epochs}
-    values.update({name: value for name, value in given.items() if value is not None})
+    replacements = {"diameter": diameter, "frames": frames, "epochs": epochs}
+    values.update({name: value for name, value in replacements.items() if value is not None})
     return Settings(
         preset=preset,
         batch_size=batch_size,

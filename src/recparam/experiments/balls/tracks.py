@@ -1,4 +1,4 @@
-"""Where each map of the encoder is over a stretch of video, as a figure and as an animation."""
+"""Where each map of the encoder is over a segment of video, as a figure and as an animation."""
 
 import os
 import textwrap
@@ -32,7 +32,7 @@ _DRAWN = 16  # frames of the figure: more would be a tangle
 
 @dataclass(frozen=True)
 class Tracks:
-    """A stretch of video and where the maps of each arm are in it.
+    """A segment of video and where the maps of each arm are in it.
 
     Args:
         title: what the video is.
@@ -54,7 +54,7 @@ class Tracks:
             if places.shape[0] != len(self.frames) or places.shape[1:] != self.true.shape[1:]:
                 raise ValueError(
                     f"Expected places {name!r} of shape ({len(self.frames)}, {self.true.shape[1]}, 2), one for each "
-                    f"frame; got {places.shape}. Cut all to one stretch."
+                    f"frame; got {places.shape}. Cut all to one segment."
                 )
 
 
@@ -62,7 +62,7 @@ def draw_tracks(tracks: Tracks) -> Figure:
     """Draw one panel per arm: the balls' true paths in grey, the maps' places in colour, the last frame behind.
 
     Args:
-        tracks: a stretch of video, of which the last 16 frames are drawn.
+        tracks: a segment of video, of which the last 16 frames are drawn.
 
     Returns:
         A figure with an Agg canvas, unknown to pyplot.
@@ -85,7 +85,7 @@ def write_animation(tracks: Tracks, path: str | os.PathLike[str]) -> Path:
     """Write a GIF: the video, the balls as they are, and the maps' places with a short tail, one panel per arm.
 
     Args:
-        tracks: a stretch of some tens of frames.
+        tracks: a segment of some tens of frames.
         path: the file; replaced whole, or not at all.
 
     Returns:

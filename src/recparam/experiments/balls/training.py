@@ -1,5 +1,5 @@
 """How an arm is trained: from one start or several, of which the evidence on a video of its own chooses, and the
-best of those that saw shrunk frames goes on with whole ones.
+best of those trained on shrunk frames is trained on with whole ones.
 """
 
 import math
@@ -216,7 +216,7 @@ def train(
     """Train on random windows of consecutive frames, from the last finished epoch if there is one.
 
     Args:
-        model: an RPM, or with targets an encoder. The richer priors climb `rp.elbo_of_groups`.
+        model: an RPM, or with targets an encoder. The richer priors maximise `rp.elbo_of_groups`.
         frames: the training video.
         targets: true centres of each frame, for the supervised arm.
         settings: of the experiment.
@@ -284,7 +284,7 @@ def start_folder(folder: Path, run: Run, start: int) -> Path:
 
 
 def windows(frames: int, order: int) -> Tensor:
-    """Indices of all stretches of order + 1 consecutive frames, (frames - order, order + 1)."""
+    """Indices of all segments of order + 1 consecutive frames, (frames - order, order + 1)."""
     return torch.arange(frames - order)[:, None] + torch.arange(order + 1)
 
 
@@ -308,7 +308,7 @@ def evidence(prior: rp.InfoNCEPrior, z: Float[Tensor, "frames dim"]) -> tuple[Bo
     """
     seen = [z[k : len(z) - LONGEST_ORDER + k] for k in range(LONGEST_ORDER + 1)]
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", CeilingWarning)  # each value is shown beside its ceiling
+        warnings.simplefilter("ignore", CeilingWarning)  # each value is shown with its ceiling
         estimate, upper = sides_of_latents(
             prior.cpu(), seen, Against(), labels=None, context=LONGEST_ORDER, sides=(None, "upper")
         )

@@ -80,7 +80,7 @@ def moving_balls(
     checked, and a ball may step to where a ball that is still to move has been. An invalid step is drawn
     again with the range doubled, up to +-180 degrees. A ball that finds no step in the full circle is a dead
     end: the video goes back by 1, 2, 1, 4, 1, 2, 1, 8, ... frames (until it gets beyond it), perhaps to
-    new first places, and goes on with fresh random numbers.
+    new first places, and continues with fresh random numbers.
 
     Edges are anti-aliased by the approximate coverage ``clip(radius + 1/2 - distance, 0, 1)`` of each pixel,
     so that the centre of mass of a drawn ball is its true centre to well below a pixel. ``"clutter"`` draws,
@@ -188,16 +188,16 @@ def _check_colours(colours: Sequence[Sequence[int]] | None, balls: int) -> tuple
             )
         return PALETTE[:balls]
     wanted = f"Expected colours to be {balls} RGB triples of whole numbers 0 to 255, one per ball"
-    given: list[Colour] = []
+    parsed: list[Colour] = []
     try:
         for colour in colours:
             red, green, blue = (_whole("colour", channel, 0) for channel in colour)
-            given.append((red, green, blue))
+            parsed.append((red, green, blue))
     except (TypeError, ValueError):
         raise ValueError(f"{wanted}; got {colours!r}.") from None
-    if len(given) != balls or any(channel > 255 for colour in given for channel in colour):
+    if len(parsed) != balls or any(channel > 255 for colour in parsed for channel in colour):
         raise ValueError(f"{wanted}; got {colours!r}.")
-    return tuple(given)
+    return tuple(parsed)
 
 
 def _motion(

@@ -51,7 +51,7 @@ def moved(digits: Digits, transform: Transform, seed: int) -> Digits:
 
 
 def shifted_and_turned(rows: Tensor, generator: torch.Generator, *, shift: float, turn: float) -> Tensor:
-    """Each image moved and turned at random, read bilinearly; nought outside.
+    """Each image moved and turned at random, read bilinearly; zero outside.
 
     Args:
         rows: Shape (B, 1, H, W).

@@ -19,7 +19,7 @@ class Settings:
 
     Args:
         latent_dim: Number of latents, and of components of the PCA.
-        steps: Of training, at most; it stops where the bound of held-out training rows has stopped rising.
+        steps: Of training, at most; early stopping by the bound of held-out training rows.
         starts: From other weights, of which that bound chooses.
         batch_size: Pairs of views per step.
         held_out: Digits that nothing is trained on.

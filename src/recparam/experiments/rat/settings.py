@@ -18,12 +18,12 @@ WINDOW = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the numbers, beside the data.
+    """What decides the numbers, with the data.
 
     Args:
         lag: Rows between the observations of a window.
         latent_dim: Number of latents, and of components of the PCA.
-        steps: Of training, at most; it stops where the evidence on the validation block has stopped rising.
+        steps: Of training, at most; early stopping by the evidence on the validation block.
         starts: From other weights, of which that evidence chooses.
         batch_size: Windows per step.
 
