@@ -1,6 +1,7 @@
 """What an experiment leaves behind, and checks of its settings that all of them share."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -32,6 +33,21 @@ def check_least(settings: object, least: Mapping[str, int]) -> None:
     for name, value in least.items():
         if getattr(settings, name) < value:
             raise ValueError(f"{name} must be at least {value}; got {getattr(settings, name)}. Give a larger number.")
+
+
+def check_names(argument: str, names: Sequence[str], known: Collection[str]) -> None:
+    """Check that there are names and that all of them are known.
+
+    Raises:
+        ValueError: naming the argument, with the known name that is nearest.
+    """
+    if not names:
+        raise ValueError(f"{argument} must name at least one of {', '.join(known)}; got none.")
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{argument} must be among {', '.join(known)}; got {name!r}.{hint}")
 
 
 def seeds_from(seed: int, seeds: int) -> tuple[int, ...]:

@@ -1,12 +1,11 @@
 """What the moving-balls experiment runs: arms, presets, and the checks made before any work."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-from recparam.experiments.outcome import seeds_from
+from recparam.experiments.outcome import check_least, check_names, seeds_from
 
 Optimiser = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "cosine"]
@@ -127,9 +126,7 @@ class Settings:
     starts: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("size", "diameter", "epochs", "starts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}. Give a positive number.")
+        check_least(self, dict.fromkeys(("size", "diameter", "epochs", "starts"), 1))
         if self.batch_size < 2:
             raise ValueError(
                 f"batch_size must be at least 2; got {self.batch_size}. "
@@ -149,8 +146,8 @@ class Settings:
                 f"seeds must span less than {TEST_SEED_OFFSET}, or a training video would be another seed's "
                 f"fresh video; got {min(self.seeds)} to {max(self.seeds)}."
             )
-        _check_names("arms", self.arms, ARMS)
-        _check_names("videos", self.videos, VIDEOS)
+        check_names("arms", self.arms, ARMS)
+        check_names("videos", self.videos, VIDEOS)
 
     @property
     def label(self) -> str:
@@ -264,7 +261,7 @@ def make_settings(
     Raises:
         ValueError: naming the value that cannot be run.
     """
-    _check_names("preset", (preset,), tuple(PRESETS))
+    check_names("preset", (preset,), tuple(PRESETS))
     wanted = seeds_from(seed, seeds)
     values = dict(PRESETS[preset])
     if size is not None:
@@ -282,13 +279,3 @@ def make_settings(
         starts=starts,
         **values,
     )
-
-
-def _check_names(argument: str, names: Sequence[str], known: Sequence[str]) -> None:
-    if not names:
-        raise ValueError(f"{argument} must name at least one of {', '.join(known)}; got none.")
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{argument} must be among {', '.join(known)}; got {name!r}.{hint}")

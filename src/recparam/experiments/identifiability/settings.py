@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from recparam.experiments.identifiability.worlds import World
-from recparam.experiments.outcome import check_least
+from recparam.experiments.outcome import check_least, check_names
 
 WORLDS = {
     "sphere-3": World("sphere", 3, "von-mises-fisher", 10.0),
@@ -66,11 +66,7 @@ class Settings:
                 raise ValueError(f"{name} must be positive and finite; got {getattr(self, name)}.")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must be widths of at least 1; got {list(self.hidden)}.")
-        if not self.worlds:
-            raise ValueError(f"worlds must name at least one of {', '.join(WORLDS)}; got none.")
-        for name in self.worlds:
-            if name not in WORLDS:
-                raise ValueError(f"worlds must be among {', '.join(WORLDS)}; got {name!r}.")
+        check_names("worlds", self.worlds, WORLDS)
 
     def arms(self) -> list[str]:
         """WORLD/PRIOR of each arm: those that are trained, then the controls."""
