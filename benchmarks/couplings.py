@@ -4,8 +4,8 @@
 
 One thread. Contender and Gaussian run in turn, and the ratio is the median of their ratios. `--whole-step` times a
 training step of the moving-balls experiment instead, 30 pairs of frames of these widths: of the joint bound, and of
-independent groups as the experiment climbs it. `--windows` times the ELBO of windows of these many latents, whose steps
-are scored together, against the sum of those of their pairs, one by one.
+independent groups as the experiment maximises it. `--windows` times the ELBO of windows of these many latents, whose
+steps are scored together, against the sum of those of their pairs, one by one.
 """
 
 import argparse

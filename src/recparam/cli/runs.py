@@ -9,7 +9,7 @@ import tyro
 from recparam.runs.reading import DataFiles, Reading
 
 if TYPE_CHECKING:
-    from recparam.runs.scores import Scored
+    from recparam.runs.scores import RunScore
 
 _RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 _RunFolders = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
@@ -194,7 +194,7 @@ def _whose(left_out: bool) -> str:
     return "held out when the model was fitted" if left_out else "in the data"
 
 
-def print_scored(scored: "Scored", *, what: str) -> None:
+def print_scored(scored: "RunScore", *, what: str) -> None:
     """Print a bound and its interval.
 
     Args:

@@ -179,7 +179,7 @@ def halves_in_turn(count: int) -> Tensor:
         E[1 - log a - Zhat / a] = -log Z(z) - Var(u) / 2 + Cov(u, v)
 
     if rows are stationary and the bank knows nothing of z. So the side is a bound where the means of f over the two
-    halves have a correlation of at most 1/2. Neighbours in turn have almost 1. Two contiguous stretches of K rows
+    halves have a correlation of at most 1/2. Neighbours in turn have almost 1. Two contiguous segments of K rows
     whose f have correlations exp(-k / tau) have 1/2 at K = 1.15 tau, less beyond it, and tau / 2 K in the limit. That
     is no proof: what the second order leaves out is small where Z(z) is known well, and a bank shorter than its own
     memory is no sample of R, whichever its halves. Independent rows have no covariance in any order.

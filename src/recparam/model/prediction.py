@@ -103,8 +103,8 @@ class Prediction:
         >>> import torch
         >>> import recparam as rp
         >>> f = rp.GaussianRBF(lengthscale=1.0)
-        >>> ahead = rp.Prediction(f.score(), torch.zeros(1, 1), torch.tensor([[-1.0], [1.0], [9.0]]))
-        >>> ahead.log_prob(torch.tensor([0])).exp()
+        >>> predicted = rp.Prediction(f.score(), torch.zeros(1, 1), torch.tensor([[-1.0], [1.0], [9.0]]))
+        >>> predicted.log_prob(torch.tensor([0])).exp()
         tensor([0.5000])
     """
 

@@ -86,9 +86,9 @@ def _of_chain(
             place = torch.randint(len(base), (num,), generator=generator, device=base.device)
             path.append(base[place])
             continue
-        ahead = Prediction(step.coupling.score(), step.context(path), base)
+        predicted = Prediction(step.coupling.score(), step.context(path), base)
         try:
-            path.append(ahead.sample(generator=generator).latents[:, 0])
+            path.append(predicted.sample(generator=generator).latents[:, 0])
         except RuntimeError as error:
             explain_dtype(error, "base", base, step.coupling)
             raise

@@ -18,7 +18,7 @@ from recparam.estimator.resuming import Checkpoint
 from recparam.estimator.starts import split_off
 from recparam.runs.config import Config
 from recparam.runs.folder import save_run
-from recparam.runs.scores import Scored, score_pairs
+from recparam.runs.scores import RunScore, score_pairs
 from recparam.training import TrainingDiverged
 
 
@@ -35,7 +35,7 @@ class Fit:
         scored: Its bound on the held-out pairs, once `run`.
     """
 
-    scored: Scored
+    scored: RunScore
 
     def __init__(self, config: Config, recording: Recording, *, log: Callable[[str], None]) -> None:
         self.config, self.recording, self.log = config, recording, log

@@ -20,7 +20,7 @@ from recparam.runs.reading import DataFiles, Reading
 
 
 @dataclass(frozen=True)
-class Scored:
+class RunScore:
     """A bound on pairs of rows, and how far it may be from the mean of the process.
 
     Args:
@@ -85,8 +85,8 @@ def pairs_to_score(runs: Sequence[Run], files: DataFiles, *, options: Reading) -
     return [with_contexts(pairs, order) for pairs in kept], not unseen.all()
 
 
-def score_pairs(estimator: RPMEstimator, pairs: Pairs) -> Scored:
+def score_pairs(estimator: RPMEstimator, pairs: Pairs) -> RunScore:
     """The ELBO on pairs, taken in order of time, with its interval."""
     order = np.argsort(pairs.first, kind="stable")
     bound = estimator.elbo(pairs.recording, pairs=pairs.where(order))
-    return Scored(bound, interval_of(values_of(bound)), len(pairs))
+    return RunScore(bound, interval_of(values_of(bound)), len(pairs))

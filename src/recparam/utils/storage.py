@@ -31,6 +31,7 @@ FORMAT = "recparam-state"
 FORMAT_VERSION = 1
 _AGAIN = "Restore it from a copy or write it again."
 
+
 class StorageError(ValueError):
     """A file cannot be read as a state or a checkpoint: truncated, damaged, foreign, or written by a newer version."""
 
