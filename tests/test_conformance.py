@@ -78,7 +78,7 @@ def test_a_repr_has_values_that_change_and_of_long_vectors_the_size() -> None:
         coupling.log_lengthscale += 1
     assert repr(coupling) == "GaussianRBF(lengthscale=4.08)"
     assert repr(rp.GaussianRBF(torch.ones(100))) == "GaussianRBF(lengthscale=<100>)"
-    step = "StepLength(width=0.3, not initialised: takes its radius from the first batch)"
+    step = "StepLength(width=0.3, not initialised: takes its radius from the first training batch)"
     assert repr(rp.StepLength(width=0.3)) == step
     dynamics = rp.LinearDynamics(2, covariance=0.25 * torch.eye(2))
     assert repr(dynamics) == "LinearDynamics(dim=2, variances=[0.25, 0.25])"

@@ -1,5 +1,6 @@
 """The library against exact sums over a finite world: no sampling anywhere, agreement to 1e-10."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ class Case:
         models = [kind(network) for network in self.networks]
         observations, weights = cells(self.base)
         marginal = rp.DatasetMarginal(*observations, weights=weights)
-        return rp.RPM(models[0] if len(models) == 1 else models, prior, marginal=marginal)
+        return rp.RPM(models[0] if len(models) == 1 else models, prior, marginal=marginal).eval()
 
 
 def make_case(seed: int, *, views: int = 2, deterministic: bool = False) -> Case:
@@ -290,6 +291,29 @@ def test_the_evidence_is_a_distribution(seed: int, prior_name: str) -> None:
     close(evidence.sum(), 1.0)
     close(bound.value, (case.base.flatten() * bound.per_observation).sum())
     assert (bound.of, bound.kind) == ("log_marginal", "exact")
+
+
+@pytest.mark.parametrize("prior_name", ["bilinear", "table"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_leave_one_out_of_summed_latents_is_an_upper_bound_of_the_evidence(seed: int, prior_name: str) -> None:
+    """Eq. 50: log-sum-exp is convex in the means that leave a row out. The mean over all batches of two rows."""
+    case = make_case(seed)
+    prior, table = make_prior(prior_name, case)
+    model, share = case.model(prior), case.base.flatten()
+    truth = (case.base * (case.world.evidence(table).log() - case.world.const()).nan_to_num(0, 0, 0)).sum()
+    model.marginal = rp.BatchMarginal()
+    places = (share > 0).nonzero()[:, 0]
+    mean = torch.zeros(())
+    for a, b in itertools.product(places.tolist(), repeat=2):
+        bound = model.log_marginal(*(x[[a, b]] for x in case.observations), side="upper")
+        assert (bound.of, bound.kind) == ("log_marginal", "upper")
+        mean = mean + share[a] * share[b] * bound.value.detach()
+    assert float(mean) > float(truth) + 1e-3
+    some = [x[:6] for x in case.observations]
+    assert {model.log_marginal(*some, side=side).kind for side in (None, "lower")} == {"estimate"}
+    optimal = case.model(rp.OptimalPrior())
+    optimal.marginal = rp.BatchMarginal()
+    assert optimal.log_marginal(*some, side="upper").kind == "estimate"
 
 
 @pytest.mark.parametrize("views", [2, 3])

@@ -45,7 +45,7 @@ def exact_offsets(world: GaussianWorld, x: list[Tensor]) -> Tensor:
 def known(world: GaussianWorld, posterior: Posterior | None = None) -> rp.RPM:
     """The model with the world's own R(z)."""
     prior = rp.JointGaussianPrior(world.dim, correlation=RHO)
-    return rp.RPM(world.recognition(), prior, posterior=posterior, marginal=KnownMarginal(world))
+    return rp.RPM(world.recognition(), prior, posterior=posterior, marginal=KnownMarginal(world)).eval()
 
 
 def test_the_closed_form_of_the_evidence_is_that_of_a_grid() -> None:

@@ -48,6 +48,8 @@ class Bound(Scalar):
         ceiling: The largest mean value the bank allows, in nats; None where there is no such limit.
         terms: Named means that add up to the value, where it is a sum.
         weights: Weight of each row in the mean, shape (B,), summing to one; None means equal.
+        doubt: Why it is an estimate, where the encoder or the scales are not what a direction takes them for: in
+            training mode, random, or set by this very call (`recparam.bounds.doubts`); None where nothing is found.
 
     Example:
         >>> import torch
@@ -71,6 +73,7 @@ class Bound(Scalar):
     ceiling: float | None = None
     terms: dict[str, Tensor] = field(default_factory=dict)
     weights: Tensor | None = None
+    doubt: str | None = None
 
     @property
     def standard_error(self) -> float:
@@ -92,9 +95,10 @@ class Bound(Scalar):
         return math.sqrt(float((weights_B * deviation_B).square().sum()) / rest)
 
     def __str__(self) -> str:
-        """One line: quantity, relation, value, kind, ceiling."""
+        """One line: quantity, relation, value, kind, ceiling, and what is in doubt."""
         limit = "" if self.ceiling is None else f", ceiling {self.ceiling:.3f}"
-        return f"{_NAMES[self.of]} {_SIGNS[self.kind]} {float(self):.3f} nats ({self.kind}{limit})"
+        reason = "" if self.doubt is None else f": {self.doubt}"
+        return f"{_NAMES[self.of]} {_SIGNS[self.kind]} {float(self):.3f} nats ({self.kind}{limit}{reason})"
 
     __repr__ = __str__
 

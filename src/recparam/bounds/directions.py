@@ -12,6 +12,7 @@ from typing import Literal
 from torch import Tensor
 
 from recparam.bounds.bound import Bound
+from recparam.bounds.doubts import doubt_of_mode
 from recparam.marginals import Recognised
 from recparam.marginals.joint import Situation
 from recparam.priors import Kind, Prior, Side
@@ -38,6 +39,8 @@ def kind_of(prior: Prior, recognised: Recognised, side: Side) -> Kind:
     bank's own mixture does not hold with another Q.
     """
     bank, queries = recognised.joint.bank, recognised.queries
+    if doubt_of(prior, recognised) is not None:
+        return "estimate"
     kind = prior.direction(recognised, side).kind
     if bank.age is not None:  # another encoder's latents, or gradients that are not the value's
         return "estimate"
@@ -52,10 +55,21 @@ def kind_of(prior: Prior, recognised: Recognised, side: Side) -> Kind:
     return kind if jensen or (kind == "lower" and prior.family == "infonce") else "estimate"
 
 
+def doubt_of(prior: Prior, recognised: Recognised) -> str | None:
+    """Why a value is an estimate, whatever the table says of it; None where nothing is known."""
+    return recognised.doubt or doubt_of_mode(prior)
+
+
 def kind_of_log_marginal(prior: Prior, recognised: Recognised, side: Side) -> Kind:
-    """That of log P(x, x'): the ELBO's where z is a point or summed over, else what importance weights leave of it."""
+    """That of log P(x, x'): the ELBO's where z is a point or summed over, else what importance weights leave of it.
+
+    Summed over, log sum_k w_k f_k / Zhat_k is convex in the means Zhat that are left out of the row's own, as -log is,
+    and log-sum-exp is convex and increases: by Jensen's inequality an upper side stays one. The lower one does not.
+    """
     kind, situation = kind_of(prior, recognised, side), recognised.joint.situation
     if is_point(recognised) or situation is Situation.EXACT:
+        return kind
+    if recognised.particles.exact and kind == "upper" and prior.family != "optimal":
         return kind
     return "lower" if situation.empirical and kind == "exact" else "estimate"
 
@@ -84,6 +98,8 @@ def kind_of_infonce(elbo: Bound, recognised: Recognised, side: Side) -> Kind:
 
     With the own row kept in a batch it is the mean of finite-sample InfoNCEs. An upper bound on it is no bound.
     """
+    if elbo.doubt is not None:
+        return "estimate"
     kept = side is None and recognised.joint.situation is Situation.BATCH and not recognised.joint.bank.dependent
     return "lower" if (kept or elbo.kind in ("exact", "lower")) and of_its_law(recognised) else "estimate"
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recparam.bounds.bound import Bound
+from recparam.bounds.doubts import prepared
 from recparam.bounds.objectives import infonce
 from recparam.bounds.scalar import Scalar
 from recparam.couplings import Coupling
@@ -40,7 +41,8 @@ class Loss(Scalar):
         elbo: ELBO - const under that prior.
         mi: A lower bound on the mutual information; None where the loss bounds none.
 
-    Directions hold in expectation over independent rows, for parameters that do not depend on the scored rows.
+    Directions hold in expectation over independent rows, for parameters that do not depend on the scored rows: those of
+    a training step that sets the coupling's scales are estimates.
     """
 
     value: Tensor
@@ -98,6 +100,7 @@ def info_nce(
         marginal="of z', which the negatives are drawn from",
         negatives=f"{count} " + ("positives of the other rows" if negatives is None else "rows of `negatives`"),
         constant=math.log(count + 1),
+        doubt=bound.doubt,
     )
 
 
@@ -122,7 +125,7 @@ def nt_xent(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, 
     _check_pairs(coupling, z, z_prime, one_width=True)
     count = len(z)
     both, other = torch.cat([z, z_prime]), torch.cat([z_prime, z])
-    coupling(both, other)  # sets what is to be set from data
+    doubt = prepared(coupling, both, other)
     index = torch.arange(2 * count, device=z.device)
 
     def itself(rows: slice) -> Tensor:
@@ -137,6 +140,7 @@ def nt_xent(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, 
         marginal="the mixture of both views, 1/2 R_1(z') + 1/2 R_2(z')",
         negatives=f"{2 * count - 2} rows of both views, all but the anchor and its other view",
         constant=constant,
+        doubt=doubt,
         lower=math.log(count),
     )
 
@@ -158,7 +162,7 @@ def clip(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B 
         ValueError: Shapes do not fit, fewer than two rows, or inputs are not finite.
     """
     _check_pairs(coupling, z, z_prime)
-    coupling(z, z_prime)
+    doubt = prepared(coupling, z, z_prime)
     score = coupling.score()
     there, back = pairwise_infonce(score, z, z_prime), pairwise_infonce(Exchanged(score), z_prime, z)
     constant = math.log(len(z))
@@ -170,6 +174,7 @@ def clip(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B 
         marginal="of z' for Z(z), of z for Z'(z'), each from its own encoder",
         negatives=f"{len(z) - 1} other rows of the other modality, in either direction",
         constant=constant,
+        doubt=doubt,
     )
 
 
@@ -196,6 +201,7 @@ def cebra(
     _check_pairs(coupling, z, z_prime, least=1)
     check_matrix("negatives", negatives, width=z_prime.shape[1])
     check_finite("negatives", negatives)
+    doubt = prepared(coupling, z, z_prime)
     log_f = coupling(z, z_prime)
     return _loss(
         "CEBRA",
@@ -204,6 +210,7 @@ def cebra(
         marginal="of z', which the negatives are drawn from",
         negatives=f"{len(negatives)} rows of `negatives`, without the positive",
         constant=math.log(len(negatives)),
+        doubt=doubt,
         kept=False,
     )
 
@@ -251,6 +258,7 @@ def cpc(
         marginal="of z_{t+k}, at each k",
         negatives=f"{len(context) - 1} other rows at the same k, K = {len(parts)}",
         constant=math.log(len(context)),
+        doubt=next((step.elbo.doubt for step in steps if step.elbo.doubt), None),
         steps=len(parts),
     )
 
@@ -263,6 +271,7 @@ def _loss(
     marginal: str,
     negatives: str,
     constant: float,
+    doubt: str | None,
     prior: str | None = None,
     lower: float | None = None,
     kept: bool = True,
@@ -274,11 +283,13 @@ def _loss(
         steps * (constant - value),
         steps * (constant - per_row),
         "elbo",
-        "estimate" if kept else "upper",
+        "estimate" if kept or doubt else "upper",
         steps * constant if kept else None,
+        doubt=doubt,
     )
     nats = constant if lower is None else lower
-    mi = Bound(nats - value, nats - per_row, "mi", "lower", nats) if kept else None
+    kind = "estimate" if doubt else "lower"
+    mi = Bound(nats - value, nats - per_row, "mi", kind, nats, doubt=doubt) if kept else None
     prior = InfoNCEPrior(coupling).formula() if prior is None else prior
     return Loss(value, per_row, name, prior, marginal, negatives, constant, elbo, mi)
 

@@ -20,6 +20,7 @@ from recparam.bounds.bound import Bound, Decomposition, MutualInformation
 from recparam.bounds.directions import (
     ceiling_of,
     check_absolutely_continuous,
+    doubt_of,
     is_point,
     kind_of,
     kind_of_infonce,
@@ -29,6 +30,7 @@ from recparam.bounds.directions import (
     side_below_mi,
     warn_if_vacuous,
 )
+from recparam.bounds.doubts import prepared
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.marginals.joint import Situation
@@ -78,6 +80,7 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
         ceiling=ceiling_of(prior, recognised, side),
         terms={name: _times(weights_B * mass_SB, term).sum() for name, term in named.items()},
         weights=weights_B,
+        doubt=doubt_of(prior, recognised),
     )
 
 
@@ -102,7 +105,8 @@ def log_marginal(prior: Prior, recognised: Recognised, *, side: Side = None) -> 
     kind = kind_of_log_marginal(prior, recognised, side)
     ceiling = ceiling_of(prior, recognised, side) if is_point(recognised) else None
     value = _mean(recognised.weights, per_observation)
-    return Bound(value, per_observation, "log_marginal", kind, ceiling, weights=recognised.weights)
+    doubt = doubt_of(prior, recognised)
+    return Bound(value, per_observation, "log_marginal", kind, ceiling, weights=recognised.weights, doubt=doubt)
 
 
 def infonce(
@@ -132,7 +136,8 @@ def infonce(
         constant: "tight" log(N + 1), "paper" log N, or a number of nats.
 
     Returns:
-        Bound of the MI: "lower" if the constant is at most log(N + 1), else "estimate".
+        Bound of the MI: "lower" if the constant is at most log(N + 1), else "estimate"; an estimate too where this
+        call, a training step's, set the coupling's scales.
 
     Raises:
         ValueError: Shapes do not fit, no negative is left, inputs are not finite, or an unknown constant.
@@ -151,6 +156,7 @@ def infonce(
         check_finite("negatives", negatives)
     elif z.shape[0] < 2:
         raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
+    doubt = prepared(coupling, z, z_prime)
     log_f = coupling(z, z_prime)
     if negatives is None:
         count = z.shape[0] - 1
@@ -165,13 +171,13 @@ def infonce(
     else:
         nats = float(constant)
     per_observation = log_share + nats
-    kind: Kind = "lower" if nats <= tight + 1e-12 else "estimate"
+    kind: Kind = "lower" if nats <= tight + 1e-12 and doubt is None else "estimate"
     terms = {
         "log_f": log_f.mean(),
         "minus_log_denominator": (log_share - log_f).mean(),
         "constant": z.new_tensor(nats),
     }
-    return Bound(per_observation.mean(), per_observation, "mi", kind, nats, terms)
+    return Bound(per_observation.mean(), per_observation, "mi", kind, nats, terms, doubt=doubt)
 
 
 def infinite_infonce(
@@ -265,6 +271,7 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
         kind_of_kl(elbo_bound, mi_bound),
         terms={"mi": mi_bound.value, "minus_elbo": -elbo_bound.value},
         weights=elbo_bound.weights,
+        doubt=elbo_bound.doubt or mi_bound.doubt,
     )
     return Decomposition(elbo_bound, mi_bound, kl)
 
@@ -287,6 +294,7 @@ def posterior_gap(free: Bound, recognition: Bound) -> Bound:
         "exact" if free.kind == recognition.kind == "exact" else "estimate",
         terms={"elbo": free.value, "minus_recognition_elbo": -recognition.value},
         weights=free.weights,
+        doubt=free.doubt or recognition.doubt,
     )
 
 

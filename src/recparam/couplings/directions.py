@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, check_same_width
+from recparam.couplings.base import Coupling
+from recparam.couplings.scaled import check_same_width
 from recparam.ops import DotProduct, MappedSides, Score
 from recparam.utils.checks import check_count, check_positive
 from recparam.utils.shown import number, shown

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import ScaledCoupling
+from recparam.couplings.scaled import ScaledCoupling
 from recparam.ops import AbsoluteDistance, BlockScore, DistanceProfile, Score, SquaredDistance
 from recparam.utils.checks import check_positive
 from recparam.utils.shown import number, shown
@@ -26,7 +26,7 @@ class GaussianRBF(ScaledCoupling):
 
     Args:
         lengthscale: Starting value in units of z, positive: a float, or (D,) for one per dimension. None:
-            set from the data by `initialise`, or by the first batch seen.
+            set from the data by `initialise`, or by the first training batch.
         dim: With `lengthscale=None`, the width D for one lengthscale per dimension; None means one for all.
 
     Raises:

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, as_couplings, latest, median_distance, not_initialised
+from recparam.couplings.base import Coupling, as_couplings, latest
+from recparam.couplings.scaled import median_distance, not_initialised
 from recparam.ops import BlockScore, MappedSides, Score, SquaredDistance
 from recparam.utils.checks import check_count, check_finite, check_tensor
 from recparam.utils.shown import number, shown

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.couplings.base import Coupling, check_same_width, not_initialised, positive_values
+from recparam.couplings.base import Coupling
+from recparam.couplings.scaled import check_same_width, not_initialised, positive_values
 from recparam.ops import DistanceProfile, Score
 from recparam.utils.checks import check_positive
 from recparam.utils.shown import number, shown

@@ -31,6 +31,7 @@ class Scored:
         labels: Who the rows are.
         generator: Source of further draws.
         recognition: The recognition models, by whose change a held bank is known to be old.
+        doubt: As `Recognised`.
     """
 
     observations: Sequence[Tensor]
@@ -41,6 +42,7 @@ class Scored:
     labels: Labels | None = None
     generator: torch.Generator | None = None
     recognition: Sequence[nn.Module] = ()
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Recognised:
         recognition: Latents of R, where `particles` are a free posterior's.
         integrated: R_phi(z_j|x_j) of the scored rows where expectations under R are to be closed forms; None where
             they are means over latents.
+        doubt: Why no direction holds of these latents, where that is known (`recparam.bounds.doubts`).
     """
 
     particles: Particles
@@ -67,6 +70,7 @@ class Recognised:
     processes: int = 1
     recognition: Particles | None = None
     integrated: Sequence[Distribution] | None = None
+    doubt: str | None = None
 
     @property
     def whole(self) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.bounds import Bound, warn_at_ceiling
+from recparam.bounds.doubts import FITTED, doubt_of_encoder, doubt_of_mode
 from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, Recognised, Scored, normalised_weights
 from recparam.marginals.joint import Situation
@@ -97,6 +98,9 @@ class Assembly(nn.Module):
     def initialise(self, *observations: Tensor) -> None:
         """Set data-driven starting values (median heuristic) from a batch, once; training calls this.
 
+        The encoder's mode is that of the call: to start a training, call it in training mode, as batch norm makes other
+        latents in evaluation mode. Evaluating sets nothing: what is not set is an error there.
+
         Args:
             observations: One tensor (B, ...) per observation, B >= 2.
         """
@@ -139,7 +143,7 @@ class Assembly(nn.Module):
                 )
             of_rows = {"rows": options.get("rows"), "num_samples": options.get("num_samples", 1)}
             of_q = self.posterior(scored.distributions, observations, generator=scored.generator, **of_rows)
-        recognised = self.marginal.recognised(scored, encode=self._encode)
+        recognised = self._with_bank(scored)
         if self._learning:
             self.marginal.remember(scored)
         if integrate:
@@ -150,7 +154,8 @@ class Assembly(nn.Module):
             if labels is None and bank.labels is not None and own is not None:
                 labels = bank.labels.map(lambda part: part[own])
             batch = replace(scored, rows=None, weights=recognised.weights, labels=labels)
-            return BatchMarginal(exclude_within=bank.exclude_within).recognised(batch, encode=self._encode)
+            within = BatchMarginal(exclude_within=bank.exclude_within)
+            return replace(within.recognised(batch, encode=self._encode), doubt=scored.doubt)
         if of_q is not None:
             return replace(recognised, particles=of_q, recognition=recognised.particles)
         return recognised
@@ -176,12 +181,27 @@ class Assembly(nn.Module):
             raise ValueError(f"Expected labels as rp.Labels of the {size} scored rows; got {got}.")
         distributions = self._encode(*observations)
         self.prior.check_densities(distributions)
-        self.prior.initialise(*(d.mean.detach() for d in distributions))
+        doubt = self._doubt(observations, distributions)
         own = self.posterior if isinstance(self.posterior, RecognitionPosterior) else RecognitionPosterior()
         particles = own(distributions, observations, num_samples=num_samples, generator=generator)
         reference = particles.log_weights
         row_weights = reference.new_full((size,), 1 / size) if given is None else given.to(reference)
-        return Scored(observations, distributions, particles, row_weights, bank_rows, labels, generator, self._models)
+        known = {"rows": bank_rows, "labels": labels, "generator": generator}
+        return Scored(
+            observations, distributions, particles, row_weights, **known, recognition=self._models, doubt=doubt
+        )
+
+    def _doubt(self, observations: Sequence[Tensor], distributions: Sequence[Distribution]) -> str | None:
+        """Set what training sets, and say why no direction holds of what was encoded, where that is so."""
+        if self.prior.prepare(*(d.mean.detach() for d in distributions)):
+            return FITTED
+        doubt = doubt_of_mode(self)
+        if doubt is None and not self._learning:  # a step of training does not pay for it
+            doubt = doubt_of_encoder(self._encode, observations, distributions)
+        return doubt
+
+    def _with_bank(self, scored: Scored) -> Recognised:
+        return replace(self.marginal.recognised(scored, encode=self._encode), doubt=scored.doubt)
 
     def _warned(self, bound: Bound, recognised: Recognised) -> Bound:
         """The bound; a warning if it sits at its ceiling, unless it is the objective of a training step."""

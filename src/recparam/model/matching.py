@@ -286,7 +286,7 @@ def matching_from(prior: Prior, scored: Scored, recognised: Recognised) -> Match
             f"or a ParametricPrior; got {type(prior).__name__}."
         )
     weights = recognised.weights / recognised.weights.sum()
-    exact = joint.situation is Situation.EXACT and joint.bank.age is None
+    exact = joint.situation is Situation.EXACT and joint.bank.age is None and recognised.doubt is None
     return Matching(
         ParticleScore(score, len(z), len(z_prime)),
         pack_particles(z, log_p),

@@ -269,8 +269,10 @@ class RPM(Assembly):
                 "Draw latents and use recparam.infonce(coupling, z, z_prime)."
             )
         z, z_prime = (d.mean for d in distributions)
-        self.prior.initialise(z.detach(), z_prime.detach())
+        doubt = self._doubt(observations, distributions)
         bound = bounds.infonce(self.prior.coupling, z, z_prime, constant=constant)
+        if doubt is not None:
+            bound = replace(bound, kind="estimate", doubt=doubt)
         if isinstance(constant, str) and not self._learning:
             bounds.warn_at_ceiling(bound, rows=len(z), stacklevel=2)
         return bound
@@ -378,4 +380,4 @@ class RPM(Assembly):
             ValueError: As in `elbo`; a prior without a pairwise form, or too many pairs for the optimal prior.
         """
         scored = self._scored((x, x_prime), options)
-        return matching_from(self.prior, scored, self.marginal.recognised(scored, encode=self._encode))
+        return matching_from(self.prior, scored, self._with_bank(scored))

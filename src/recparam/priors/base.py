@@ -84,6 +84,17 @@ class Prior(nn.Module, ABC):
     def initialise(self, *latents: Float[Tensor, "B _D"]) -> None:
         """Set data-driven starting values from a batch of latents, once."""
 
+    def check_initialised(self) -> None:
+        """Raise UninitialisedError if a starting value that comes from data is not set."""
+
+    def prepare(self, *latents: Float[Tensor, "B _D"]) -> bool:
+        """`Coupling.prepare` of what waits for data: whether a training step's latents set it now.
+
+        Raises:
+            UninitialisedError: It is not set, and this is no training.
+        """
+        return False
+
     def check_widths(self, widths: Sequence[int]) -> None:
         """Raise ValueError if latents of these widths do not fit the prior."""
 
@@ -111,11 +122,12 @@ class Prior(nn.Module, ABC):
 
         Raises:
             DensityError: The prior needs densities that a Dirac lacks.
-            ValueError: Latent widths do not fit, or an unknown side.
+            ValueError: Latent widths do not fit, an unknown side, or a coupling that waits for data.
         """
         self.direction(recognised, side)
         self.check_densities(recognised.joint.distributions)
         self.check_widths([z.shape[-1] for z in recognised.particles.latents])
+        self.check_initialised()
         return self._terms(recognised.particles.latents, recognised, side)
 
     def log_ratio(self, *latents: Float[Tensor, "B _D"], side: Side = None) -> Float[Tensor, " B"]:
@@ -135,5 +147,5 @@ class Prior(nn.Module, ABC):
         recognised = of_points(*latents)
         self.check_densities(recognised.joint.distributions)
         self.check_widths([z.shape[-1] for z in latents])
-        self.initialise(*latents)
+        self.prepare(*latents)
         return self.terms(recognised, side=side).log_ratio[0]

@@ -85,17 +85,38 @@ class InfoNCEPrior(Prior):
 
         Several processes use the latents of all, so that their copies of the model start equal.
         """
-        couplings = [part for part in (self.coupling, self.first) if part is not None]
-        if all(part.initialised for part in couplings):
+        if self._initialised:
             return
         widths = [z.shape[-1] for z in latents]
         self.check_widths(widths)
         latents = tuple(gather_rows(z.detach()) for z in latents)
-        for part in couplings:
+        for part in self._couplings:
             whole = part.at_most(len(latents) - 1)
             if whole is not None and not whole.initialised:  # from every step that has latents enough before it
                 steps = [ChainStep(t, whole) for t in range(whole.order, len(latents))]
                 whole.initialise(torch.cat([s.context(latents) for s in steps]), torch.cat(latents[whole.order :]))
+
+    @property
+    def _couplings(self) -> list[Coupling]:
+        return [part for part in (self.coupling, self.first) if part is not None]
+
+    @property
+    def _initialised(self) -> bool:
+        return all(part.initialised for part in self._couplings)
+
+    def check_initialised(self) -> None:
+        """Raise UninitialisedError if a coupling waits for data."""
+        for part in self._couplings:
+            part.check_initialised()
+
+    def prepare(self, *latents: Float[Tensor, "B _D"]) -> bool:
+        """`Coupling.prepare` of its couplings."""
+        if self._initialised:
+            return False
+        if not (self.training and torch.is_grad_enabled()):
+            self.check_initialised()
+        self.initialise(*latents)
+        return True
 
     def check_widths(self, widths: Sequence[int]) -> None:
         """Raise ValueError if the latents do not fit the coupling, or are too few for its order."""

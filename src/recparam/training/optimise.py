@@ -65,7 +65,7 @@ class Optimisation:
     `state_dict` of another ends, on a CPU, with the same weights to the last bit.
 
     Args:
-        model: What is trained, on the device where it is; set from the first batch (`RPM.initialise`).
+        model: What is trained, on the device where it is; set from the first training batch.
         batches: Pairs (x, x').
         steps: Steps in all.
         lr: The learning rate of the first half.

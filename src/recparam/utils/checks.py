@@ -20,6 +20,10 @@ class NonFiniteError(ValueError):
     """A tensor holds NaN or infinity; the message names the argument and where the first one is."""
 
 
+class UninitialisedError(ValueError):
+    """A scale that comes from data is not set, where nothing may set it; the message names the remedy."""
+
+
 def observation_name(index: int) -> str:
     """What users call the observation of that index: x, x_prime, observation 2, ..."""
     return ("x", "x_prime")[index] if index < 2 else f"observation {index}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recparam.ops import NonFiniteError
 from recparam.training.diverged import TrainingDiverged
+from recparam.utils.checks import UninitialisedError
 
 OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine")
@@ -37,7 +38,8 @@ class RPMModule(LightningModule):
 
     Args:
         model: has `elbo(*observations)`, which returns a `Bound`, and `initialise(*observations)`, which is
-            called once, without gradients, with the first batch of a run that is not resumed.
+            called once, in training mode and without gradients, with the first training batch of a run that is not
+            resumed. Validation sets nothing: Lightning's sanity check of a model that waits for data is left out.
         optimiser: "sgd", "adam" or "adamw".
         lr: the learning rate.
         momentum: of "sgd" only.
@@ -120,7 +122,7 @@ class RPMModule(LightningModule):
         self._mean = _Mean()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Let the model see the first batch of a run before its first step."""
+        """Let the model see the first training batch of a run before its first step."""
         if batch_idx == 0 and self.objective is None and not bool(self.initialised):
             with torch.no_grad():
                 self.model.initialise(*batch)
@@ -151,9 +153,18 @@ class RPMModule(LightningModule):
         return loss
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        """Log `validation_nats`, the mean over validation batches; the bank of each is the batch itself."""
+        """Log `validation_nats`, the mean over validation batches; the bank of each is the batch itself.
+
+        Raises:
+            UninitialisedError: The model waits for data; only the sanity check before training passes over it.
+        """
         observations = tuple(batch)
-        bound: Objective = self._bound(observations)
+        try:
+            bound: Objective = self._bound(observations)
+        except UninitialisedError:
+            if self.trainer.sanity_checking:
+                return
+            raise
         self.log("validation_nats", bound.value, batch_size=len(observations[0]), sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

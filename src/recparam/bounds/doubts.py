@@ -1,0 +1,109 @@
+"""Why a value is an estimate, whatever the table of directions says: its encoder or scales are not as taken there.
+
+A direction holds for an encoder that is one fixed function of each row, and for parameters that do not depend on the
+scored rows. What is not so is said here, in words that a `Bound` shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from recparam.couplings import Coupling
+
+FITTED = "its scales were set by this call, from the rows it scores"
+_ROWS = 4  # encoded again, which shows what is random or reads other rows
+_TOLERANCE, _HALF_TOLERANCE = 1e-3, 3e-2  # of the largest latent: what rounding may do, in single and half precision
+
+
+def doubt_of_mode(*models: nn.Module) -> str | None:
+    """Which parts are in training mode and may compute something else in evaluation mode; None where none is.
+
+    Modules of torch and of this library are known. Others are taken to depend on their mode.
+
+    Example:
+        >>> doubt_of_mode(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)))
+        'Dropout is in training mode; call eval()'
+        >>> doubt_of_mode(nn.Linear(2, 2), nn.Dropout(0.5).eval())
+    """
+    names = {type(part).__name__: None for model in models for part in model.modules() if _of_mode(part)}
+    if not names:
+        return None
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} in training mode; call eval()"
+
+
+def prepared(coupling: Coupling, z: Tensor, z_prime: Tensor) -> str | None:
+    """Set what a training step sets, and say why no direction holds of its value, where that is so.
+
+    Raises:
+        UninitialisedError: The coupling waits for data, and this is no training.
+    """
+    return FITTED if coupling.prepare(z, z_prime) else doubt_of_mode(coupling)
+
+
+@torch.no_grad()
+def doubt_of_encoder(
+    encode: Callable[..., Sequence[Distribution]], observations: Sequence[Tensor], encoded: Sequence[Distribution]
+) -> str | None:
+    """Whether a few rows, encoded again, are what they were in their batch; None where they are.
+
+    It finds dropout that is always on, noise, and normalisation over the batch in evaluation mode.
+
+    Args:
+        encode: Maps observations to their distributions.
+        observations: The rows, one (B, ...) per observation.
+        encoded: What `encode` made of them.
+    """
+    size = len(observations[0])
+    rows = torch.linspace(0, size - 1, max(1, min(_ROWS, size // 2))).long()
+    few = [x[rows.to(x.device)] for x in observations]
+    before = [value[rows.to(value.device)] for value in _numbers(encoded)]
+    try:
+        first, second = (list(_numbers(encode(*few))) for _ in range(2))
+    except (RuntimeError, ValueError):  # as batch norm of one row
+        return "its encoder reads several rows at once"
+    if not _equal(first, second):
+        return "its encoder is random: the same rows were encoded to other latents"
+    return None if _equal(before, first) else "its encoder makes other latents of a row in other company"
+
+
+def _of_mode(part: nn.Module) -> bool:
+    """Whether a module is in training mode and may compute something else, by itself, in evaluation mode."""
+    if not part.training:
+        return False
+    if isinstance(part, _DropoutNd):
+        return part.p > 0
+    if isinstance(part, _BatchNorm | nn.RReLU):
+        return True
+    if isinstance(part, _InstanceNorm):
+        return bool(part.track_running_stats)
+    if isinstance(part, nn.RNNBase | nn.MultiheadAttention):
+        return part.dropout > 0
+    return not type(part).__module__.startswith(("torch.nn.modules.", "recparam."))
+
+
+def _numbers(distributions: Sequence[Distribution]) -> Iterator[Tensor]:
+    """Mean and deviation of each, where it has them."""
+    for distribution in distributions:
+        for name in ("mean", "stddev"):
+            try:
+                yield getattr(distribution, name)
+            except NotImplementedError:
+                continue
+
+
+def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    """Whether tensors are equal to rounding."""
+    return all(_close(one, other) for one, other in zip(a, b, strict=True))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    half = torch.finfo(a.dtype).eps > torch.finfo(torch.float32).eps or torch.is_autocast_enabled(a.device.type)
+    allowed = (_HALF_TOLERANCE if half else _TOLERANCE) * a.abs().amax().clamp_min(torch.finfo(a.dtype).tiny)
+    return bool(((a - b).abs() <= allowed).all())
