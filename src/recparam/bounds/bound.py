@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -93,6 +93,10 @@ class Bound(Scalar):
             return math.nan
         deviation_B = value_B - (weights_B * value_B).sum()
         return math.sqrt(float((weights_B * deviation_B).square().sum()) / rest)
+
+    def doubted(self, doubt: str | None) -> Bound:
+        """The same; where there is a doubt, as an estimate that names it."""
+        return self if doubt is None else replace(self, kind="estimate", doubt=doubt)
 
     def __str__(self) -> str:
         """One line: quantity, relation, value, kind, ceiling, and what is in doubt."""

@@ -47,25 +47,38 @@ def prepared(coupling: Coupling, z: Tensor, z_prime: Tensor) -> str | None:
     return FITTED if coupling.prepare(z, z_prime) else doubt_of_mode(coupling)
 
 
-@torch.no_grad()
 def doubt_of_encoder(
     encode: Callable[..., Sequence[Distribution]], observations: Sequence[Tensor], encoded: Sequence[Distribution]
 ) -> str | None:
-    """Whether a few rows, encoded again, are what they were in their batch; None where they are.
-
-    It finds dropout that is always on, noise, and normalisation over the batch in evaluation mode.
+    """`doubt_of_encoding` of distributions.
 
     Args:
         encode: Maps observations to their distributions.
         observations: The rows, one (B, ...) per observation.
         encoded: What `encode` made of them.
     """
-    size = len(observations[0])
+
+    def again(rows: Tensor) -> list[Tensor]:
+        return list(_numbers(encode(*(x[rows.to(x.device)] for x in observations))))
+
+    return doubt_of_encoding(again, list(_numbers(encoded)))
+
+
+@torch.no_grad()
+def doubt_of_encoding(encode: Callable[[Tensor], Sequence[Tensor]], encoded: Sequence[Tensor]) -> str | None:
+    """Whether a few rows, encoded again, are what they were among all; None where they are.
+
+    It finds dropout that is always on, noise, and normalisation over the batch in evaluation mode.
+
+    Args:
+        encode: Encodes the rows of these numbers.
+        encoded: What all B rows were encoded to, tensors (B, ...).
+    """
+    size = len(encoded[0])
     rows = torch.linspace(0, size - 1, max(1, min(_ROWS, size // 2))).long()
-    few = [x[rows.to(x.device)] for x in observations]
-    before = [value[rows.to(value.device)] for value in _numbers(encoded)]
+    before = [value[rows.to(value.device)] for value in encoded]
     try:
-        first, second = (list(_numbers(encode(*few))) for _ in range(2))
+        first, second = (encode(rows) for _ in range(2))
     except (RuntimeError, ValueError):  # as batch norm of one row
         return "its encoder reads several rows at once"
     if not _equal(first, second):

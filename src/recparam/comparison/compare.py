@@ -13,6 +13,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from recparam.bounds import Bound, CeilingWarning
+from recparam.bounds.doubts import doubt_of_encoding
 from recparam.comparison.result import Comparison, Evidence, comparison
 from recparam.comparison.targets import Targets, targets_of
 from recparam.data.contexts import with_contexts
@@ -241,11 +242,13 @@ def _of_model(
             sides = _of_draws(name, model, targets, bank, exclude_within=exclude_within, seed=seed)
             return Evidence(*sides, unfair=_STOCHASTIC, bank=size)
         prior.check_densities([Dirac(z) for z in latents])
+        doubt = doubt_of_encoding(lambda rows: targets.some(rows.numpy()).latents(model) or [], latents)
         against = Against(exclude_within=exclude_within)
         if bank is not None:
             against = Against(bank.latents(model), bank.labels)
-        estimate, lower, upper = sides_of_latents(
-            prior, latents, against, labels=targets.labels, context=context
+        estimate, lower, upper = (
+            side.doubted(doubt)
+            for side in sides_of_latents(prior, latents, against, labels=targets.labels, context=context)
         )
     scored = steps_from(prior, length=targets.length, context=context) if _is_chain(prior) else [None]
     order = prior.coupling.order if _is_chain(prior) else 1

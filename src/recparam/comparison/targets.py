@@ -59,6 +59,10 @@ class Targets:
         )
         return Targets(self.sources, self.index, labels=shifted, how=self.how)
 
+    def some(self, rows: Int[np.ndarray, " rows"]) -> Targets:
+        """The windows of these numbers, without labels."""
+        return Targets(self.sources, self.index[rows], how=self.how)
+
     def observations(self) -> list[Tensor]:
         """All of them, read into memory: J tensors (B, ...)."""
         return [self._read(j, self.index[:, j]) for j in range(self.length)]

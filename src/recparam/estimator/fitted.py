@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recparam import bounds
 from recparam.bounds import Bound
+from recparam.bounds.doubts import doubt_of_encoding
 from recparam.data.channels import of_session
 from recparam.data.contexts import contexts_of
 from recparam.data.pairs import Pairs
@@ -137,7 +138,9 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         check_is_fitted(self)
         _, declared = self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)
-        bound = self._head.elbo(*encoded_pairs(self.model_, declared), strata=strata_of(declared), side=side)
+        encoded = encoded_pairs(self.model_, declared)
+        doubt = doubt_of_encoding(lambda rows: encoded_pairs(self.model_, declared, rows.numpy()), encoded)
+        bound = self._head.elbo(*encoded, strata=strata_of(declared), side=side).doubted(doubt)
         bounds.warn_at_ceiling(bound, rows=len(self._head.bank[0]), source="data set", stacklevel=2)
         return bound
 

@@ -139,4 +139,5 @@ def _averaged(parts: Sequence[tuple[Tensor, Bound]]) -> Bound:
     if not any(c is None for c in ceilings):
         ceiling = sum(len(rows) * (c or 0.0) for (rows, _), c in zip(parts, ceilings, strict=True)) / len(each)
     value = torch.stack([len(rows) / len(each) * bound.value for rows, bound in parts]).sum()
-    return Bound(value, each, bounds_of[0].of, bounds_of[0].kind, ceiling=ceiling)
+    doubt = next((bound.doubt for bound in bounds_of if bound.doubt), None)
+    return Bound(value, each, bounds_of[0].of, bounds_of[0].kind, ceiling=ceiling).doubted(doubt)

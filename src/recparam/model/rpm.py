@@ -270,9 +270,7 @@ class RPM(Assembly):
             )
         z, z_prime = (d.mean for d in distributions)
         doubt = self._doubt(observations, distributions)
-        bound = bounds.infonce(self.prior.coupling, z, z_prime, constant=constant)
-        if doubt is not None:
-            bound = replace(bound, kind="estimate", doubt=doubt)
+        bound = bounds.infonce(self.prior.coupling, z, z_prime, constant=constant).doubted(doubt)
         if isinstance(constant, str) and not self._learning:
             bounds.warn_at_ceiling(bound, rows=len(z), stacklevel=2)
         return bound

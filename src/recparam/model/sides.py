@@ -184,4 +184,5 @@ def _total(parts: Sequence[Bound]) -> Bound:
         parts[0].of,
         parts[0].kind,
         None if any(c is None for c in ceilings) else sum(c or 0.0 for c in ceilings),
+        doubt=parts[0].doubt,
     )
