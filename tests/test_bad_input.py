@@ -298,7 +298,7 @@ PREDICTIONS: list[Case] = [
     (
         "before any data",
         lambda: dirac(rp.InfoNCEPrior(rp.GaussianRBF())).predict(x, grid),
-        ValueError,
+        checks.UninitialisedError,
         r"lengthscale.*initialise\(x, x_prime\)",
     ),
     ("no conditional", lambda: dirac(rp.OptimalPrior()).predict(x, grid), ValueError, "OptimalPrior.*rp.InfoNCEPrior"),

@@ -57,11 +57,9 @@ def doubt_of_encoder(
         observations: The rows, one (B, ...) per observation.
         encoded: What `encode` made of them.
     """
-
-    def again(rows: Tensor) -> list[Tensor]:
-        return list(_numbers(encode(*(x[rows.to(x.device)] for x in observations))))
-
-    return doubt_of_encoding(again, list(_numbers(encoded)))
+    return doubt_of_encoding(
+        lambda rows: list(_numbers(encode(*(x[rows.to(x.device)] for x in observations)))), list(_numbers(encoded))
+    )
 
 
 @torch.no_grad()

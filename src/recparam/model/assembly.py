@@ -186,9 +186,16 @@ class Assembly(nn.Module):
         particles = own(distributions, observations, num_samples=num_samples, generator=generator)
         reference = particles.log_weights
         row_weights = reference.new_full((size,), 1 / size) if given is None else given.to(reference)
-        known = {"rows": bank_rows, "labels": labels, "generator": generator}
         return Scored(
-            observations, distributions, particles, row_weights, **known, recognition=self._models, doubt=doubt
+            observations,
+            distributions,
+            particles,
+            row_weights,
+            rows=bank_rows,
+            labels=labels,
+            generator=generator,
+            recognition=self._models,
+            doubt=doubt,
         )
 
     def _doubt(self, observations: Sequence[Tensor], distributions: Sequence[Distribution]) -> str | None:
