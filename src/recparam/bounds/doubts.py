@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from recparam.couplings import Coupling
 
 FITTED = "its scales were set by this call, from the rows it scores"
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_INSTANCE_NORM = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _ROWS = 4  # encoded again, which shows what is random or reads other rows
 _TOLERANCE, _HALF_TOLERANCE = 1e-3, 3e-2  # of the largest latent: what rounding may do, in single and half precision
 
@@ -88,11 +88,11 @@ def _of_mode(part: nn.Module) -> bool:
     """Whether a module is in training mode and may compute something else, by itself, in evaluation mode."""
     if not part.training:
         return False
-    if isinstance(part, _DropoutNd):
+    if isinstance(part, _DROPOUT):
         return part.p > 0
-    if isinstance(part, _BatchNorm | nn.RReLU):
+    if isinstance(part, (*_BATCH_NORM, nn.RReLU)):
         return True
-    if isinstance(part, _InstanceNorm):
+    if isinstance(part, _INSTANCE_NORM):
         return bool(part.track_running_stats)
     if isinstance(part, nn.RNNBase | nn.MultiheadAttention):
         return part.dropout > 0
