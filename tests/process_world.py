@@ -80,16 +80,29 @@ class Drawn(RecognitionPosterior):
         return Particles(latents, torch.full_like(latents[0][..., 0], 0.5).log(), exact=False)
 
 
-MODELS = ["infonce", "three", "labels", "weights", "categorical", "gaussian", "alone"]
+class OfGroups(nn.Module):
+    """`rp.elbo_of_groups` of two groups of two latents."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.prior = nn.Linear(4, 4), rp.InfoNCEPrior(rp.Groups(rp.GaussianRBF(), [[0, 1], [2, 3]]))
+
+    def forward(self, *x: Tensor) -> Bound:
+        return rp.elbo_of_groups(self.prior, *(self.encoder(part) for part in x))
 
 
-def build(name: str) -> rp.RPM:
+MODELS = ["infonce", "three", "labels", "weights", "categorical", "gaussian", "groups", "alone"]
+
+
+def build(name: str) -> nn.Module:
     """A model in double precision, with the same parameters everywhere."""
     torch.manual_seed(3)
     if name == "categorical":
         model = rp.RPM(rp.Categorical(nn.Linear(4, 3)), rp.OptimalPrior())
     elif name == "gaussian":
         model = rp.RPM(rp.Gaussian(nn.Linear(4, 4)), rp.JointGaussianPrior(2), posterior=Drawn())
+    elif name == "groups":
+        model = OfGroups()
     else:
         marginal = rp.BatchMarginal(across_processes=name != "alone")
         model = rp.RPM(rp.Deterministic(nn.Linear(4, 2)), rp.InfoNCEPrior(rp.GaussianRBF()), marginal=marginal)

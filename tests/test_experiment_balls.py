@@ -16,6 +16,7 @@ import recparam.experiments.balls.densities as densities
 import recparam.experiments.balls.models as models
 import recparam.experiments.balls.settings as balls_settings
 import recparam.experiments.balls.training as training
+from recparam.bounds.total_correlation import least_rows
 from recparam.cli import main
 from recparam.evaluation import LinearDecoder
 from recparam.experiments.balls.run import run_experiment
@@ -23,7 +24,7 @@ from recparam.experiments.balls.settings import ARMS, RICHER_ARMS, Run, Settings
 from recparam.experiments.folder import OutputFolderError, prepare_folder
 from recparam.training import TrainingDiverged
 
-TINY = Settings(size=20, diameter=3.0, frames=41, epochs=2, batch_size=8, videos=("black",), starts=2)
+TINY = Settings(size=20, diameter=3.0, frames=41, epochs=2, batch_size=10, videos=("black",), starts=2)
 
 
 def run(settings: Settings, out: Path, **options: Any) -> tuple[dict[str, Any], str, dict[Run, str]]:
@@ -123,7 +124,7 @@ def test_independent_objects_are_worth_their_bounds_and_copies_nothing() -> None
 
 def test_starts_see_shrunk_frames_and_the_best_whole_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(balls_settings, "COARSE_SIZE", 10)
-    settings = Settings(size=20, diameter=4.0, frames=41, epochs=1, batch_size=8, videos=("black",), arms=("steps",))
+    settings = Settings(size=20, diameter=4.0, frames=41, epochs=1, batch_size=10, videos=("black",), arms=("steps",))
     assert settings.shrinking == 2 and settings.coarse.size == 10
     assert settings.epochs_of("steps") == 3 and settings.work_of("steps") == 1.5 and settings.work_of("linear") == 1
     frames = torch.randint(0, 256, (3, 20, 20, 3), dtype=torch.uint8)
@@ -151,7 +152,7 @@ def test_whole_frames_that_diverge_are_tried_with_a_lower_rate(
 ) -> None:
     monkeypatch.setattr(balls_settings, "COARSE_SIZE", 10)
     settings = Settings(
-        size=20, diameter=4.0, frames=41, epochs=1, batch_size=8, videos=("black",), arms=("steps",), starts=1
+        size=20, diameter=4.0, frames=41, epochs=1, batch_size=10, videos=("black",), arms=("steps",), starts=1
     )
     rates: list[float] = []
     lowest = 4.0
@@ -313,3 +314,10 @@ def test_predicted_density_follows_the_linear_decoder() -> None:
     row, column = np.unravel_index(density["density_uniform"].argmax(), (densities.GRID, densities.GRID))
     place = true[int(density["density_frame"]), 0].numpy()
     assert np.abs(density["density_axis"][[column, row]] - place).max() < 1.0
+
+
+def test_batches_that_do_not_know_the_total_correlation_are_refused_before_any_work() -> None:
+    assert least_rows(*[len(group) for group in models.OBJECTS]) == balls_settings.FEWEST_PAIRS
+    with pytest.raises(ValueError, match="at least 10 with the arms steps; got 9"):
+        replace(TINY, arms=("gaussian", "steps"), batch_size=9)
+    assert replace(TINY, arms=("gaussian", "velocity"), batch_size=9).batch_size == 9

@@ -389,6 +389,7 @@ def test_every_pair_appears_once_an_epoch_in_an_order_of_its_own() -> None:
         orders.append([int(t) for batch in found for t in batch[2]])
     assert orders[0] == orders[2] != orders[1]
     assert all(len(set(order)) == 10 for order in orders)
+    assert [len(PairBatches(frames, batch_size=8, seed=0, least=least)) for least in (3, 4)] == [2, 1]
     chosen = PairBatches(torch.arange(9), pairs=torch.tensor([[0, 2, 4], [4, 6, 8]]), batch_size=2, seed=1)
     assert sorted(torch.stack(next(iter(chosen)), dim=1).tolist()) == [[0, 2, 4], [4, 6, 8]]
 

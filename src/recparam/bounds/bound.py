@@ -50,6 +50,8 @@ class Bound(Scalar):
         weights: Weight of each row in the mean, shape (B,), summing to one; None means equal.
         doubt: Why it is an estimate, where the encoder or the scales are not what a direction takes them for: in
             training mode, random, or set by this very call (`recparam.bounds.doubts`); None where nothing is found.
+        groups: Number of independent groups of latents in its base (`rp.elbo_of_groups`); None: latents are whole.
+            Values with different numbers do not compare.
 
     Example:
         >>> import torch
@@ -74,6 +76,7 @@ class Bound(Scalar):
     terms: dict[str, Tensor] = field(default_factory=dict)
     weights: Tensor | None = None
     doubt: str | None = None
+    groups: int | None = None
 
     @property
     def standard_error(self) -> float:
@@ -102,7 +105,10 @@ class Bound(Scalar):
         """One line: quantity, relation, value, kind, ceiling, and what is in doubt."""
         limit = "" if self.ceiling is None else f", ceiling {self.ceiling:.3f}"
         reason = "" if self.doubt is None else f": {self.doubt}"
-        return f"{_NAMES[self.of]} {_SIGNS[self.kind]} {float(self):.3f} nats ({self.kind}{limit}{reason})"
+        name = _NAMES[self.of]
+        if self.groups is not None:
+            name = name.replace("ELBO", f"ELBO of {self.groups} group{'s' if self.groups > 1 else ''}")
+        return f"{name} {_SIGNS[self.kind]} {float(self):.3f} nats ({self.kind}{limit}{reason})"
 
     __repr__ = __str__
 

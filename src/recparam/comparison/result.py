@@ -269,13 +269,19 @@ def comparison(
         bank: As `Comparison`.
 
     Raises:
-        ValueError: Fewer than two models, other rows, or an estimate that is not finite.
+        ValueError: Fewer than two models, other rows, other numbers of groups, or an estimate that is not finite.
     """
     if len(models) < 2:
         raise ValueError(f"Expected at least two models to compare; got {len(models)}. For one, use model.elbo.")
     rows = {name: len(evidence.estimate.per_observation) for name, evidence in models.items()}
     if len(set(rows.values())) > 1:
         raise ValueError(f"Expected models that score the same rows; got {rows}. Give all of them the same data.")
+    groups = {name: evidence.estimate.groups for name, evidence in models.items()}
+    if len(set(groups.values())) > 1:
+        raise ValueError(
+            f"Expected bounds with one number of groups, as others do not compare (rp.elbo_of_groups); got {groups}. "
+            "Use model.elbo, or rp.compare on the models."
+        )
     for name, evidence in models.items():
         lost = int((~np.isfinite(values_of(evidence.estimate))).sum())
         if lost:

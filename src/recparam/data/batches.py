@@ -21,9 +21,10 @@ class Batches(ABC):
         rows: the number of rows.
         batch_size: rows in a batch, at least 2.
         seed: a whole number, not negative.
+        least: rows of the last batch, which is left out if it has fewer.
     """
 
-    def __init__(self, rows: int, *, batch_size: int, seed: int) -> None:
+    def __init__(self, rows: int, *, batch_size: int, seed: int, least: int = 2) -> None:
         if batch_size < 2:
             raise ValueError(
                 f"batch_size: expected at least 2, got {batch_size}. The negatives of a row are the other "
@@ -33,7 +34,7 @@ class Batches(ABC):
             raise ValueError(f"observations: expected at least 2 tuples, got {rows}. Give more data.")
         if seed < 0:
             raise ValueError(f"seed: expected a whole number >= 0, got {seed}. Choose another.")
-        self.rows, self.batch_size, self.seed, self.epoch = rows, batch_size, seed, 0
+        self.rows, self.batch_size, self.seed, self.least, self.epoch = rows, batch_size, seed, least, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass.
@@ -45,7 +46,7 @@ class Batches(ABC):
 
     def __len__(self) -> int:
         whole, rest = divmod(self.rows, self.batch_size)
-        return whole + (rest >= 2)
+        return whole + (rest >= self.least)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         return self.after(0)
@@ -104,6 +105,7 @@ class PairBatches(Batches):
             the targets of the same J indices.
         batch_size: pairs in a batch, at least 2.
         seed: decides the order, together with the epoch.
+        least: pairs of the last batch, which is left out if it has fewer.
 
     Raises:
         ValueError: indices outside the recording, targets of another length, numbers that are not finite, a
@@ -118,13 +120,14 @@ class PairBatches(Batches):
         targets: Shaped[Tensor, "targets ..."] | Shaped[np.ndarray, "targets ..."] | None = None,
         batch_size: int,
         seed: int,
+        least: int = 2,
     ) -> None:
         if pairs is None:
             start = torch.arange(max(len(frames) - 1, 0))
             indices = torch.stack([start, start + 1], dim=1)
         else:
             indices = torch.as_tensor(pairs, dtype=torch.int64, device="cpu")
-        super().__init__(len(indices), batch_size=batch_size, seed=seed)
+        super().__init__(len(indices), batch_size=batch_size, seed=seed, least=least)
         if indices.min() < 0 or indices.max() >= len(frames):
             raise ValueError(
                 f"pairs: expected indices from 0 to {len(frames) - 1}, got {int(indices.min())} to "

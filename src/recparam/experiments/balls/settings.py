@@ -26,6 +26,8 @@ SHOWN_ARMS = ("supervised", "gaussian", "linear", "recipe", "steps", "untrained"
 """The arms of the paper, `recipe` and the step length, with the controls."""
 RICHER_ARMS = ("steps", "velocity", "velocity-steps")
 """Priors richer than the paper's, trained from several starts of which the evidence chooses."""
+FEWEST_PAIRS = 10
+"""In a batch that knows the total correlation of three balls to half a nat (`rp.elbo_of_groups`)."""
 TRAINED_ARMS = ("supervised", "gaussian", "linear", "recipe", *RICHER_ARMS)
 VIDEOS = ("black", "clutter")
 
@@ -74,7 +76,9 @@ def training_of(arm: str) -> Training:
 def training_facts(arm: str) -> dict[str, Any]:
     """Everything that decides how an arm is trained, as it is written."""
     facts = asdict(training_of(arm))
-    return facts | {"coarse_size": COARSE_SIZE, "climbs": "elbo_of_groups"} if arm in RICHER_ARMS else facts
+    if arm not in RICHER_ARMS:
+        return facts
+    return facts | {"coarse_size": COARSE_SIZE, "objective": "elbo_of_groups, a total correlation per step"}
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,12 @@ class Settings:
             raise ValueError(
                 f"batch_size must be at least 2; got {self.batch_size}. "
                 "With a batch of one pair there is no negative to contrast with."
+            )
+        of_balls = [arm for arm in self.arms if arm in ("steps", "velocity-steps")]
+        if of_balls and self.batch_size < FEWEST_PAIRS:
+            raise ValueError(
+                f"Expected batch_size of at least {FEWEST_PAIRS} with the arms {', '.join(of_balls)}; got "
+                f"{self.batch_size}. A smaller batch does not know whether two maps follow one ball."
             )
         # Seven coordinates of the linear decoder, intercept included, need more frames than that.
         least = max(16, self.batch_size + 1)

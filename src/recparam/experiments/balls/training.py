@@ -17,7 +17,7 @@ import recparam as rp
 from recparam.bounds import Bound, CeilingWarning
 from recparam.bounds.groups import gaussian_total_correlation, groups_of
 from recparam.experiments.balls.models import PaperPixels, coupling_of, initial_encoder, order_of, supervised_objective
-from recparam.experiments.balls.settings import RICHER_ARMS, Run, Settings, training_of
+from recparam.experiments.balls.settings import FEWEST_PAIRS, RICHER_ARMS, Run, Settings, training_of
 from recparam.model.sides import Against, sides_of_latents
 from recparam.networks import recalibrate_batch_norm
 from recparam.training import Epoch, PairBatches, RPMModule, TrainingDiverged, fit
@@ -247,7 +247,12 @@ def train(
     seed = start_seed(run, start)
     order = order_of(model)
     batches = PairBatches(
-        frames, pairs=windows(len(frames), order), targets=targets, batch_size=settings.batch_size, seed=seed
+        frames,
+        pairs=windows(len(frames), order),
+        targets=targets,
+        batch_size=settings.batch_size,
+        seed=seed,
+        least=FEWEST_PAIRS if objective is not None else 2,
     )
     return fit(
         module,
