@@ -38,7 +38,7 @@ def elbo_of_groups(prior: InfoNCEPrior, *latents: Float[Tensor, "B D"]) -> Bound
     `rp.BatchMarginal`.
 
     Args:
-        prior: An InfoNCE prior over `rp.Groups` with shared parameters. In training mode and with gradients, scales that
+        prior: An InfoNCE prior over `rp.Groups` with shared parameters. In training mode, with gradients, scales that
             wait for data are set from these latents first.
         *latents: z and z', or the latents of windows, each (B, D) from a deterministic encoder. B has to be large
             enough to know the total correlation to half a nat: 10 rows for three groups of two.
