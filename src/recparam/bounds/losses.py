@@ -20,6 +20,7 @@ from recparam.bounds.scalar import Scalar
 from recparam.couplings import Coupling
 from recparam.couplings.base import check_is_coupling
 from recparam.ops import Exchanged, pairwise_infonce, pairwise_logsumexp
+from recparam.ops.precision import at_least_single
 from recparam.priors import InfoNCEPrior
 from recparam.utils.checks import check_finite, check_matrix
 
@@ -122,7 +123,7 @@ def nt_xent(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, 
     Raises:
         ValueError: Shapes do not fit, fewer than two rows, or inputs are not finite.
     """
-    _check_pairs(coupling, z, z_prime, one_width=True)
+    z, z_prime = _checked(coupling, z, z_prime, one_width=True)
     count = len(z)
     both, other = torch.cat([z, z_prime]), torch.cat([z_prime, z])
     doubt = prepared(coupling, both, other)
@@ -161,7 +162,7 @@ def clip(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B 
     Raises:
         ValueError: Shapes do not fit, fewer than two rows, or inputs are not finite.
     """
-    _check_pairs(coupling, z, z_prime)
+    z, z_prime = _checked(coupling, z, z_prime)
     doubt = prepared(coupling, z, z_prime)
     score = coupling.score()
     there, back = pairwise_infonce(score, z, z_prime), pairwise_infonce(Exchanged(score), z_prime, z)
@@ -198,9 +199,10 @@ def cebra(
     Raises:
         ValueError: Shapes do not fit, or inputs are not finite.
     """
-    _check_pairs(coupling, z, z_prime, least=1)
+    z, z_prime = _checked(coupling, z, z_prime, least=1)
     check_matrix("negatives", negatives, width=z_prime.shape[1])
     check_finite("negatives", negatives)
+    negatives = at_least_single(negatives)
     doubt = prepared(coupling, z, z_prime)
     log_f = coupling(z, z_prime)
     return _loss(
@@ -294,9 +296,10 @@ def _loss(
     return Loss(value, per_row, name, prior, marginal, negatives, constant, elbo, mi)
 
 
-def _check_pairs(
+def _checked(
     coupling: Coupling, z: Tensor, z_prime: Tensor, *, one_width: bool = False, least: int = 2
-) -> None:
+) -> tuple[Tensor, Tensor]:
+    """Both sides, in single precision or better."""
     check_is_coupling("coupling", coupling)
     check_matrix("z", z)
     check_matrix("z_prime", z_prime, rows=len(z), width=z.shape[1] if one_width else None)
@@ -304,3 +307,4 @@ def _check_pairs(
         check_finite(label, value)
     if len(z) < least:
         raise ValueError(f"Expected at least {least} rows, so that there are negatives; got {len(z)}.")
+    return at_least_single(z), at_least_single(z_prime)

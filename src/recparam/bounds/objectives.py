@@ -35,6 +35,7 @@ from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.marginals.joint import Situation
 from recparam.ops import pairwise_infonce, pairwise_logsumexp
+from recparam.ops.precision import at_least_single
 from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, Prior, Side
 from recparam.recognition import DensityError, Dirac
 from recparam.utils.checks import check_finite, check_matrix, is_finite_number
@@ -156,6 +157,8 @@ def infonce(
         check_finite("negatives", negatives)
     elif z.shape[0] < 2:
         raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
+    z, z_prime = at_least_single(z), at_least_single(z_prime)
+    negatives = None if negatives is None else at_least_single(negatives)
     doubt = prepared(coupling, z, z_prime)
     log_f = coupling(z, z_prime)
     if negatives is None:

@@ -10,14 +10,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recparam.ops import MappedSides, Score, SumOfScores
+from recparam.ops.precision import SinglePrecision, at_least_single, check_single, full_precision
 from recparam.utils.checks import UninitialisedError, check_tensor, explain_dtype
 
 
-class Coupling(nn.Module, ABC):
+class Coupling(SinglePrecision, ABC):
     """log f_theta(z, z') for latents of shape (..., D) and (..., D'), broadcast over the leading axes.
 
     A coupling of `order` p > 1 reads p earlier latents: its first argument is the context, z_{t-p+1} to z_t side by
     side, oldest first, of shape (..., p D).
+
+    Its numbers are in single precision or better: latents in half are lifted, autocast is off within, and `half()`
+    leaves the parameters.
     """
 
     @property
@@ -114,15 +118,17 @@ class Coupling(nn.Module, ABC):
             Shape (...), in nats.
 
         Raises:
-            ValueError: The widths or dtypes do not fit; a lengthscale that waits for data, outside of training or with
-                one row.
+            ValueError: The widths or dtypes do not fit; parameters made in half precision; a lengthscale that waits for
+                data, outside of training or with one row.
         """
         check_tensor("z", z)
         check_tensor("z_prime", z_prime)
         self.check_widths(z.shape[-1], z_prime.shape[-1])
+        check_single(self)
         self.prepare(z, z_prime)
         try:
-            return self._log_f(z, z_prime)
+            with full_precision(z_prime.device):
+                return self._log_f(at_least_single(z), at_least_single(z_prime))
         except RuntimeError as error:
             explain_dtype(error, "z", z, self)
             explain_dtype(error, "z_prime", z_prime, self)
@@ -130,7 +136,8 @@ class Coupling(nn.Module, ABC):
 
     def on_pairs(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """log f of every row with every column, for couplings whose score is taken in blocks."""
-        return self._log_f(z[:, None], bank[None])
+        with full_precision(bank.device):
+            return self._log_f(at_least_single(z)[:, None], at_least_single(bank)[None])
 
     def __add__(self, other: Coupling) -> CouplingSum:
         """log f of a product of couplings."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recparam.couplings.base import Coupling
 from recparam.ops import DotProduct, Score
+from recparam.ops.precision import at_least_single
 from recparam.utils.checks import check_count, check_finite, check_tensor
 from recparam.utils.shown import shown
 
@@ -43,7 +44,7 @@ class Bilinear(Coupling):
         check_finite("theta", theta)
         if theta.shape != (dim, dim_prime):
             raise ValueError(f"Expected theta of shape ({dim}, {dim_prime}); got {tuple(theta.shape)}.")
-        self.theta = nn.Parameter(theta.detach().clone())
+        self.theta = nn.Parameter(at_least_single(theta).detach().clone())
 
     def extra_repr(self) -> str:
         """The widths of theta."""

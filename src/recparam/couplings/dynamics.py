@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recparam.couplings.base import Coupling, as_couplings, latest
 from recparam.couplings.scaled import median_distance, not_initialised
 from recparam.ops import BlockScore, MappedSides, Score, SquaredDistance
+from recparam.ops.precision import at_least_single
 from recparam.utils.checks import check_count, check_finite, check_tensor
 from recparam.utils.shown import number, shown
 
@@ -225,4 +226,4 @@ def _parameter(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
     if value.shape != shape or not value.is_floating_point():
         raise ValueError(f"Expected {name} of shape {shape}, floating-point; got {tuple(value.shape)}, {value.dtype}.")
     check_finite(name, value)
-    return value.detach().clone()
+    return at_least_single(value).detach().clone()

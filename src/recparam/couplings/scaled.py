@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recparam.couplings.base import Coupling
+from recparam.ops.precision import at_least_single
 from recparam.utils.checks import check_count
 from recparam.utils.shown import number, shown
 
@@ -116,6 +117,7 @@ def median_distance(
     Raises:
         ValueError: Fewer than two rows, or a median that is zero.
     """
+    z, z_prime = at_least_single(z), at_least_single(z_prime)
     rows = min(z.shape[0], z_prime.shape[0])
     if rows < 2:
         raise ValueError(f"Expected at least 2 rows to set the lengthscale from data; got {rows}. Give lengthscale=.")

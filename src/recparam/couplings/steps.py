@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from recparam.couplings.base import Coupling
 from recparam.couplings.scaled import check_same_width, not_initialised, positive_values
 from recparam.ops import DistanceProfile, Score
+from recparam.ops.precision import at_least_single
 from recparam.utils.checks import check_positive
 from recparam.utils.shown import number, shown
 
@@ -86,7 +87,7 @@ class StepLength(Coupling):
         if self.initialised:
             return
         self.check_widths(z.shape[-1], z_prime.shape[-1])
-        value = torch.linalg.vector_norm(z - z_prime, dim=-1).median()
+        value = torch.linalg.vector_norm(at_least_single(z) - at_least_single(z_prime), dim=-1).median()
         if not bool(torch.isfinite(value) & (value > 0)):
             raise ValueError(
                 f"Expected latents that differ from z to z_prime, to set the radius; got a median step of "

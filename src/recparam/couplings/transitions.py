@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from recparam.couplings.base import ContextSlice, Coupling, check_is_coupling
 from recparam.ops import MappedSides, Score
+from recparam.ops.precision import SinglePrecision, at_least_single, full_precision
 from recparam.utils.checks import check_count, check_tensor, is_finite_number
 from recparam.utils.shown import number, shown
 
 
-class Transition(nn.Module, ABC):
+class Transition(SinglePrecision, ABC):
     """h(z_{t-p+1}, ..., z_t): the place to which p earlier latents lead, p the `order`."""
 
     @property
@@ -53,7 +54,8 @@ class Transition(nn.Module, ABC):
                 f"width {context.shape[-1]}."
             )
         self.check_width(context.shape[-1] // self.order)
-        return self._next(context)
+        with full_precision(context.device):
+            return self._next(at_least_single(context))
 
 
 class ConstantVelocity(Transition):

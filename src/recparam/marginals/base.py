@@ -14,6 +14,7 @@ from recparam.data.labels import Labels
 from recparam.marginals.bank import Queries
 from recparam.marginals.encoded import Encode
 from recparam.marginals.joint import RecognitionJoint, Situation
+from recparam.ops.precision import SinglePrecision
 from recparam.recognition import Particles
 from recparam.utils.checks import check_tensor, is_finite_number
 
@@ -97,7 +98,7 @@ class Recognised:
         return replace(self, joint=joint, redraw=None, integrated=distributions)
 
 
-class Marginal(nn.Module, ABC):
+class Marginal(SinglePrecision, ABC):
     """Where R's bank comes from.
 
     A module of the model, which moves with it. What it is built from, a data set or bases, is no part of the model's

@@ -13,6 +13,7 @@ from recparam.marginals.bank import Bank, Queries
 from recparam.marginals.base import Marginal, Recognised, Scored
 from recparam.marginals.encoded import Encode, EncodedData
 from recparam.marginals.joint import RecognitionJoint, Situation
+from recparam.ops.precision import at_least_single, full_precision
 from recparam.recognition import recognise
 from recparam.utils.checks import check_count, check_finite, check_tensor, observation_name
 from recparam.utils.shown import shown
@@ -100,7 +101,7 @@ class EstimatedMarginal(Marginal):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EstimatedMarginal:
         for base, like in zip(self.bases, self._data.moved(fn), strict=True):
             if isinstance(base, nn.Module):
-                base.to(like.device, like.dtype if like.is_floating_point() else None)
+                base.to(like.device, at_least_single(like).dtype if like.is_floating_point() else None)
         return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
@@ -168,7 +169,8 @@ class EstimatedMarginal(Marginal):
         total = torch.zeros(len(observations[0]), device=observations[0].device)
         for j, (base, x) in enumerate(zip(self.bases, observations, strict=True)):
             assert isinstance(base, BaseDensity)
-            values = base.log_prob(x)
+            with full_precision(x.device):
+                values = base.log_prob(at_least_single(x))
             if values.shape != x.shape[:1] or bool(values.isnan().any()):
                 raise ValueError(
                     f"Expected log_prob of the base of {observation_name(j)} of shape ({len(x)},) and without NaN; got "
@@ -193,5 +195,6 @@ class EstimatedMarginal(Marginal):
             if not x.ndim or len(x) != n:
                 raise ValueError(f"Expected {name} with {n} rows; got shape {tuple(x.shape)}.")
             check_finite(name, x)
-            drawn.append(x.detach())
+            held = self._data.observations[j] if hasattr(self, "_data") else x  # of the dtype that encoders take
+            drawn.append(x.detach().to(held.dtype))
         return tuple(drawn)

@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 from recparam.data.labels import Labels
 from recparam.marginals.base import Marginal, Recognised, Scored
 from recparam.marginals.batch import BatchMarginal
+from recparam.ops.precision import at_least_single
 from recparam.recognition import Dirac, Particles
 from recparam.utils.checks import check_finite, check_tensor
 
@@ -49,11 +50,12 @@ def of_points(
         check_finite(name, z)
     marginal = BatchMarginal(across_processes=False) if bank is None else bank
     marginal.check(latents, None)
-    size = len(latents[0])
+    size, observed = len(latents[0]), latents
+    latents = tuple(at_least_single(z) for z in latents)
     particles = Particles(tuple(z[None] for z in latents), latents[0].new_zeros(1, size), exact=True)
     equal = latents[0].new_full((size,), 1 / size)
-    return marginal.recognised(Scored(latents, _points(*latents), particles, equal, labels=labels), encode=_points)
+    return marginal.recognised(Scored(observed, _points(*latents), particles, equal, labels=labels), encode=_points)
 
 
 def _points(*latents: Tensor) -> list[Distribution]:
-    return [Dirac(z) for z in latents]
+    return [Dirac(at_least_single(z)) for z in latents]

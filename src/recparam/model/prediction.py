@@ -22,6 +22,7 @@ from recparam.ops import (
     pairwise_ranks,
     pairwise_sample,
 )
+from recparam.ops.precision import at_least_single
 from recparam.priors import Prior
 from recparam.recognition import Dirac, recognise
 from recparam.utils.checks import check_count, check_finite, check_matrix, check_tensor
@@ -117,9 +118,10 @@ class Prediction:
     def __post_init__(self) -> None:
         if not callable(self.score):
             raise ValueError(f"Expected score as a pairwise score, such as coupling.score(); got {self.score!r}.")
-        for name, value in (("z", self.z), ("candidates", self.candidates)):
-            check_matrix(name, value)
-            check_finite(name, value)
+        for name in ("z", "candidates"):
+            check_matrix(name, getattr(self, name))
+            check_finite(name, getattr(self, name))
+            object.__setattr__(self, name, at_least_single(getattr(self, name)))
         if self.z.dtype != self.candidates.dtype or self.z.device != self.candidates.device:
             raise ValueError(
                 f"Expected z and candidates of one dtype and device; got {self.z.dtype} on {self.z.device} and "
@@ -309,6 +311,7 @@ def grid_probabilities(
     check_matrix("grid", grid)
     check_finite("z", z)
     check_finite("grid", grid)
+    z, grid = at_least_single(z), at_least_single(grid)
     if isinstance(base, str) and base == "uniform":
         log_base_G = grid.new_zeros(grid.shape[0])
     else:

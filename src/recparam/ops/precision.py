@@ -1,11 +1,18 @@
-"""Products in the precision that the bounds on rounding assume, whatever autocast and TensorFloat settings say."""
+"""The precision that the bounds on rounding assume, whatever autocast, TensorFloat settings and `half()` say.
+
+Networks may run in half precision. What they return is lifted to single, and everything after it is single or better.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from recparam.ops.logits import HALF
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -16,6 +23,32 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cuda" and _rounded():
         return _full_precision(device)
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """The same numbers in single precision, where they are in half."""
+    return x.float() if x.dtype in HALF else x
+
+
+class SinglePrecision(nn.Module):
+    """A module of numbers in nats: `half()`, `bfloat16()` and `to(dtype)` leave what is in it at least single."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        def lifted(x: Tensor) -> Tensor:
+            moved = fn(x)
+            return at_least_single(x.to(moved.device)) if moved.dtype in HALF else moved
+
+        return super()._apply(lifted, recurse)
+
+
+def check_single(module: nn.Module) -> None:
+    """Raise ValueError if a parameter is in half precision, as one made under a default dtype in half is."""
+    for parameter in module.parameters():
+        if parameter.dtype in HALF:
+            raise ValueError(
+                f"Expected parameters of {type(module).__name__} in single precision or double, as its values are; got "
+                f"{parameter.dtype}. Use .float() on it."
+            )
 
 
 def _rounded() -> bool:

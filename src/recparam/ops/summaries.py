@@ -317,7 +317,8 @@ def pairwise_scores(
 
     def own(part: Tensor, chosen: Tensor) -> tuple[Tensor]:
         # A score takes blocks, of which the diagonal is kept: a few rows at a time waste little and cost few calls.
-        block = score(part, bank[chosen.flatten()]).unflatten(1, chosen.shape)
+        with full_precision(z.device):
+            block = score(part, bank[chosen.flatten()]).unflatten(1, chosen.shape)
         return (block.diagonal().T.to(z.dtype),)
 
     parts = zip(z.split(_DIAGONAL), indices.long().split(_DIAGONAL), strict=True)

@@ -12,11 +12,12 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from recparam.marginals import Recognised
 from recparam.marginals.points import of_points
+from recparam.ops.precision import SinglePrecision, check_single, full_precision
 from recparam.priors.directions import Direction, Family, Side, direction
 from recparam.recognition import DensityError, Dirac
 
@@ -38,7 +39,7 @@ class Terms:
         return Terms(torch.stack(list(named.values())).sum(0), named)
 
 
-class Prior(nn.Module, ABC):
+class Prior(SinglePrecision, ABC):
     """P_theta over J latents, seen through its log-ratio with the marginals."""
 
     family: ClassVar[Family]
@@ -128,7 +129,10 @@ class Prior(nn.Module, ABC):
         self.check_densities(recognised.joint.distributions)
         self.check_widths([z.shape[-1] for z in recognised.particles.latents])
         self.check_initialised()
-        return self._terms(recognised.particles.latents, recognised, side)
+        check_single(self)
+        latents = recognised.particles.latents
+        with full_precision(latents[0].device):
+            return self._terms(latents, recognised, side)
 
     def log_ratio(self, *latents: Float[Tensor, "B _D"], side: Side = None) -> Float[Tensor, " B"]:
         """l for a batch of latents that are their own bank (deterministic recognition).

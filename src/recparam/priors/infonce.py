@@ -14,6 +14,7 @@ from recparam.couplings import ChainStep, Coupling, chain_steps, latent_names, s
 from recparam.marginals import Recognised
 from recparam.marginals.bank import Queries
 from recparam.ops.collectives import gather_rows
+from recparam.ops.precision import at_least_single, full_precision
 from recparam.priors.base import Prior, Terms
 from recparam.priors.closed_forms import Moments, expected_log_f, expected_score
 from recparam.priors.directions import Side
@@ -199,7 +200,8 @@ class InfoNCEPrior(Prior):
         self.coupling.check_widths(z.shape[-1], grid.shape[-1])
         self.coupling.check_initialised()
         try:
-            return self.coupling.score()(z, grid) + log_base
+            with full_precision(z.device):
+                return self.coupling.score()(at_least_single(z), at_least_single(grid)) + log_base
         except RuntimeError as error:
             explain_dtype(error, "z", z, self.coupling)
             explain_dtype(error, "grid", grid, self.coupling)

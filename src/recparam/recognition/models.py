@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, OneHotCategorical, constraints
 
 from recparam.ops import BlockScore, DotProduct, GaussianDensity, Score
+from recparam.ops.precision import at_least_single
 from recparam.utils.checks import check_finite, check_positive, check_tensor, explain_dtype
 
 
@@ -121,7 +122,7 @@ class RecognitionModel(nn.Module, ABC):
         if not parameters.is_floating_point():
             raise ValueError(f"Expected floating-point values from net(x); got {parameters.dtype}. Use x.float().")
         check_finite("the output of the recognition network", parameters)
-        return parameters
+        return at_least_single(parameters)
 
 
 class Deterministic(RecognitionModel):

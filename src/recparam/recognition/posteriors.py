@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from recparam.ops.precision import at_least_single, full_precision
 from recparam.recognition.models import DensityError, Dirac
 from recparam.recognition.particles import Particles, recognise
 from recparam.utils.checks import check_count, check_finite, check_tensor, explain_dtype, is_whole
@@ -137,9 +138,11 @@ class FreePosterior(Posterior):
                 f"latents of widths {widths}; got {got}."
             )
         check_finite("the parameters of the posterior", parameters)
+        parameters = at_least_single(parameters)
         if self.family == "categorical":
             return _table(distributions, parameters)
-        return self._gaussian(distributions, parameters, widths, num_samples, generator)
+        with full_precision(parameters.device):
+            return self._gaussian(distributions, parameters, widths, num_samples, generator)
 
     def _check_absolutely_continuous(self, distributions: Sequence[Distribution]) -> None:
         if any(isinstance(d, Dirac) for d in distributions):
