@@ -19,7 +19,7 @@ from recparam.bounds.objectives import infonce
 from recparam.bounds.scalar import Scalar
 from recparam.couplings import Coupling
 from recparam.couplings.base import check_is_coupling
-from recparam.ops import Exchanged, pairwise_infonce, pairwise_logsumexp
+from recparam.ops import Exchanged, pairwise_contrast, pairwise_infonce
 from recparam.ops.precision import at_least_single
 from recparam.priors import InfoNCEPrior
 from recparam.utils.checks import check_finite, check_matrix
@@ -204,10 +204,10 @@ def cebra(
     check_finite("negatives", negatives)
     negatives = at_least_single(negatives)
     doubt = prepared(coupling, z, z_prime)
-    log_f = coupling(z, z_prime)
+    over = pairwise_contrast(coupling.score(), coupling, z, z_prime, negatives)
     return _loss(
         "CEBRA",
-        pairwise_logsumexp(coupling.score(), z, negatives) - log_f,
+        math.log(len(negatives)) - over.to(z.dtype),
         coupling,
         marginal="of z', which the negatives are drawn from",
         negatives=f"{len(negatives)} rows of `negatives`, without the positive",

@@ -34,7 +34,7 @@ from recparam.bounds.doubts import prepared
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.marginals.joint import Situation
-from recparam.ops import pairwise_infonce, pairwise_logsumexp
+from recparam.ops import pairwise_contrast, pairwise_infonce
 from recparam.ops.precision import at_least_single
 from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, Prior, Side
 from recparam.recognition import DensityError, Dirac
@@ -167,7 +167,8 @@ def infonce(
     else:
         count = negatives.shape[0]
         # log f / (f + rest) as -log(1 + rest / f), which keeps its digits where f dominates
-        log_share = -torch.nn.functional.softplus(pairwise_logsumexp(coupling.score(), z, negatives) - log_f)
+        over = pairwise_contrast(coupling.score(), coupling, z, z_prime, negatives)
+        log_share = -torch.nn.functional.softplus(math.log(count) - over).to(log_f.dtype)
     tight = math.log(count + 1)
     if isinstance(constant, str):
         nats = tight if constant == "tight" else math.log(count)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from recparam.couplings.base import Coupling, as_couplings, latest
 from recparam.couplings.scaled import median_distance, not_initialised
-from recparam.ops import BlockScore, MappedSides, Score, SquaredDistance
+from recparam.ops import BlockScore, MappedSides, Score
+from recparam.ops.distances import WhitenedDistance
 from recparam.ops.precision import at_least_single
 from recparam.utils.checks import check_count, check_finite, check_tensor
 from recparam.utils.shown import number, shown
@@ -117,22 +118,16 @@ class LinearDynamics(Coupling):
     def _log_normaliser(self) -> Tensor:
         return -self.log_diagonal.sum() - 0.5 * len(self.offset) * math.log(2 * math.pi)
 
+    def _mean(self, z: Tensor) -> Tensor:
+        """A z + b."""
+        return z @ self.matrix.to(z.dtype).T + self.offset.to(z.dtype)
+
     def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        noise = z_prime - self.offset - z @ self.matrix.T
-        return self._log_normaliser() - 0.5 * (noise @ self._whitening().T).square().sum(-1)
-
-    def _of_z(self, z: Tensor) -> Tensor:
-        return z @ (self._whitening() @ self.matrix).to(z.dtype).T
-
-    def _of_z_prime(self, z_prime: Tensor) -> Tensor:
-        return (z_prime - self.offset.to(z_prime.dtype)) @ self._whitening().to(z_prime.dtype).T
+        return WhitenedDistance.between(self._mean(z), z_prime, self._whitening()) + self._log_normaliser()
 
     def score(self) -> Score:
-        """The squared distance between both sides whitened by Sigma, and the normaliser."""
-        one = torch.ones((), dtype=self.offset.dtype, device=self.offset.device)
-        return MappedSides(
-            SquaredDistance(one), rows=self._of_z, columns=self._of_z_prime, constant=self._log_normaliser()
-        )
+        """The squared distance of z' from A z + b, whitened by Sigma, and the normaliser."""
+        return MappedSides(WhitenedDistance(self._whitening()), rows=self._mean, constant=self._log_normaliser())
 
     def expression(self, context: Sequence[str], z_prime: str) -> str:
         """log N(z'; A z + b, Sigma)."""

@@ -7,9 +7,9 @@ and which of the two decides the direction of every bound.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from recparam.marginals.bank import Bank, Queries
-from recparam.ops import LeaveOut, OnColumns, Score, SumOfScores, pairwise_logmeanexp
+from recparam.ops import LeaveOut, OnColumns, Score, SumOfScores, pairwise_contrast, pairwise_logmeanexp
 from recparam.ops.stacks import pairwise_infonce_stacked
 from recparam.recognition import density_score, gaussian_parameters
 
@@ -43,6 +43,17 @@ class Situation(StrEnum):
 
 
 _ANY = Queries()
+
+Pairs = Callable[[Tensor, Tensor], Tensor]
+"""A score of rows and partners, one by one."""
+
+
+class _Columns(NamedTuple):
+    """Columns (M, E), the bank rows that they are of (M,), and the log of their share in those rows (M,)."""
+
+    values: Tensor
+    owner: Tensor
+    log_mass: Tensor | None = None
 
 
 class RecognitionJoint:
@@ -84,7 +95,7 @@ class RecognitionJoint:
             DensityError: The recognition model is a Dirac.
         """
         score, bank = density_score(self.distributions[index])
-        return self._mean(score, z, bank, queries, keep_own)
+        return self._mean(score, z, self._as_columns(bank), queries, keep_own)
 
     def log_joint(
         self, latents: Sequence[Tensor], *, queries: Queries = _ANY, keep_own: bool = True
@@ -122,7 +133,7 @@ class RecognitionJoint:
             banks.append(bank)
             row, column = rows.stop, columns.stop
         joined = torch.cat(list(latents), dim=-1)
-        return self._mean(SumOfScores(parts), joined, torch.cat(banks, dim=-1), queries, keep_own)
+        return self._mean(SumOfScores(parts), joined, self._as_columns(torch.cat(banks, dim=-1)), queries, keep_own)
 
     def log_expectation(
         self,
@@ -153,21 +164,8 @@ class RecognitionJoint:
         Raises:
             ValueError: A query has no bank row left.
         """
-        latents, log_mass = self.bank.latents[index]
-        owner = self._rows(half, like=latents)
-        if half is not None:
-            latents, log_mass = latents[:, owner], log_mass[:, owner]
-        if self.bank.particles.exact or pooled:
-            flat = None if len(latents) == 1 or not self.bank.particles.exact else log_mass.flatten()
-            return self._mean(
-                score, z, latents.flatten(0, 1), queries, keep_own, owner=owner.repeat(len(latents)), log_mass=flat
-            )
-        # Sampled: replicate s of the queries meets replicate s of the bank, so each is a plain InfoNCE batch.
-        rows = [
-            self._mean(score, z[s : s + 1], latents[s % len(latents)], queries, keep_own, owner=owner)
-            for s in range(z.shape[0])
-        ]
-        return torch.cat(rows)
+        parts = self._columns(index, half, len(z), pooled=pooled)
+        return torch.cat([self._mean(score, z[rows], columns, queries, keep_own) for rows, columns in parts])
 
     def log_integral(
         self,
@@ -183,58 +181,104 @@ class RecognitionJoint:
 
         Arguments otherwise, and errors, as there; a ValueError also for latents that are not Gaussian.
         """
-        columns = gaussian_parameters(self.distributions[index])
-        owner = self._rows(half, like=columns)
-        return self._mean(score, z, columns if half is None else columns[owner], queries, keep_own, owner=owner)
+        return self._mean(score, z, self._components(index, half), queries, keep_own)
 
     def log_contrast(
         self,
         indices: Sequence[int],
         score: Score,
+        pairs: Pairs,
         z: Float[Tensor, "T S A D"],
         z_own: Float[Tensor, "T S A E"],
         *,
         queries: Queries = _ANY,
         keep_own: bool = True,
-    ) -> Float[Tensor, "T S A"] | None:
-        """score(z, z_own) - log E_{R(z_j)}[exp score(z, z_j)] in one sweep, where the bank holds z_own itself.
+        half: Literal[0, 1] | None = None,
+        integrated: bool = False,
+    ) -> Float[Tensor, "T S A"]:
+        """score(z, z_own) - log E_{R(z_j)}[exp score(z, z_j)], both of one sweep.
 
         Args:
             indices: Which observations j the expectations are over, T of them.
             score: Pairwise score in nats.
+            pairs: The same score of rows and partners one by one.
             z: Queries (T, S, A, D).
             z_own: What each query is paired with (T, S, A, E).
             queries: Where the queries stand to the bank.
             keep_own: Whether the latents of a query's own row stay in.
+            half: As in `log_expectation`.
+            integrated: Whether the score reads (mean, scale), as in `log_integral`.
 
         Returns:
-            Shape (T, S, A), in nats; None if the bank's latents at the own rows are other than z_own.
+            Shape (T, S, A), in nats, of the precision that it was formed in.
+
+        Raises:
+            ValueError: A query has no bank row left.
         """
-        own, (_, draws, rows, _) = queries.own, z.shape
+        held = None if half is not None or integrated else self._held(indices, z_own, queries)
+        # Encoded once more, the bank would keep the gradient that belongs to z_own.
+        moved = self.bank.source == "data set" and torch.is_grad_enabled() and z_own.requires_grad
+        if held is not None and not moved:
+            # The positives are then read from the bank: the same values, with the same gradient in the encoder.
+            value = pairwise_infonce_stacked(
+                score,
+                z.flatten(0, 1),
+                held,
+                positives=queries.own,
+                keep_positive=keep_own,
+                log_weights=None if self.bank.equal else self.bank.weights.log(),
+                leave_out=self._leave_out(queries, keep_own, self._rows(None, like=held), rows=z.shape[2]),
+            )
+            return value.unflatten(0, z.shape[:2])
+        steps: list[Tensor] = []
+        for t, index in enumerate(indices):
+            whole = [(slice(None), self._components(index, half))] if integrated else None
+            parts = whole or self._columns(index, half, z.shape[1])
+            values = [
+                self._mean(
+                    score, z[t, rows], columns, queries, keep_own, pairs=pairs, partners=z_own[t, rows],
+                    held=held is not None,
+                )
+                for rows, columns in parts
+            ]  # fmt: skip
+            steps.append(torch.cat(values))
+        return torch.stack(steps)
+
+    def _held(self, indices: Sequence[int], z_own: Tensor, queries: Queries) -> Tensor | None:
+        """The bank's latents (T * S, N, E), if those of the own rows are z_own (T, S, A, E); else None."""
+        own, draws = queries.own, z_own.shape[1]
         banked = [self.bank.latents[index][0] for index in indices]
-        if self.bank.source == "data set":  # encoded once more: a gradient in z_own would be lost
-            return None
         if own is None or any(len(z_j) not in (1, draws) for z_j in banked):
             return None
         enumerated = self.bank.particles.exact and any(len(z_j) > 1 for z_j in banked)
         if enumerated or not bool((self.bank.weights[own] > 0).all()):
             return None
         each = [z_j.expand(draws, -1, -1) for z_j in banked]
-        bank = each[0] if len(each) == 1 else torch.cat(each)
-        # The positives are then read from the bank: the same values, with the same gradient in the encoder.
-        if not torch.equal(bank[:, own], z_own.flatten(0, 1)):
-            return None
-        owner = torch.arange(self.bank.size, device=own.device)
-        value = pairwise_infonce_stacked(
-            score,
-            z.flatten(0, 1),
-            bank,
-            positives=own,
-            keep_positive=keep_own,
-            log_weights=None if self.bank.equal else self.bank.weights.log(),
-            leave_out=self._leave_out(queries, keep_own, owner, rows=rows),
-        )
-        return value.unflatten(0, (-1, draws))
+        held = each[0] if len(each) == 1 else torch.cat(each)
+        return held if torch.equal(held[:, own], z_own.flatten(0, 1)) else None
+
+    def _columns(
+        self, index: int, half: Literal[0, 1] | None, draws: int, *, pooled: bool = False
+    ) -> list[tuple[slice, _Columns]]:
+        """The bank's latents of one observation as columns, for each part of the queries' draws that meets its own."""
+        latents, log_mass = self.bank.latents[index]
+        owner = self._rows(half, like=latents)
+        if half is not None:
+            latents, log_mass = latents[:, owner], log_mass[:, owner]
+        if self.bank.particles.exact or pooled:
+            flat = None if len(latents) == 1 or not self.bank.particles.exact else log_mass.flatten()
+            return [(slice(None), _Columns(latents.flatten(0, 1), owner.repeat(len(latents)), flat))]
+        # Sampled: replicate s of the queries meets replicate s of the bank, so each is a plain InfoNCE batch.
+        return [(slice(s, s + 1), _Columns(latents[s % len(latents)], owner)) for s in range(draws)]
+
+    def _components(self, index: int, half: Literal[0, 1] | None) -> _Columns:
+        """R_phi(z_j|x_m) of the bank's rows as columns (mean, scale)."""
+        columns = gaussian_parameters(self.distributions[index])
+        owner = self._rows(half, like=columns)
+        return _Columns(columns if half is None else columns[owner], owner)
+
+    def _as_columns(self, bank: Tensor) -> _Columns:
+        return _Columns(bank, self._rows(None, like=bank))
 
     def _rows(self, half: Literal[0, 1] | None, *, like: Tensor) -> Int[Tensor, " N"]:
         """Indices of the bank's rows, or of its even or odd ones."""
@@ -251,31 +295,34 @@ class RecognitionJoint:
         self,
         score: Score,
         z: Float[Tensor, "S A D"],
-        columns: Float[Tensor, "M E"],
+        columns: _Columns,
         queries: Queries,
         keep_own: bool,
         *,
-        owner: Int[Tensor, " M"] | None = None,
-        log_mass: Float[Tensor, " M"] | None = None,
+        pairs: Pairs | None = None,
+        partners: Float[Tensor, "S A E"] | None = None,
+        held: bool = False,
     ) -> Float[Tensor, "S A"]:
-        """Log of the mean of exp score over columns, whose bank rows are `owner` and whose weights those rows'."""
-        if owner is None:
-            owner = torch.arange(self.bank.size, device=columns.device)
+        """Log of the mean of exp score over columns, or the score with partners less it; `held` in the own columns."""
+        values, owner, log_mass = columns
         log_weights = log_mass
         if not self.bank.equal or log_mass is not None:
             log_weights = (
                 self.bank.weights.log()[owner] if log_mass is None else log_mass + self.bank.weights.log()[owner]
             )
         own = None if queries.own is None or keep_own else queries.own.repeat(z.shape[0])
-        out = pairwise_logmeanexp(
-            score,
-            z.flatten(0, 1),
-            columns,
-            log_weights=log_weights,
-            row_owner=own,
-            bank_owner=None if own is None else owner,
-            leave_out=self._leave_out(queries, keep_own, owner, rows=z.shape[1]),
-        )
+        known: dict[str, Any] = {
+            "log_weights": log_weights,
+            "leave_out": self._leave_out(queries, keep_own, owner, rows=z.shape[1]),
+        }
+        owners: dict[str, Any] = {"row_owner": own, "bank_owner": None if own is None else owner}
+        rows = z.flatten(0, 1)
+        if partners is None or pairs is None:
+            out = pairwise_logmeanexp(score, rows, values, **known, **owners)
+        else:
+            if held and queries.own is not None:
+                owners = {"positives": queries.own.repeat(z.shape[0]), "keep_positive": keep_own}
+            out = pairwise_contrast(score, pairs, rows, partners.flatten(0, 1), values, **known, **owners)
         return out.reshape(z.shape[:2])
 
     def _leave_out(self, queries: Queries, keep_own: bool, owner: Tensor, *, rows: int) -> LeaveOut | None:

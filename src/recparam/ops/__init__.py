@@ -1,6 +1,7 @@
 """Tensors only: pairwise scores, and the log-sum-exp over them that every bound is made of."""
 
 from recparam.ops.collectives import gather_rows
+from recparam.ops.contrast import pairwise_contrast
 from recparam.ops.distances import AbsoluteDistance, DistanceProfile
 from recparam.ops.logsumexp import explain, pairwise_infonce, pairwise_logmeanexp, pairwise_logsumexp
 from recparam.ops.particles import ParticleScore, pack_particles
@@ -63,6 +64,7 @@ __all__ = [
     "explain",
     "gather_rows",
     "pack_particles",
+    "pairwise_contrast",
     "pairwise_entropy",
     "pairwise_highest",
     "pairwise_infonce",

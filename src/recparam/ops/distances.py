@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recparam.ops.scores import check_sides
+from recparam.ops.scores import Features, SquaredDistance, check_sides
 
 
 @dataclass(frozen=True)
@@ -55,3 +55,31 @@ class DistanceProfile:
             z, bank = (z - centre) / scale, (bank - centre) / scale
         distance = torch.cdist(z, bank, compute_mode="donot_use_mm_for_euclid_dist")
         return self.profile(distance, z.shape[1])
+
+
+@dataclass(frozen=True)
+class WhitenedDistance:
+    """Scores `-1/2 |W (z - z')|^2`, both sides taken around the bank's centre before W, which may enlarge an offset.
+
+    Args:
+        whitening: W, shape (D, D).
+    """
+
+    whitening: Tensor
+    tolerated = SquaredDistance.tolerated
+
+    @staticmethod
+    def between(z: Float[Tensor, "*batch D"], z_prime: Float[Tensor, "*batch2 D"], whitening: Tensor) -> Tensor:
+        """The score of each z with its z'."""
+        return -0.5 * ((z_prime - z) @ whitening.T).square().sum(-1)
+
+    def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
+        """Score every row against every column."""
+        check_sides(z, bank, self.whitening.shape)
+        return self.between(z[:, None], bank[None], self.whitening.to(z.dtype))
+
+    def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
+        """Those of a squared distance between both sides, whitened."""
+        check_sides(z, bank, self.whitening.shape)
+        centre, whitening = bank.detach().mean(0), self.whitening.to(z.dtype).T
+        return SquaredDistance(z.new_ones(())).features((z - centre) @ whitening, (bank - centre) @ whitening)

@@ -73,7 +73,7 @@ def pairwise_logsumexp(
         tensor([4., 4.])
     """
     matrix = checked_matrix(score, z, bank, log_weights, row_owner, bank_owner, leave_out, finite=False)
-    return _value(matrix, implementation)
+    return value_of(matrix, implementation)
 
 
 def pairwise_logmeanexp(
@@ -93,7 +93,7 @@ def pairwise_logmeanexp(
     a row's own columns out leaves a mean and not a smaller sum.
     """
     matrix = checked_matrix(score, z, bank, log_weights, row_owner, bank_owner, leave_out, finite=False)
-    return _value(matrix, implementation) - _log_total(matrix, implementation)
+    return value_of(matrix, implementation) - log_total(matrix, implementation)
 
 
 def pairwise_infonce(
@@ -149,7 +149,7 @@ def pairwise_infonce(
         raise ValueError("Expected finite log_weights at every positive; got -inf. Leave those rows out of z.")
     matrix = replace(matrix, own=positives, keep_own=keep_positive, contrast=True, excluded=leave_out)
     check_columns_left(matrix)
-    value = _value(matrix, implementation) + _log_total(matrix, implementation)
+    value = value_of(matrix, implementation) + log_total(matrix, implementation)
     return value if log_weights is None else value - log_weights[positives]
 
 
@@ -184,7 +184,7 @@ def check_positives(positives: Tensor, z: Tensor, bank: Tensor) -> None:
         raise ValueError(f"Expected positives from 0 to {len(bank) - 1}; got {least} to {most}.")
 
 
-def _log_total(matrix: ScoreMatrix, implementation: Implementation) -> Tensor | float:
+def log_total(matrix: ScoreMatrix, implementation: Implementation) -> Tensor | float:
     """Log of the total weight of the columns that each row keeps, a scalar or (A,)."""
     left = matrix.own is not None and not matrix.keep_own
     if matrix.excluded is None and not left:
@@ -196,10 +196,10 @@ def _log_total(matrix: ScoreMatrix, implementation: Implementation) -> Tensor | 
         return count.log().to(matrix.z.dtype)
     z, bank = (side.new_zeros(len(side), 1) for side in (matrix.z, matrix.bank))
     zeros = replace(matrix, score=DotProduct(), z=z, bank=bank)
-    return _value(replace(zeros, contrast=False), implementation)
+    return value_of(replace(zeros, contrast=False), implementation)
 
 
-def _value(matrix: ScoreMatrix, implementation: Implementation) -> Tensor:
+def value_of(matrix: ScoreMatrix, implementation: Implementation) -> Tensor:
     """lse over the kept columns, or the own logit (its weight included) less it."""
     with full_precision(matrix.z.device):
         return _value_in_full(matrix, implementation)
@@ -211,7 +211,7 @@ def _value_in_full(matrix: ScoreMatrix, implementation: Implementation) -> Tenso
         engines.choose(implementation, matrix.z.device)  # a name that cannot run here is an error for any score
         features, matrix = product_features(in_single(matrix))
         if features is not None:
-            return _product(matrix, features, implementation, dtype).to(dtype)
+            return product(matrix, features, implementation, dtype).to(dtype)
         check_finite_sides(matrix.z, matrix.bank)
         return _by_blocks(matrix).to(dtype)
     check_finite_sides(matrix.z, matrix.bank)
@@ -269,7 +269,7 @@ def _magnitude(features: Features) -> float:
     return float(largest_norm(features.rows) * largest_norm(features.columns)) + sum(biases)
 
 
-def _product(matrix: ScoreMatrix, features: Features, implementation: str, dtype: torch.dtype) -> Tensor:
+def product(matrix: ScoreMatrix, features: Features, implementation: str, dtype: torch.dtype) -> Tensor:
     """The value from features; `dtype` is that of the arguments."""
     bias, largest = features.column_bias, math.inf if features.largest is None else features.largest
     if matrix.log_weights is not None:

@@ -20,6 +20,10 @@ class Moments(NamedTuple):
     mean: Tensor
     variance: Tensor
 
+    def at_mean(self) -> Moments:
+        """The point at its mean."""
+        return Moments(self.mean, torch.zeros_like(self.variance))
+
     @staticmethod
     def of(distribution: Distribution) -> Moments:
         """The moments of a diagonal Gaussian or a Dirac.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from recparam.couplings import ChainStep, Coupling, chain_steps, latent_names, steps_by_coupling
 from recparam.marginals import Recognised
 from recparam.marginals.bank import Queries
+from recparam.ops import Score
 from recparam.ops.collectives import gather_rows
 from recparam.ops.precision import at_least_single, full_precision
 from recparam.priors.base import Prior, Terms
@@ -141,57 +142,63 @@ class InfoNCEPrior(Prior):
         self, steps: Sequence[ChainStep], latents: Sequence[Tensor], recognised: Recognised, side: Side
     ) -> tuple[Tensor, Tensor]:
         """log f(z, z') - log Z(z) and log f(z, z') of T steps with one coupling, each (T, S, B)."""
-        coupling, joint = steps[0].coupling, recognised.joint
+        coupling, indices = steps[0].coupling, [step.index for step in steps]
         z = torch.stack([step.context(latents) for step in steps])
-        z_prime = torch.stack([latents[step.index] for step in steps])
         if recognised.integrated is None:
-            log_f = coupling(z, z_prime)
-            queries, keep_own = self._own_rows(recognised, side)
-            if keep_own or side == "upper":
-                indices, score = [step.index for step in steps], coupling.score()
-                together = joint.log_contrast(indices, score, z, z_prime, queries=queries, keep_own=keep_own)
-                if together is not None:
-                    return together, log_f
-        else:
-            log_f = torch.stack([self._expected_log_f(step, latents, recognised.integrated) for step in steps])
-        minus_log_z = [self._minus_log_z(step, z[t], recognised, side) for t, step in enumerate(steps)]
-        return log_f + torch.stack(minus_log_z), log_f
+            z_own = torch.stack([latents[index] for index in indices])
+            log_f = coupling(z, z_own)
+            log_ratio = self._contrast(indices, coupling.score(), coupling, z, z_own, recognised, side)
+            return log_ratio.to(log_f.dtype), log_f
+        # Not over z, which is drawn all the same: log f and log Z at one z have much of their noise in common, and the
+        # difference loses it. With the integral over z' alone the value also stays under its ceiling at each draw.
+        of_z_prime = [Moments.of(recognised.integrated[index]) for index in indices]
+        width = of_z_prime[0].mean.shape[-1]
+        points = torch.stack([torch.cat([m.mean, torch.zeros_like(m.mean)], -1) for m in of_z_prime])[:, None]
+        at_z = [Moments(each, torch.zeros_like(each)) for each in z]
+        log_f, at_mean = (
+            torch.stack([expected_log_f(coupling, *both) for both in zip(at_z, each, strict=True)])
+            for each in (of_z_prime, [m.at_mean() for m in of_z_prime])
+        )
+        contrast = self._contrast(
+            indices,
+            expected_score(coupling, width),
+            lambda z, points: coupling(z, points[..., :width]),
+            z,
+            points.expand(-1, z.shape[1], -1, -1),
+            recognised,
+            side,
+        )
+        return (contrast + (log_f - at_mean)).to(log_f.dtype), log_f
 
-    def _expected_log_f(
-        self, step: ChainStep, latents: Sequence[Tensor], integrated: Sequence[Distribution]
+    def _contrast(
+        self,
+        indices: Sequence[int],
+        score: Score,
+        pairs: Callable[[Tensor, Tensor], Tensor],
+        z: Tensor,
+        z_own: Tensor,
+        recognised: Recognised,
+        side: Side,
     ) -> Tensor:
-        """log f(z, z') of one step of the chain in expectation over z'.
-
-        Not over z, which is drawn all the same: log f and log Z at one z have much of their noise in common, and the
-        difference loses it. With the integral over z' alone the value also stays under its ceiling at each draw.
-        """
-        z = step.context(latents)
-        return expected_log_f(step.coupling, Moments(z, torch.zeros_like(z)), Moments.of(integrated[step.index]))
+        """log f(z, z') - log Z(z), or what bounds it, each (T, S, B): log f and log Z of one sweep."""
+        queries, keep_own = self._own_rows(recognised, side)
+        joint, of = recognised.joint, (indices, score, pairs, z, z_own)
+        integrated = recognised.integrated is not None
+        if keep_own or side == "upper":
+            return joint.log_contrast(*of, queries=queries, keep_own=keep_own, integrated=integrated)
+        # -log Z >= 1 - log a - Z / a for any a > 0, and Zhat is unbiased and independent of a
+        if recognised.redraw is not None:
+            over_a, over_zhat = recognised.redraw.log_contrast(*of), joint.log_contrast(*of)
+        else:
+            over_a = joint.log_contrast(*of, queries=queries, keep_own=False, half=0, integrated=integrated)
+            over_zhat = joint.log_contrast(*of, queries=queries, keep_own=False, half=1, integrated=integrated)
+        return 1 + over_a - (over_a - over_zhat).exp()
 
     def _own_rows(self, recognised: Recognised, side: Side) -> tuple[Queries, bool]:
         """What is known of the scored rows in the bank, and whether their own latents stay in it."""
         own = self.direction(recognised, side).own
         # Fresh draws of every row, the row's own included, are unbiased.
         return Queries() if own == "fresh" else recognised.queries, own == "kept"
-
-    def _minus_log_z(self, step: ChainStep, z: Tensor, recognised: Recognised, side: Side) -> Tensor:
-        """-log Z(z) of one step of the chain, or what bounds it."""
-        joint, index = recognised.joint, step.index
-        queries, keep_own = self._own_rows(recognised, side)
-        score, log_mean = step.coupling.score(), joint.log_expectation
-        if recognised.integrated is not None:
-            width = recognised.integrated[index].event_shape[0]
-            score, log_mean = expected_score(step.coupling, width), joint.log_integral
-        if keep_own or side == "upper":
-            return -log_mean(index, score, z, queries=queries, keep_own=keep_own)
-        # -log Z >= 1 - log a - Z / a for any a > 0, and Zhat is unbiased and independent of a
-        if recognised.redraw is not None:
-            log_a = recognised.redraw.log_expectation(index, score, z)
-            log_zhat = joint.log_expectation(index, score, z)
-        else:
-            log_a = log_mean(index, score, z, queries=queries, keep_own=False, half=0)
-            log_zhat = log_mean(index, score, z, queries=queries, keep_own=False, half=1)
-        return 1 - log_a - (log_zhat - log_a).exp()
 
     def log_conditional(
         self, z: Float[Tensor, "A D"], grid: Float[Tensor, "G E"], log_base: Float[Tensor, " G"]
