@@ -218,7 +218,7 @@ class RecognitionJoint:
         held = None if half is not None or integrated else self._held(indices, z_own, queries)
         # Encoded once more, the bank would keep the gradient that belongs to z_own.
         moved = self.bank.source == "data set" and torch.is_grad_enabled() and z_own.requires_grad
-        if held is not None and not moved:
+        if held is not None and queries.own is not None and not moved:
             # The positives are then read from the bank: the same values, with the same gradient in the encoder.
             value = pairwise_infonce_stacked(
                 score,
