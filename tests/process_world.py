@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 from torch.nn.parallel import DistributedDataParallel
 
 import recparam as rp
-from recparam.bounds import Bound
+from recparam.bounds import Bound, losses
 from recparam.ops.collectives import gather_rows, row_counts
 from recparam.recognition import Particles
 from recparam.recognition.posteriors import RecognitionPosterior
@@ -157,12 +157,72 @@ def models_on(rank: int) -> dict[str, Any]:
     return result
 
 
+LOSSES: dict[str, Callable[..., Any]] = {
+    "info_nce": lambda f, z, y, **o: losses.info_nce(f, z, y, **o),
+    "moco": lambda f, z, y, **o: losses.info_nce(f, z, y, negatives=fixed_negatives(), **o),
+    "nt_xent": lambda f, z, y, **o: losses.nt_xent(f, z, y, **o),
+    "clip": lambda f, z, y, **o: losses.clip(f, z, y, **o),
+    "cebra": lambda f, z, y, **o: losses.cebra(f, z, y, fixed_negatives(), **o),
+    "cpc": lambda f, z, y, **o: losses.cpc([f, f], z, [y, y + 0.1 * z], **o),
+    "infonce": lambda f, z, y, **o: rp.infonce(f, z, y, **o),
+    "model": lambda f, z, y, **o: rp.RPM(
+        rp.Deterministic(nn.Identity()), rp.InfoNCEPrior(f)
+    ).train().infonce(z, y, **o),
+}  # fmt: skip
+
+
+def fixed_negatives() -> Tensor:
+    return torch.randn(6, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+class Contrasted(nn.Module):
+    """An encoder and a coupling that waits for data, under a loss."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.net, self.coupling, self.name = nn.Linear(4, 2).double(), rp.GaussianRBF().double(), name
+
+    def forward(self, rows: slice, **options: Any) -> Any:
+        x = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        z, z_prime = self.net(x[0, rows]), self.net(x[0, rows] + 0.3 * x[1, rows])
+        return LOSSES[self.name](self.coupling, z, z_prime, **options)
+
+
+UNEVEN = {2: [slice(0, 6), slice(6, 9)], 3: [slice(0, 1), slice(1, 6), slice(6, 9)]}
+
+
+def losses_on(rank: int) -> dict[str, Any]:
+    """Value, ceiling and averaged gradients of each loss, from uneven shares of nine rows; and of a process alone."""
+    result: dict[str, Any] = {}
+    count = dist.get_world_size()
+    for name in LOSSES:
+        model = Contrasted(name)
+        parallel = DistributedDataParallel(model)
+        loss = parallel(UNEVEN[count][rank])
+        loss.value.backward()
+        alone = Contrasted(name)
+        mine = alone(slice(2 * rank, 2 * rank + 2), across_processes=False)
+        result[name] = {
+            "value": loss.value.detach(),
+            "ceiling": ceiling(loss),
+            "gradients": gradients_of(model),
+            "alone": mine.value.detach(),
+        }
+    return result
+
+
+def ceiling(loss: Any) -> float | None:
+    return loss.ceiling if isinstance(loss, Bound) else loss.elbo.ceiling
+
+
 def operations_on(rank: int) -> dict[str, Any]:
     """Everything that needs no special group, in one start of the processes."""
     return {
         "gather": gather_on(rank),
         "disagree": disagree_on(rank),
         "models": models_on(rank),
+        "losses": losses_on(rank),
     }
 
 

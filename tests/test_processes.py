@@ -72,6 +72,26 @@ def test_bound_of_all_processes(results: Callable[[int], Results], name: str) ->
             torch.testing.assert_close(result["gradients"][key], gradient, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("processes", COUNTS)
+@pytest.mark.parametrize("name", world.LOSSES)
+def test_losses_of_all_processes(results: Callable[[int], Results], name: str, processes: int) -> None:
+    """Of uneven shares DDP makes value and gradient of one process with all rows; alone a process keeps to its own."""
+    got = [result["losses"][name] for result in results(processes)]
+    model = world.Contrasted(name)
+    loss = model(slice(0, 9))
+    loss.value.backward()
+    torch.testing.assert_close(torch.stack([result["value"] for result in got]).mean(), loss.value.detach())
+    assert [result["ceiling"] for result in got] == [world.ceiling(loss)] * processes
+    expected = world.gradients_of(model)
+    assert expected and any(float(gradient.abs().max()) > 1e-3 for gradient in expected.values())
+    for rank, result in enumerate(got):
+        for key, gradient in expected.items():
+            torch.testing.assert_close(result["gradients"][key], gradient, rtol=1e-10, atol=1e-12)
+        if name != "model":  # whose scale all processes set, whatever the batch
+            alone = world.Contrasted(name)(slice(2 * rank, 2 * rank + 2))
+            torch.testing.assert_close(result["alone"], alone.value.detach(), rtol=0, atol=0)
+
+
 def test_lightning_with_two_devices(tmp_path: Path) -> None:
     """Nothing but the trainer's number of devices changes: gradients and weights are those of the whole batch."""
     x = torch.randn(2, 8, 4, dtype=torch.float64)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from recparam.couplings import Coupling
+from recparam.ops.collectives import Share
 
 FITTED = "its scales were set by this call, from the rows it scores"
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -38,12 +39,16 @@ def doubt_of_mode(*models: nn.Module) -> str | None:
     return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} in training mode; call eval()"
 
 
-def prepared(coupling: Coupling, z: Tensor, z_prime: Tensor) -> str | None:
+def prepared(coupling: Coupling, z: Tensor, z_prime: Tensor, share: Share | None = None) -> str | None:
     """Set what a training step sets, and say why no direction holds of its value, where that is so.
+
+    With a share it is set from the rows of all processes, so that their copies of the coupling start equal.
 
     Raises:
         UninitialisedError: The coupling waits for data, and this is no training.
     """
+    if share is not None and not coupling.initialised:
+        z, z_prime = share.gathered(z.detach()), share.gathered(z_prime.detach())
     return FITTED if coupling.prepare(z, z_prime) else doubt_of_mode(coupling)
 
 

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.bounds.bound import Bound
+from recparam.bounds.bound import Bound, Of
 from recparam.bounds.doubts import prepared
 from recparam.bounds.objectives import infonce
 from recparam.bounds.scalar import Scalar
 from recparam.couplings import Coupling
 from recparam.couplings.base import check_is_coupling
 from recparam.ops import Exchanged, pairwise_contrast, pairwise_infonce
+from recparam.ops.collectives import Share
 from recparam.ops.precision import at_least_single
-from recparam.priors import InfoNCEPrior
+from recparam.priors import InfoNCEPrior, Kind
 from recparam.utils.checks import check_finite, check_matrix
 
 
@@ -33,7 +34,7 @@ class Loss(Scalar):
 
     Args:
         value: What the peer returns, a scalar; differentiable.
-        per_row: The loss of each anchor, shape (A,), whose mean is the value.
+        per_row: The loss of each anchor, shape (A,), whose mean is the value; of several processes, of this one's.
         name: Of the loss.
         prior: P(z'|z), with the values of the coupling.
         marginal: Whose distribution R(z') is.
@@ -41,6 +42,11 @@ class Loss(Scalar):
         constant: Nats; less the loss it is ELBO - const, per step for CPC.
         elbo: ELBO - const under that prior.
         mi: A lower bound on the mutual information; None where the loss bounds none.
+
+    Where torch.distributed has set up several processes, B counts the rows of all of them, as in `RPM.elbo`: negatives
+    that the batch gives are gathered, and every process has to make the same calls. The mean of the values over
+    processes is that over all rows, and so is its gradient after DDP's averaging, whatever the sizes of their batches.
+    `negatives=` stay each process's own. `across_processes=False` keeps to this process.
 
     Directions hold in expectation over independent rows, for parameters that do not depend on the scored rows: those of
     a training step that sets the coupling's scales are estimates.
@@ -77,6 +83,7 @@ def info_nce(
     z_prime: Float[Tensor, "B D2"],
     *,
     negatives: Float[Tensor, "N D2"] | None = None,
+    across_processes: bool = True,
 ) -> Loss:
     """InfoNCE as a cross entropy; with a queue of `negatives`, the loss of MoCo. See also: Eq. 6.
 
@@ -87,17 +94,20 @@ def info_nce(
         z: Queries (B, D).
         z_prime: Their positives (B, D').
         negatives: Shape (N, D'), shared by all rows; None uses the positives of the other rows.
+        across_processes: Whether the other rows are those of all processes; see `Loss`.
 
     Raises:
         ValueError: Shapes do not fit, no negative is left, or inputs are not finite.
     """
     check_is_coupling("coupling", coupling)
-    bound = infonce(coupling, z, z_prime, negatives=negatives, constant=0.0)
-    count = len(z) - 1 if negatives is None else len(negatives)
+    bound = infonce(coupling, z, z_prime, negatives=negatives, constant=0.0, across_processes=across_processes)
+    share = Share.of(z, across_processes=across_processes)
+    count = share.total - 1 if negatives is None else len(negatives)
     return _loss(
         "InfoNCE",
         -bound.per_observation,
         coupling,
+        share,
         marginal="of z', which the negatives are drawn from",
         negatives=f"{count} " + ("positives of the other rows" if negatives is None else "rows of `negatives`"),
         constant=math.log(count + 1),
@@ -105,7 +115,9 @@ def info_nce(
     )
 
 
-def nt_xent(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D"]) -> Loss:
+def nt_xent(
+    coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D"], *, across_processes: bool = True
+) -> Loss:
     """NT-Xent, the loss of SimCLR (Chen et al., 2020): both views are anchors, and both views' rows the negatives.
 
         loss = -mean_a log [ f(a, p(a)) / sum_{b != a} f(a, b) ],    a, b among z_1..z_B, z'_1..z'_B
@@ -119,25 +131,30 @@ def nt_xent(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, 
         coupling: log f; `rp.Cosine(temperature)` is SimCLR's.
         z: One view (B, D), B >= 2.
         z_prime: The other (B, D).
+        across_processes: Whether the B rows are those of all processes; see `Loss`.
 
     Raises:
         ValueError: Shapes do not fit, fewer than two rows, or inputs are not finite.
     """
-    z, z_prime = _checked(coupling, z, z_prime, one_width=True)
-    count = len(z)
+    z, z_prime, share = _checked(coupling, z, z_prime, one_width=True, across_processes=across_processes)
+    count = share.total
     both, other = torch.cat([z, z_prime]), torch.cat([z_prime, z])
-    doubt = prepared(coupling, both, other)
-    index = torch.arange(2 * count, device=z.device)
+    doubt = prepared(coupling, both, other, share)
+    bank = torch.cat([share.gathered(z), share.gathered(z_prime)])
+    first, second = share.places(z.device), count + share.places(z.device)
+    own, columns = torch.cat([first, second]), torch.arange(2 * count, device=z.device)
 
     def itself(rows: slice) -> Tensor:
-        return index[rows, None] == index
+        return own[rows, None] == columns
 
-    share = pairwise_infonce(coupling.score(), both, both, positives=index.roll(count), leave_out=itself)
+    positives = torch.cat([second, first])
+    over = pairwise_infonce(coupling.score(), both, bank, positives=positives, leave_out=itself)
     constant = math.log(2 * count - 1)
     return _loss(
         "NT-Xent",
-        constant - share,
+        constant - over,
         coupling,
+        share,
         marginal="the mixture of both views, 1/2 R_1(z') + 1/2 R_2(z')",
         negatives=f"{2 * count - 2} rows of both views, all but the anchor and its other view",
         constant=constant,
@@ -146,7 +163,9 @@ def nt_xent(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, 
     )
 
 
-def clip(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D2"]) -> Loss:
+def clip(
+    coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D2"], *, across_processes: bool = True
+) -> Loss:
     """The loss of CLIP (Radford et al., 2021): InfoNCE from z to z' and from z' to z, averaged.
 
         loss = (loss(z -> z') + loss(z' -> z)) / 2
@@ -158,29 +177,37 @@ def clip(coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B 
         coupling: log f; `rp.Cosine(temperature)` is CLIP's, with a learned temperature.
         z: Latents of one modality (B, D), B >= 2.
         z_prime: Of the other (B, D').
+        across_processes: Whether the B rows are those of all processes; see `Loss`.
 
     Raises:
         ValueError: Shapes do not fit, fewer than two rows, or inputs are not finite.
     """
-    z, z_prime = _checked(coupling, z, z_prime)
-    doubt = prepared(coupling, z, z_prime)
-    score = coupling.score()
-    there, back = pairwise_infonce(score, z, z_prime), pairwise_infonce(Exchanged(score), z_prime, z)
-    constant = math.log(len(z))
+    z, z_prime, share = _checked(coupling, z, z_prime, across_processes=across_processes)
+    doubt = prepared(coupling, z, z_prime, share)
+    score, own = coupling.score(), share.places(z.device)
+    there = pairwise_infonce(score, z, share.gathered(z_prime), positives=own)
+    back = pairwise_infonce(Exchanged(score), z_prime, share.gathered(z), positives=own)
+    constant = math.log(share.total)
     return _loss(
         "CLIP",
         constant - 0.5 * (there + back),
         coupling,
+        share,
         prior=f"1/2 R(z) R(z') f(z, z') / Z(z) + 1/2 R(z) R(z') f(z, z') / Z'(z'), {coupling.formula()}",
         marginal="of z' for Z(z), of z for Z'(z'), each from its own encoder",
-        negatives=f"{len(z) - 1} other rows of the other modality, in either direction",
+        negatives=f"{share.total - 1} other rows of the other modality, in either direction",
         constant=constant,
         doubt=doubt,
     )
 
 
 def cebra(
-    coupling: Coupling, z: Float[Tensor, "B D"], z_prime: Float[Tensor, "B D2"], negatives: Float[Tensor, "N D2"]
+    coupling: Coupling,
+    z: Float[Tensor, "B D"],
+    z_prime: Float[Tensor, "B D2"],
+    negatives: Float[Tensor, "N D2"],
+    *,
+    across_processes: bool = True,
 ) -> Loss:
     """The loss of CEBRA (Schneider et al., 2023): the positive is not among the terms of the denominator.
 
@@ -195,20 +222,23 @@ def cebra(
         z: Reference (B, D).
         z_prime: Positives (B, D').
         negatives: Drawn apart from them, shape (N, D').
+        across_processes: Whether the mean is over the rows of all processes; see `Loss`.
 
     Raises:
         ValueError: Shapes do not fit, or inputs are not finite.
     """
-    z, z_prime = _checked(coupling, z, z_prime, least=1)
+    z, z_prime, share = _checked(coupling, z, z_prime, least=1, across_processes=across_processes)
+    coupling.check_widths(z.shape[1], z_prime.shape[1])
     check_matrix("negatives", negatives, width=z_prime.shape[1])
     check_finite("negatives", negatives)
     negatives = at_least_single(negatives)
-    doubt = prepared(coupling, z, z_prime)
+    doubt = prepared(coupling, z, z_prime, share)
     over = pairwise_contrast(coupling.score(), coupling, z, z_prime, negatives)
     return _loss(
         "CEBRA",
         math.log(len(negatives)) - over.to(z.dtype),
         coupling,
+        share,
         marginal="of z', which the negatives are drawn from",
         negatives=f"{len(negatives)} rows of `negatives`, without the positive",
         constant=math.log(len(negatives)),
@@ -221,6 +251,8 @@ def cpc(
     couplings: Sequence[Coupling] | nn.ModuleList,
     context: Float[Tensor, "B C"],
     future: Sequence[Float[Tensor, "B _D"]],
+    *,
+    across_processes: bool = True,
 ) -> Loss:
     """The loss of contrastive predictive coding (van den Oord et al., 2018), the mean over K future steps.
 
@@ -234,6 +266,7 @@ def cpc(
         couplings: log f_k for k = 1..K; `rp.Bilinear(C, D)` is CPC's.
         context: c, shape (B, C), B >= 2.
         future: z_{t+k} for each k, shape (B, D).
+        across_processes: Whether the B rows are those of all processes; see `Loss`.
 
     Raises:
         ValueError: As many couplings as futures are not given, shapes do not fit, or inputs are not finite.
@@ -249,17 +282,20 @@ def cpc(
     check_matrix("context", context)
     for k, z in enumerate(future):
         check_matrix(f"future[{k}]", z, rows=len(context))
-    steps = [info_nce(f, context, z) for f, z in zip(parts, future, strict=True)]
+    share = Share.of(context, across_processes=across_processes)
+    pairs = zip(parts, future, strict=True)
+    steps = [info_nce(f, context, z, across_processes=across_processes) for f, z in pairs]
     per_row = torch.stack([step.per_row for step in steps]).mean(0)
     formulas = dict.fromkeys(f.expression(["c"], "z_{t+k}") for f in parts)
     return _loss(
         "CPC",
         per_row,
         parts[0],
+        share,
         prior="P(z_{t+1}..z_{t+K}|c) = prod_k R(z_{t+k}) f_k(c, z_{t+k}) / Z_k(c), log f_k = " + " | ".join(formulas),
         marginal="of z_{t+k}, at each k",
-        negatives=f"{len(context) - 1} other rows at the same k, K = {len(parts)}",
-        constant=math.log(len(context)),
+        negatives=f"{share.total - 1} other rows at the same k, K = {len(parts)}",
+        constant=math.log(share.total),
         doubt=next((step.elbo.doubt for step in steps if step.elbo.doubt), None),
         steps=len(parts),
     )
@@ -269,6 +305,7 @@ def _loss(
     name: str,
     per_row: Tensor,
     coupling: Coupling,
+    share: Share,
     *,
     marginal: str,
     negatives: str,
@@ -280,31 +317,30 @@ def _loss(
     steps: int = 1,
 ) -> Loss:
     """A loss with its bounds; `kept` says whether the positive is in the denominator, `lower` is the MI's constant."""
-    value = per_row.mean()
-    elbo = Bound(
-        steps * (constant - value),
-        steps * (constant - per_row),
-        "elbo",
-        "estimate" if kept or doubt else "upper",
-        steps * constant if kept else None,
-        doubt=doubt,
-    )
+    share = replace(share, rows=len(per_row), total=share.total * len(per_row) // share.rows)  # anchors
+    weights = share.weights(per_row)
+
+    def bound(of: Of, nats: float, kind: Kind, ceiling: float | None, times: int = 1) -> Bound:
+        rows = times * (nats - per_row)
+        return Bound(share.mean(rows), rows, of, "estimate" if doubt else kind, ceiling, weights=weights, doubt=doubt)
+
+    elbo = bound("elbo", constant, "estimate" if kept else "upper", steps * constant if kept else None, steps)
     nats = constant if lower is None else lower
-    kind = "estimate" if doubt else "lower"
-    mi = Bound(nats - value, nats - per_row, "mi", kind, nats, doubt=doubt) if kept else None
+    mi = bound("mi", nats, "lower", nats) if kept else None
     prior = InfoNCEPrior(coupling).formula() if prior is None else prior
-    return Loss(value, per_row, name, prior, marginal, negatives, constant, elbo, mi)
+    return Loss(share.mean(per_row), per_row, name, prior, marginal, negatives, constant, elbo, mi)
 
 
 def _checked(
-    coupling: Coupling, z: Tensor, z_prime: Tensor, *, one_width: bool = False, least: int = 2
-) -> tuple[Tensor, Tensor]:
-    """Both sides, in single precision or better."""
+    coupling: Coupling, z: Tensor, z_prime: Tensor, *, across_processes: bool, one_width: bool = False, least: int = 2
+) -> tuple[Tensor, Tensor, Share]:
+    """Both sides, in single precision or better, and their share in the rows of all processes."""
     check_is_coupling("coupling", coupling)
     check_matrix("z", z)
     check_matrix("z_prime", z_prime, rows=len(z), width=z.shape[1] if one_width else None)
     for label, value in (("z", z), ("z_prime", z_prime)):
         check_finite(label, value)
-    if len(z) < least:
+    share = Share.of(z, across_processes=across_processes)
+    if share.total < least:
         raise ValueError(f"Expected at least {least} rows, so that there are negatives; got {len(z)}.")
-    return at_least_single(z), at_least_single(z_prime)
+    return at_least_single(z), at_least_single(z_prime), share

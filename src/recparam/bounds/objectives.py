@@ -35,6 +35,7 @@ from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.marginals.joint import Situation
 from recparam.ops import pairwise_contrast, pairwise_infonce
+from recparam.ops.collectives import Share
 from recparam.ops.precision import at_least_single
 from recparam.priors import InfoNCEPrior, Kind, OptimalPrior, Prior, Side
 from recparam.recognition import DensityError, Dirac
@@ -117,6 +118,7 @@ def infonce(
     *,
     negatives: Float[Tensor, "N D2"] | None = None,
     constant: float | Literal["tight", "paper"] = "tight",
+    across_processes: bool = True,
 ) -> Bound:
     """The finite-sample InfoNCE bound on the mutual information.
 
@@ -128,13 +130,18 @@ def infonce(
     positive is in the denominator too. A lower bound on the MI for every f, and never above its constant.
     Of the ELBO it is an estimate only: an overconfident f is flattered.
 
+    Where torch.distributed has set up several processes, the other rows are those of all of them, as in `RPM.elbo`: the
+    mean of the values over processes is that over all rows, and so is its gradient after DDP's averaging.
+
     Args:
         coupling: log f_theta.
         z: Shape (B, D).
         z_prime: The positives, shape (B, D').
         negatives: Independent draws from R(z'), shape (N, D'), shared by all rows. None uses the other rows
-            of the batch: N = B - 1.
+            of the batch: N = B - 1, the batch that of all processes.
         constant: "tight" log(N + 1), "paper" log N, or a number of nats.
+        across_processes: Whether the batch is that of all processes, which then have to make the same calls;
+            `negatives` stay each process's own. False keeps to this process.
 
     Returns:
         Bound of the MI: "lower" if the constant is at most log(N + 1), else "estimate"; an estimate too where this
@@ -155,15 +162,17 @@ def infonce(
     if negatives is not None:
         check_matrix("negatives", negatives, width=z_prime.shape[1])
         check_finite("negatives", negatives)
-    elif z.shape[0] < 2:
+    share = Share.of(z, across_processes=across_processes)
+    if negatives is None and share.total < 2:
         raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
     z, z_prime = at_least_single(z), at_least_single(z_prime)
     negatives = None if negatives is None else at_least_single(negatives)
-    doubt = prepared(coupling, z, z_prime)
+    doubt = prepared(coupling, z, z_prime, share)
     log_f = coupling(z, z_prime)
     if negatives is None:
-        count = z.shape[0] - 1
-        log_share = pairwise_infonce(coupling.score(), z, z_prime) - math.log(count + 1)
+        count = share.total - 1
+        columns, own = share.gathered(z_prime), share.places(z.device)
+        log_share = pairwise_infonce(coupling.score(), z, columns, positives=own) - math.log(count + 1)
     else:
         count = negatives.shape[0]
         # log f / (f + rest) as -log(1 + rest / f), which keeps its digits where f dominates
@@ -177,11 +186,12 @@ def infonce(
     per_observation = log_share + nats
     kind: Kind = "lower" if nats <= tight + 1e-12 and doubt is None else "estimate"
     terms = {
-        "log_f": log_f.mean(),
-        "minus_log_denominator": (log_share - log_f).mean(),
-        "constant": z.new_tensor(nats),
+        "log_f": share.mean(log_f),
+        "minus_log_denominator": share.mean(log_share - log_f),
+        "constant": share.mean(torch.full_like(log_f, nats)),
     }
-    return Bound(per_observation.mean(), per_observation, "mi", kind, nats, terms, doubt=doubt)
+    value, weights = share.mean(per_observation), share.weights(per_observation)
+    return Bound(value, per_observation, "mi", kind, nats, terms, weights, doubt=doubt)
 
 
 def infinite_infonce(

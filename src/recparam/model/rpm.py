@@ -248,8 +248,16 @@ class RPM(Assembly):
             mi = bounds.infinite_infonce(critic, recognised, side=side_below_mi(recognised))
         return bounds.decompose(elbo, self._warned(mi, recognised))
 
-    def infonce(self, *observations: Tensor, constant: float | Literal["tight", "paper"] = "tight") -> Bound:
+    def infonce(
+        self,
+        *observations: Tensor,
+        constant: float | Literal["tight", "paper"] = "tight",
+        across_processes: bool = True,
+    ) -> Bound:
         """The finite-sample InfoNCE bound on the MI of a pair, negatives from the batch. See also: Eq. 6.
+
+        The batch is that of all processes, as in `elbo`. It is this process's with `across_processes=False`, or where
+        the model's `BatchMarginal` says so.
 
         Raises:
             ValueError: The prior is not an InfoNCE prior, the latents are stochastic, or there are not two
@@ -261,7 +269,8 @@ class RPM(Assembly):
                 f"{len(observations)}."
             )
         self._check(observations)
-        BatchMarginal().check(observations, None)
+        across = across_processes and getattr(self.marginal, "across_processes", True)
+        BatchMarginal(across_processes=across).check(observations, None)
         distributions = self._encode(*observations)
         if not all(isinstance(d, Dirac) for d in distributions):
             raise ValueError(
@@ -270,7 +279,8 @@ class RPM(Assembly):
             )
         z, z_prime = (d.mean for d in distributions)
         doubt = self._doubt(observations, distributions)
-        bound = bounds.infonce(self.prior.coupling, z, z_prime, constant=constant).doubted(doubt)
+        bound = bounds.infonce(self.prior.coupling, z, z_prime, constant=constant, across_processes=across)
+        bound = bound.doubted(doubt)
         if isinstance(constant, str) and not self._learning:
             bounds.warn_at_ceiling(bound, rows=len(z), stacklevel=2)
         return bound

@@ -130,7 +130,8 @@ def sides_of_draws(
 
 def beside_bank(coupling: Coupling, z: Tensor, z_prime: Tensor, bank: Tensor) -> Bound:
     """The estimate against a bank of K other z', with a row's own beside them: at most log(K + 1), as in a batch."""
-    return replace(bounds.infonce(coupling, z, z_prime, negatives=bank), of="elbo", kind="estimate")
+    bound = bounds.infonce(coupling, z, z_prime, negatives=bank, across_processes=False)
+    return replace(bound, of="elbo", kind="estimate")
 
 
 def _side(prior: Prior, pair: Sequence[Tensor], against: Against, labels: Labels | None, side: Side) -> Bound:

@@ -184,7 +184,7 @@ class Critic:
     def value(self, x: Tensor, x_prime: Tensor) -> Tensor:
         """InfoNCE on a batch (Eq. 6), in nats, differentiable."""
         g, g_prime = self.encoders
-        return infonce(self.coupling, g(x), g_prime(x_prime)).value
+        return infonce(self.coupling, g(x), g_prime(x_prime), across_processes=False).value
 
 
 Pairs = tuple[Tensor, Tensor]

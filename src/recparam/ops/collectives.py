@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -77,6 +78,48 @@ def row_counts(x: Shaped[Tensor, " rows *rest"], group: Group = None) -> list[in
     if processes(group) == 1:
         return [len(x)]
     return [int(size) for size in exchange("row_counts", [len(x)], like=x, group=group)[:, 0]]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows of a process among the rows of all.
+
+    Args:
+        rows: How many it has.
+        start: The place of its first one.
+        total: How many all have.
+        processes: How many processes there are.
+    """
+
+    rows: int
+    start: int
+    total: int
+    processes: int
+
+    @staticmethod
+    def of(x: Shaped[Tensor, " rows *rest"], *, across_processes: bool) -> Share:
+        """That of rows x in the default group, or of a process by itself."""
+        counts = row_counts(x) if across_processes else [len(x)]
+        here = rank() if len(counts) > 1 else 0
+        return Share(len(x), sum(counts[:here]), sum(counts), len(counts))
+
+    def gathered(self, x: Shaped[Tensor, " rows *rest"]) -> Shaped[Tensor, " total *rest"]:
+        """The rows of all, differentiable."""
+        return gather_rows(x) if self.processes > 1 else x
+
+    def places(self, device: torch.device) -> Tensor:
+        """Where its rows are among those of all, shape (rows,)."""
+        return torch.arange(self.start, self.start + self.rows, device=device)
+
+    def mean(self, values: Shaped[Tensor, " rows"]) -> Tensor:
+        """The mean of its rows times n W / N, whose mean over processes is that over all rows."""
+        if self.processes == 1:
+            return values.mean()
+        return values.sum() * (self.processes / self.total)
+
+    def weights(self, like: Tensor) -> Tensor | None:
+        """Weight of each row in that mean; None for 1 / n."""
+        return None if self.processes == 1 else like.new_full((self.rows,), self.processes / self.total)
 
 
 def exchange(operation: str, numbers: Sequence[float | int], *, like: Tensor, group: Group = None) -> Tensor:
