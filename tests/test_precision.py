@@ -1,5 +1,6 @@
 """What ends in a number is in single precision or better: under autocast, of encoders in half, and far from zero."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam import losses
+from recparam.bounds import losses
 from recparam.couplings import Coupling
-from recparam.priors import Prior
+from recparam.ops import pairwise_contrast
+from recparam.priors import Prior, Side
 from recparam.testing import COUPLINGS, INPUT_WIDTH, MARGINALS, PRIORS
 
 DIM, ROWS = 3, 24
@@ -181,3 +183,79 @@ def test_a_log_density_and_samples_of_a_model_in_half_precision() -> None:
     assert model.log_prob(x, y).value.dtype == torch.float32
     drawn = model.sample(3, num_candidates=50, generator=torch.Generator().manual_seed(0))
     assert drawn.observations[0].dtype == torch.bfloat16
+
+
+def far(coupling: Coupling, offset: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Contexts, z' and a bank around an offset."""
+    z, z_prime = (side + offset for side in pairs())
+    return context(coupling, z), z_prime, pairs(rows=40)[0].flip(0) + offset
+
+
+def contrasts(coupling: Coupling, z: Tensor, z_prime: Tensor, bank: Tensor) -> Tensor:
+    scores = coupling.on_pairs(z, bank)
+    return coupling(z, z_prime) - scores.logsumexp(1) + math.log(len(bank))
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_far_from_zero_no_more_is_lost_than_the_inputs_lose(name: str, own: bool) -> None:
+    coupling = COUPLINGS[name](DIM)
+    if not coupling.initialised:
+        coupling.initialise(*far(coupling, 0.0)[:2])
+    z, z_prime, bank = far(coupling, 1e4)
+    bank = z_prime if own else bank
+    with torch.no_grad():
+        positives = torch.arange(ROWS) if own else None
+        got = pairwise_contrast(coupling.score(), coupling, z, z_prime, bank, positives=positives)
+        coupling = copy.deepcopy(coupling).double()
+        truth = contrasts(coupling, z.double(), z_prime.double(), bank.double())
+        lost = torch.zeros_like(truth)
+        for seed in range(8):  # to the next number of single precision, in either direction
+            generator = torch.Generator().manual_seed(seed)
+            up = torch.rand(z.shape, generator=generator) < 0.5
+            moved = torch.where(up, z.nextafter(z + 1), z.nextafter(z - 1)).double()
+            lost = torch.maximum(lost, (contrasts(coupling, moved, z_prime.double(), bank.double()) - truth).abs())
+    torch.testing.assert_close(got.double(), truth, rtol=1e-5, atol=3 * float(lost.max()) + 1e-4)
+
+
+@pytest.mark.parametrize("side", [None, "upper", "lower"])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("name", ["bilinear", "linear dynamics", "gaussian"])
+def test_a_data_set_says_far_from_zero_what_double_precision_says(name: str, offset: float, side: Side) -> None:
+    couplings: dict[str, Coupling] = {
+        "bilinear": rp.Bilinear(DIM, theta=0.01 * torch.eye(DIM)),
+        "linear dynamics": rp.LinearDynamics(DIM, covariance=0.01 * torch.eye(DIM)),
+        "gaussian": rp.GaussianRBF(0.5),
+    }
+    z, z_prime = (side + offset for side in pairs())
+
+    def value(dtype: torch.dtype) -> Tensor:
+        x, y = z.to(dtype), z_prime.to(dtype)
+        prior = rp.InfoNCEPrior(copy.deepcopy(couplings[name])).to(dtype)
+        model = rp.RPM(rp.Deterministic(nn.Identity()), prior, marginal=rp.DatasetMarginal(x, y)).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return model.elbo(x, y, side=side).per_observation.detach()
+
+    truth, got = value(torch.float64), value(torch.float32)
+    torch.testing.assert_close(got.double(), truth, rtol=1e-4, atol=1e-4)
+    if side is None:
+        assert float(got.max()) <= math.log(ROWS) + 1e-6
+
+
+@pytest.mark.parametrize("name", ["bilinear", "gaussian", "student t"])
+def test_partners_have_the_gradient_of_their_score(name: str) -> None:
+    """A data set's rows are encoded again: z' has the gradient of log f alone, and the bank that of log Z."""
+    made: dict[str, Coupling] = {
+        "bilinear": rp.Bilinear(DIM),
+        "gaussian": rp.GaussianRBF(1.0),
+        "student t": rp.StudentT(2.0, lengthscale=1.0),
+    }
+    coupling = made[name].double()
+    z, z_prime = (side.double().requires_grad_() for side in pairs())
+    bank = z_prime.detach().clone().requires_grad_()
+    over = pairwise_contrast(coupling.score(), coupling, z, z_prime, bank, positives=torch.arange(ROWS))
+    expected = contrasts(coupling, z, z_prime, bank)
+    torch.testing.assert_close(over, expected)
+    for a, b in zip(*(torch.autograd.grad(v.sum(), (z, z_prime, bank)) for v in (over, expected)), strict=True):
+        torch.testing.assert_close(a, b)

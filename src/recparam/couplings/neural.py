@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from recparam.couplings.base import Coupling
 from recparam.ops import BlockScore, DotProduct, MappedSides, Score
@@ -47,10 +48,10 @@ class SeparableCritic(Coupling):
         return (self.phi(z) * self.psi(z_prime)).sum(-1)
 
     def _of_z(self, z: Tensor) -> Tensor:
-        return _in_own_precision(self.phi, z)
+        return _in_precision(self.phi, z)
 
     def _of_z_prime(self, z_prime: Tensor) -> Tensor:
-        return _in_own_precision(self.psi, z_prime)
+        return _in_precision(self.psi, z_prime)
 
     def score(self) -> Score:
         """The dot product of what the networks return."""
@@ -109,9 +110,11 @@ def _network(dim: int, hidden: int, features: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, features))
 
 
-def _in_own_precision(net: nn.Sequential, values: Tensor) -> Tensor:
-    """A network of values that the kernel may give in double precision."""
-    return net(values.to(next(net.parameters()).dtype)).to(values.dtype)
+def _in_precision(net: nn.Sequential, values: Tensor) -> Tensor:
+    """A network in the precision of the values, which the kernel gives in double where single would not do."""
+    if next(net.parameters()).dtype == values.dtype:
+        return net(values)
+    return functional_call(net, {name: p.to(values.dtype) for name, p in net.named_parameters()}, values)
 
 
 def _counts(dim: int, dim_prime: int, **sizes: int) -> tuple[int, int]:
