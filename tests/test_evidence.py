@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 import recparam as rp
-from recparam.mutual_information import coordinates, critics
+from recparam.mutual_information import coordinates, critics, mixtures
+from recparam.mutual_information.estimate import HeldOutBound
+from recparam.mutual_information.permuted import permutation_p_value
 
 
 def correlated(count: int, rho: float, *, seed: int = 0, dim: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -60,6 +63,28 @@ def test_networks_find_a_relation_without_correlation() -> None:
     base = critics.gaussian_critic("", maps, rho, task)
     assert float(base.value(*task.validation)) < 0.1
     assert float(critics.separable_critic("", maps, base, task).value(*task.validation).detach()) > 0.6
+
+
+def test_networks_unwind_a_tangled_support() -> None:
+    """Both sides of a Gaussian pair, turned by an angle that grows with the radius: the MI stays the same."""
+    rng = np.random.default_rng(5)
+    x, noise = rng.normal(size=(2, 2000, 3))
+    x_prime = np.concatenate([0.8 * x[:, :2] + 0.6 * noise[:, :2], noise[:, 2:]], 1)
+    task = fitting(wound(x, 0, 1), wound(x_prime, 1, 2), steps=500)
+    plain = tuple(coordinates.NormalScores(side) for side in task.pairs)
+    left, right, rho = coordinates.canonical(plain[0](task.pairs[0]), plain[1](task.pairs[1]))
+    maps = torch.nn.Sequential(plain[0], left), torch.nn.Sequential(plain[1], right)
+    torch.manual_seed(0)
+    critic = critics.separable_critic("", maps, critics.gaussian_critic("", maps, rho, task), task)
+    with torch.no_grad():
+        assert float(critic.value(*task.validation)) > 0.77  # of 1.02 nats
+
+
+def wound(x: np.ndarray, first: int, second: int) -> np.ndarray:
+    angle, wound = (x**2).sum(1) / 3, x.copy()
+    wound[:, first] = np.cos(angle) * x[:, first] + np.sin(angle) * x[:, second]
+    wound[:, second] = np.cos(angle) * x[:, second] - np.sin(angle) * x[:, first]
+    return wound
 
 
 def test_the_mixture_density_follows_sharp_edges() -> None:
@@ -142,6 +167,116 @@ def test_the_bank_limits_the_value() -> None:
     assert float(mi.lower) <= mi.lower.ceiling + 1e-6
 
 
+@pytest.mark.parametrize(
+    ("x", "of"),
+    [
+        ("normal", lambda x: x),
+        ("uniform", lambda x: x),
+        ("row numbers", lambda x: x),
+        ("five columns", lambda x: x),
+        ("normal", lambda x: 2 - 3 * x),
+        ("normal", np.exp),
+        ("normal", lambda x: np.concatenate([np.cos(np.arange(300.0) ** 2)[:, None], x], 1)),
+    ],
+)
+def test_equal_sides_are_at_the_ceiling_and_it_is_said(x: str, of: Callable[[np.ndarray], np.ndarray]) -> None:
+    """The MI is infinite, or as large as a row number's: the bound may only say that it is more than the bank shows."""
+    rng = np.random.default_rng(7)
+    data = {
+        "normal": rng.normal(size=(300, 1)),
+        "uniform": rng.uniform(size=(300, 1)),
+        "row numbers": rng.permutation(300).astype(float)[:, None],
+        "five columns": rng.normal(size=(300, 5)),
+    }[x]
+    with pytest.warns(rp.CeilingWarning, match=r"100 pairs in a bank.*Use a larger bank_size or test set"):
+        mi = rp.estimate_mutual_information(data, of(data), max_steps=2)
+    assert mi.lower.ceiling is not None and mi.lower.ceiling - math.log(2) < float(mi.lower) <= mi.lower.ceiling + 1e-6
+    assert float(mi.estimate) <= 2 * math.log(100) + 1e-6
+
+
+def test_no_ceiling_is_spoken_of_well_below_it() -> None:
+    mi = estimate(*correlated(600, 0.95), max_steps=5)  # warnings are errors
+    assert mi.lower.ceiling is not None and float(mi.lower) < mi.lower.ceiling - 2
+
+
+def test_the_printed_error_has_the_spread_between_critics() -> None:
+    mi = estimate(*correlated(300, 0.8), max_steps=20)
+    bounds = [bound for bound in (mi.lower, mi.estimate) if isinstance(bound, HeldOutBound)]
+    assert len(bounds) == 2 and mi.averaged >= 3
+    for bound in bounds:
+        rows = float(bound.per_observation.std()) / math.sqrt(150)
+        assert bound.spread > 0
+        assert bound.standard_error == pytest.approx(math.hypot(rows, bound.spread), rel=1e-4)
+        assert f"{bound} +- {bound.standard_error:.3f}" in str(mi)
+
+
+def test_the_mean_critic_is_the_mean_log_f() -> None:
+    """Of a Gaussian critic in double precision and networks in single, alone and on blocks."""
+    x, x_prime = correlated(300, 0.8)
+    task = fitting(x, x_prime, steps=1)
+    maps = tuple(coordinates.Standard(side) for side in task.pairs)
+    left, right, rho = coordinates.canonical(maps[0](task.pairs[0]), maps[1](task.pairs[1]))
+    maps = torch.nn.Sequential(maps[0], left), torch.nn.Sequential(maps[1], right)
+    base = critics.gaussian_critic("", maps, rho, task)
+    parts = [base, critics.separable_critic("", maps, base, task), critics.mixture_critic("", maps, task)]
+    mean = critics.mean_critic(parts, task.pairs[0][:1], task.pairs[1][:1])
+    pairs = task.validation
+
+    def log_f(critic: critics.Critic) -> torch.Tensor:
+        return critic.coupling(critic.encoders[0](pairs[0]), critic.encoders[1](pairs[1])).double()
+
+    with torch.no_grad():
+        wanted = torch.stack([log_f(part) for part in parts]).mean(0)
+        torch.testing.assert_close(log_f(mean), wanted, rtol=1e-5, atol=1e-5)
+        block = mean.coupling.score()(mean.encoders[0](pairs[0]), mean.encoders[1](pairs[1]))
+        torch.testing.assert_close(block.diag(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def product(x: torch.Tensor, x_prime: torch.Tensor) -> torch.Tensor:
+    return (x * x_prime).sum(1)
+
+
+def test_the_permutation_test_is_exact_without_dependence_and_finds_it_otherwise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    for seed in range(600):
+        x, x_prime = torch.randn(2, 12, 1, generator=generator)
+        values.append(permutation_p_value(product, x, x_prime, 19, seed=seed))
+    for level in (0.05, 0.1, 0.5):  # four standard errors
+        assert abs(np.mean(np.array(values) <= level) - level) < 4 * math.sqrt(level * (1 - level) / 600)
+    x, noise = torch.randn(2, 100, 1, generator=generator)
+    assert permutation_p_value(product, x, x + noise, 199) == 1 / 200
+    assert permutation_p_value(lambda x, x_prime: 0.3 * torch.ones(len(x)), x, x + noise, 199) == 1
+
+
+def test_shifts_keep_the_level_in_series_and_permutations_do_not() -> None:
+    """Two independent AR(1) series with a memory of about twenty rows."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2, 120, 700))
+    series = np.zeros_like(noise)
+    for t in range(1, noise.shape[2]):
+        series[:, :, t] = 0.95 * series[:, :, t - 1] + noise[:, :, t]
+    pairs = torch.as_tensor(series[:, :, 300:, None])
+    found: dict[bool, float] = {}
+    for shifts in (True, False):
+        values = [permutation_p_value(product, *pair, 19, shifts=shifts) for pair in zip(*pairs, strict=True)]
+        found[shifts] = float(np.mean(np.array(values) <= 0.05))
+    assert found[True] < 0.13 < 0.3 < found[False]
+
+
+def test_p_values_of_the_whole() -> None:
+    x, x_prime = correlated(240, 0.6)
+    mi = estimate(x, x_prime, max_steps=5, permutations=199)
+    assert mi.p_value == 1 / 200 and "p = 0.005 if" in str(mi)
+    apart = estimate(x, correlated(240, 0.6, seed=9)[1], max_steps=5, permutations=19)
+    assert apart.p_value is not None and apart.p_value > 0.05
+    assert estimate(x, x_prime, max_steps=5).p_value is None
+    series = estimate(x, x_prime, max_steps=5, permutations=99, series=True)
+    assert series.p_value == 0.01 and series.lower.kind == "estimate"  # neighbours are no independent negatives
+    known = rp.estimate_mutual_information(x, x_prime, log_conditional=lambda a, b: (a * b).sum(-1), permutations=19)
+    assert known.p_value == 0.05 and known.lower.kind == "lower"
+
+
 def test_a_coupling_of_the_callers_is_trained() -> None:
     """On the sphere the cosine with the right temperature is the family of the density ratio."""
     generator = torch.Generator().manual_seed(0)
@@ -174,7 +309,7 @@ def test_canonical_coordinates_are_white_and_paired() -> None:
 
 def test_the_mixture_coupling_is_the_density_it_says() -> None:
     """Over v it integrates to one, and the two ways of forming it agree."""
-    coupling = critics.MixtureCoupling(1, components=3)
+    coupling = mixtures.MixtureCoupling(1, components=3)
     z = torch.randn(4, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     z = torch.cat([z.unflatten(1, (3, 3))[..., :2], z.unflatten(1, (3, 3))[..., 2:].log_softmax(1)], -1).flatten(1)
     grid = torch.linspace(-60, 60, 100001, dtype=torch.float64)
@@ -201,6 +336,8 @@ def test_the_mixture_coupling_is_the_density_it_says() -> None:
         ({"max_steps": 0}, "max_steps"),
         ({"bank_size": 1}, "bank_size"),
         ({"random_state": -1}, "random_state"),
+        ({"permutations": 0}, "permutations"),
+        ({"permutations": 20, "series": True}, r"permutations < 20, the number of test pairs, of a series; got 20"),
     ],
 )
 def test_bad_input(change: dict[str, object], words: str) -> None:

@@ -69,12 +69,12 @@ class Affine(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B K"]:
-        """The map, in the default precision: what it subtracts may be large."""
-        return ((x - self.centre) @ self.weight).to(torch.get_default_dtype())
+        """The map, in double precision: what it subtracts may be large."""
+        return (x - self.centre) @ self.weight
 
 
 class AsGiven(nn.Module):
-    """The data as they are, in the default precision."""
+    """The same numbers, in the default precision."""
 
     def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """The same numbers."""
@@ -96,8 +96,7 @@ def canonical(
     (centre, white), (centre_prime, white_prime) = _whitening(x), _whitening(x_prime)
     cross = ((x - centre) @ white).T @ ((x_prime - centre_prime) @ white_prime) / len(x)
     left, correlations, right = torch.linalg.svd(cross, full_matrices=True)
-    rho = correlations.to(torch.get_default_dtype())
-    return Affine(centre, white @ left), Affine(centre_prime, white_prime @ right.T), rho
+    return Affine(centre, white @ left), Affine(centre_prime, white_prime @ right.T), correlations
 
 
 def _whitening(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from recparam.bounds import Bound, CeilingWarning, MutualInformation, warn_at_ceiling
+from recparam.bounds import Bound, CeilingWarning, MutualInformation
 from recparam.couplings import Coupling
 from recparam.model import RPM
 from recparam.mutual_information import coordinates, critics
-from recparam.mutual_information.critics import Critic, Fitting, Pairs
+from recparam.mutual_information.critics import Critic, Fitting, Pairs, mean_critic
+from recparam.mutual_information.permuted import LogF, permutation_p_value
 from recparam.ops import BlockScore, pairwise_infonce
-from recparam.priors import InfoNCEPrior
+from recparam.priors import InfoNCEPrior, Kind
 from recparam.recognition import Deterministic
 from recparam.utils.checks import check_count, check_finite
 from recparam.utils.seeds import seeded
@@ -27,7 +30,26 @@ Data = Tensor | ArrayLike | Sequence[float] | Sequence[Sequence[float]]
 LogConditional = Callable[[Tensor, Tensor], Tensor]
 
 _VALIDATION = 0.2  # share of the training pairs that chooses between critics
+_FOLDS = 3  # splits into training and validation pairs that the best critic is fitted to
+_CLOSE = 0.05  # nats below the best, on validation pairs, within which a critic may be averaged with it
 _LEAST = 20  # training pairs below which nothing can be learned
+
+
+@dataclass(frozen=True, repr=False)
+class HeldOutBound(Bound):
+    """A bound of held-out pairs whose critic was learned from others.
+
+    Args:
+        spread: Standard deviation of the value between critics, in nats: those of other splits into training and
+            validation pairs, and those that validation pairs do not tell from the best.
+    """
+
+    spread: float = 0.0
+
+    @property
+    def standard_error(self) -> float:
+        """That of the mean over the pairs, and the spread between critics: the root of the sum of their squares."""
+        return math.hypot(super().standard_error, self.spread)
 
 
 @dataclass(frozen=True)
@@ -36,21 +58,28 @@ class MutualInformationEstimate(MutualInformation):
 
     Args:
         lower: A lower bound, of the test pairs.
-        estimate: The plug-in estimate: the critic's mean log-ratio, each pair left out of its own denominator.
+        estimate: The plug-in estimate: the critic's mean log-ratio, each pair left out of its own denominator, and
+            no pair's above twice the logarithm of the bank's size.
         upper: An upper bound, or None without a known conditional.
         model: The critic, as a recognition-parameterised model; None with a known conditional.
-        critic: Its name.
-        candidates: InfoNCE of every critic that was tried on the validation pairs, in nats; the best was taken.
+        critic: The name of the critic with the best InfoNCE on the validation pairs.
+        candidates: InfoNCE of every critic that was tried on the validation pairs, in nats.
+        averaged: How many critics its log f is the mean of: the best of several splits, and its equals.
+        p_value: Of the test that x and x' are independent, with `permutations=`; None without.
     """
 
     model: RPM | None
     critic: str
     candidates: dict[str, float]
+    averaged: int = 1
+    p_value: float | None = None
 
     def __str__(self) -> str:
         """Every number with its standard error, one line each."""
         lines = [f"{bound} +- {bound.standard_error:.3f}" for bound in (self.lower, self.estimate, self.upper) if bound]
-        return "\n".join([*lines, f"critic: {self.critic}"])
+        tested = [] if self.p_value is None else [f"p = {self.p_value:.3g} if x and x' were independent"]
+        several = f", mean of {self.averaged}" if self.averaged > 1 else ""
+        return "\n".join([*lines, *tested, f"critic: {self.critic}{several}"])
 
     __repr__ = __str__
 
@@ -66,14 +95,18 @@ def estimate_mutual_information(
     max_steps: int = 4000,
     batch_size: int = 256,
     bank_size: int = 4096,
+    permutations: int | None = None,
+    series: bool = False,
     random_state: int = 0,
 ) -> MutualInformationEstimate:
     """Bound and estimate the mutual information of paired data, on pairs that nothing was fitted to.
 
     Several critics log f are fitted to the training pairs: Gaussian ones in closed form, dot products of networks, and
     conditional densities, on the data and on their normal scores. The one with the best InfoNCE on held-out training
-    pairs is taken, and its lower bound and plug-in estimate are those of the test pairs. From pairs alone there is
-    no upper bound. See also: Eqs. 5, 7, 25.
+    pairs is fitted to three splits of the training pairs; the mean log f, and that of critics which held-out pairs do
+    not tell from the best, gives the lower bound and the plug-in estimate of the test pairs. Standard errors include
+    the spread between the critics that were averaged. From pairs alone there is no upper bound. A `CeilingWarning`
+    says that the pairs may share more than the bank can show. See also: Eqs. 5, 7, 25.
 
     Args:
         x: Observations, shape (N,) or (N, D).
@@ -87,6 +120,13 @@ def estimate_mutual_information(
         max_steps: Training steps of a critic at most; it stops when held-out training pairs say so.
         batch_size: Pairs in a step.
         bank_size: Test pairs scored against each other at most, which limits the values to its logarithm.
+        permutations: How many times the x' of test pairs are permuted to test that x and x' are independent:
+            p = (1 + permutations that reach the mean log f of the pairs) / (1 + permutations), which is exact for
+            independent pairs. None leaves the test out. With `series=True` x' is shifted in time, and at most one
+            shift fewer than there are test pairs is possible.
+        series: Whether pairs are consecutive in time. Validation pairs are then neighbours, not random ones, x' is
+            shifted and not permuted, and since neighbours are no independent negatives the lower value is an
+            "estimate". Its standard error is that of independent pairs, too small for slow series.
         random_state: Seed; the same gives the same numbers.
 
     Returns:
@@ -95,7 +135,10 @@ def estimate_mutual_information(
     Raises:
         NonFiniteError: NaN or infinity in the data.
         ValueError: Shapes that do not go together, too few pairs, test values of one side only, both a critic and
-            a conditional, or counts below one.
+            a conditional, counts below one, or more shifts of a series than there are.
+
+    Warns:
+        CeilingWarning: The lower bound is within log 2 of its ceiling: an own pair has most of its denominator.
 
     Example:
         >>> import torch
@@ -115,61 +158,126 @@ def estimate_mutual_information(
     if critic is not None and not isinstance(critic, Coupling):
         raise ValueError(f"Expected critic as a recparam Coupling, such as rp.Cosine(); got {critic!r}.")
     training, test = _split(x, x_prime, x_test, x_prime_test)
-    if log_conditional is not None:
-        return _known(log_conditional, _groups(test, bank_size, random_state))
-    if len(training[0]) < _LEAST:
-        raise ValueError(f"Expected at least {_LEAST} pairs to fit a critic to; got {len(training[0])}.")
-    held = max(2, round(_VALIDATION * len(training[0])))
-    # Chosen at random, so that both parts are samples of the same pairs.
-    generator = torch.Generator().manual_seed(random_state)
-    order = torch.randperm(len(training[0]), generator=generator)
-    pairs, validation = (_rows(training, rows) for rows in (order[held:], order[:held]))
-    fitting = Fitting(pairs, validation, max_steps, batch_size, generator)
-    with seeded(random_state):  # initial weights, without touching the caller's generator
-        tried = list(_candidates(fitting)) if critic is None else [_given(critic, fitting)]
-    with torch.no_grad():
-        values = {c.name: float(c.value(*validation)) for c in tried}
-    best = max(tried, key=lambda c: values[c.name])
-    encoders = [Deterministic(net) for net in best.encoders]
-    model = RPM(encoders, InfoNCEPrior(best.coupling)).eval()
+    if permutations is not None:
+        check_count("permutations", permutations)
+        if series and permutations >= len(test[0]):
+            raise ValueError(
+                f"Expected permutations < {len(test[0])}, the number of test pairs, of a series; got {permutations}."
+            )
     groups = _groups(test, bank_size, random_state)
+    if log_conditional is not None:
+        found = _known(log_conditional, groups, series=series)
+        score: LogF = lambda x, x_prime: log_conditional(x[:, None], x_prime[:, None])[:, 0]  # noqa: E731
+    else:
+        options = Options(critic, max_steps, batch_size, series, random_state)
+        found, score = _learned(training, groups, options)
+    _warn_near_ceiling(found.lower, min(len(x) for x, _ in groups))
+    if permutations is None:
+        return found
+    return replace(found, p_value=permutation_p_value(score, *test, permutations, shifts=series, seed=random_state))
+
+
+@dataclass(frozen=True)
+class Options:
+    """How critics are learned: arguments of `estimate_mutual_information`."""
+
+    critic: Coupling | None
+    max_steps: int
+    batch_size: int
+    series: bool
+    seed: int
+
+
+def _learned(training: Pairs, groups: list[Pairs], options: Options) -> tuple[MutualInformationEstimate, LogF]:
+    """Bounds by critics fitted to the training pairs, and the log f of single pairs."""
+    critic, series, seed, count = options.critic, options.series, options.seed, len(training[0])
+    if count < _LEAST:
+        raise ValueError(f"Expected at least {_LEAST} pairs to fit a critic to; got {count}.")
+    held = max(2, round(_VALIDATION * count))
+    generator = torch.Generator().manual_seed(seed)
+    # At random, both parts are samples of the same pairs; in a series, neighbours of training pairs would tell nothing.
+    order = torch.arange(count) if series else torch.randperm(count, generator=generator)
+    folds = []
+    for start in range(0, _FOLDS * held, held):
+        kept = torch.cat([order[:start], order[start + held :]])
+        pairs, validation = (_rows(training, rows) for rows in (kept, order[start : start + held]))
+        folds.append(Fitting(pairs, validation, options.max_steps, options.batch_size, generator))
+    with seeded(seed):  # initial weights, without touching the caller's generator
+        tried, chosen = _own(folds) if critic is None else _given(critic, folds)
+        with torch.no_grad():
+            values = {c.name: float(c.value(*folds[0].validation)) for c in tried}
+            each = torch.tensor([float(c.value(*groups[0])) for c in chosen])
+            averaged = chosen if critic is None else chosen[:1]
+            best = mean_critic(averaged, *_rows(training, torch.arange(1)))
+    spread = float(each.std()) if len(each) > 1 else 0.0
+    model = RPM([Deterministic(net) for net in best.encoders], InfoNCEPrior(best.coupling)).eval()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", CeilingWarning)  # said once, of all groups
         parts = [model.mutual_information(*pairs) for pairs in groups]
-    lower, estimate = _pooled([p.lower for p in parts]), _pooled([p.estimate for p in parts])
-    warn_at_ceiling(lower, rows=min(len(pairs[0]) for pairs in groups), source="bank_size or test set", stacklevel=2)
-    return MutualInformationEstimate(lower, estimate, None, model, best.name, values)
+    lower = _pooled([p.lower for p in parts], "estimate" if series else parts[0].lower.kind, spread)
+    estimate = _pooled([_limited(p.estimate) for p in parts], "estimate", spread)
+    g, g_prime = best.encoders
+    return (
+        MutualInformationEstimate(lower, estimate, None, model, chosen[0].name, values, len(averaged)),
+        lambda x, x_prime: best.coupling(g(x), g_prime(x_prime)),
+    )
 
 
-def _candidates(fitting: Fitting) -> Iterator[Critic]:
-    """The library's critics, each fitted."""
+def _own(folds: list[Fitting]) -> tuple[list[Critic], list[Critic]]:
+    """The library's critics on the first fold, and those to average: the best of each fold, and its equals."""
+    tried = list(_candidates(folds[0]))
+    with torch.no_grad():
+        values = [c.values(*folds[0].validation).double() for c in tried]
+    best = max(range(len(tried)), key=lambda k: float(values[k].mean()))
+    chosen = [tried[best]]
+    for k, critic in enumerate(tried):
+        less = values[best] - values[k]
+        if k != best and float(less.mean()) < min(_CLOSE, float(less.std()) / math.sqrt(len(less))):
+            chosen.append(critic)
+    return tried, [*chosen, *(list(_candidates(fold, only=best))[0] for fold in folds[1:])]
+
+
+def _candidates(fitting: Fitting, *, only: int | None = None) -> Iterator[Critic]:
+    """The library's critics, each fitted; or one of them, by its place."""
     x, x_prime = fitting.pairs
+    place = 0
     for name, kind in (("data as given", coordinates.Standard), ("normal scores", coordinates.NormalScores)):
         plain = (kind(x), kind(x_prime))
         left, right, rho = coordinates.canonical(plain[0](x), plain[1](x_prime))
         maps = (nn.Sequential(plain[0], left), nn.Sequential(plain[1], right))
         base = critics.gaussian_critic(name, maps, rho, fitting)
-        yield base
-        if not len(rho):  # a side that never varies
-            continue
-        yield critics.mixture_critic(name, maps, fitting)
-        if kind is coordinates.NormalScores:  # what it learns in other coordinates, one far point can ruin
-            yield critics.separable_critic(name, maps, base, fitting)
+        makers: list[Callable[[], Critic]] = [partial(_same, base)]
+        if len(rho):  # else a side never varies
+            makers.append(partial(critics.mixture_critic, name, maps, fitting))
+            if kind is coordinates.NormalScores:  # what it learns in other coordinates, one far point can ruin
+                makers.append(partial(critics.separable_critic, name, maps, base, fitting))
+        for make in makers:
+            if only in (None, place):
+                yield make()
+            place += 1
 
 
-def _given(coupling: Coupling, fitting: Fitting) -> Critic:
-    """The caller's coupling, trained."""
-    critic = Critic(type(coupling).__name__, (coordinates.AsGiven(), coordinates.AsGiven()), coupling)
-    x, x_prime = fitting.through(critic.encoders).pairs
-    coupling.check_widths(x.shape[1], x_prime.shape[1])
-    coupling.initialise(x, x_prime)
-    trained = [p for p in coupling.parameters() if p.requires_grad]
-    if trained:
-        fitting.descend(trained, lambda x, x_prime: -critic.value(x, x_prime), rate=1e-2)
+def _same(critic: Critic) -> Critic:
     return critic
 
 
-def _known(log_conditional: LogConditional, groups: list[Pairs]) -> MutualInformationEstimate:
+def _given(coupling: Coupling, folds: list[Fitting]) -> tuple[list[Critic], list[Critic]]:
+    """The caller's coupling, trained on the first fold; and copies of it on the others, which tell its error."""
+    encoders = (coordinates.AsGiven(), coordinates.AsGiven())
+    found = [Critic(type(coupling).__name__, encoders, c) for c in (coupling, *(deepcopy(coupling) for _ in folds[1:]))]
+    for critic, fold in zip(found, folds, strict=True):
+        x, x_prime = fold.through(encoders).pairs
+        critic.coupling.check_widths(x.shape[1], x_prime.shape[1])
+        critic.coupling.initialise(x, x_prime)
+        fold.train((critic.coupling,), partial(_loss, critic), rate=1e-2)
+    return found[:1], found
+
+
+def _loss(critic: Critic, x: Tensor, x_prime: Tensor) -> Tensor:
+    return -critic.value(x, x_prime)
+
+
+def _known(log_conditional: LogConditional, groups: list[Pairs], *, series: bool) -> MutualInformationEstimate:
     """Both sides from a known conditional: the mixture over the test x with and without a pair's own."""
     score = BlockScore(lambda x_prime, x: log_conditional(x[None], x_prime[:, None]))
     parts: dict[bool, list[Bound]] = {True: [], False: []}
@@ -179,20 +287,37 @@ def _known(log_conditional: LogConditional, groups: list[Pairs]) -> MutualInform
                 values = pairwise_infonce(score, x_prime, x, keep_positive=keep)
             ceiling = math.log(len(x)) if keep else None
             bounds.append(Bound(values.mean(), values, "mi", "lower" if keep else "upper", ceiling))
-    lower, upper = _pooled(parts[True]), _pooled(parts[False])
-    warn_at_ceiling(lower, rows=min(len(x) for x, _ in groups), source="bank_size or test set", stacklevel=3)
+    lower = _pooled(parts[True], "estimate" if series else "lower")
+    upper = _pooled(parts[False], "estimate" if series else "upper")
     middle = (lower.per_observation + upper.per_observation) / 2
     estimate = Bound(middle.mean(), middle, "mi", "estimate")
     return MutualInformationEstimate(lower, estimate, upper, None, "the conditional given", {})
 
 
-def _pooled(bounds: list[Bound]) -> Bound:
+def _warn_near_ceiling(lower: Bound, rows: int) -> None:
+    """Warn where an own pair has more than half of its denominator, in the mean of logarithms."""
+    if lower.ceiling is not None and float(lower) > lower.ceiling - math.log(2):
+        warnings.warn(
+            f"The MI is near its ceiling of {lower.ceiling:.3f} nats, the logarithm of the {rows} pairs in a bank, and "
+            f"may be any larger number. Use a larger bank_size or test set.",
+            CeilingWarning,
+            stacklevel=3,
+        )
+
+
+def _pooled(bounds: list[Bound], kind: Kind, spread: float = 0.0) -> Bound:
     """One bound of all groups, each row of which counts the same."""
     values = torch.cat([b.per_observation for b in bounds])
     ceiling = None
     if all(b.ceiling is not None for b in bounds):
         ceiling = sum(len(b.per_observation) * (b.ceiling or 0.0) for b in bounds) / len(values)
-    return Bound(values.mean(), values, bounds[0].of, bounds[0].kind, ceiling)
+    return HeldOutBound(values.mean(), values, bounds[0].of, kind, ceiling, spread=spread)
+
+
+def _limited(bound: Bound) -> Bound:
+    """Each row at most twice the logarithm of the bank: a ratio beyond that is the critic's word alone."""
+    values = bound.per_observation.clamp(max=2 * math.log(len(bound.per_observation)))
+    return replace(bound, value=values.mean(), per_observation=values)
 
 
 def _groups(pairs: Pairs, bank_size: int, seed: int) -> list[Pairs]:
