@@ -191,7 +191,7 @@ def test_equal_sides_are_at_the_ceiling_and_it_is_said(x: str, of: Callable[[np.
     with pytest.warns(rp.CeilingWarning, match=r"100 pairs in a bank.*Use a larger bank_size or test set"):
         mi = rp.estimate_mutual_information(data, of(data), max_steps=2)
     assert mi.lower.ceiling is not None and mi.lower.ceiling - math.log(2) < float(mi.lower) <= mi.lower.ceiling + 1e-6
-    assert float(mi.estimate) <= 2 * math.log(100) + 1e-6
+    assert float(mi.estimate) <= 2 * math.log(100) + 1e-5
 
 
 def test_no_ceiling_is_spoken_of_well_below_it() -> None:
@@ -250,7 +250,11 @@ def test_the_permutation_test_is_exact_without_dependence_and_finds_it_otherwise
 
 
 def test_shifts_keep_the_level_in_series_and_permutations_do_not() -> None:
-    """Two independent AR(1) series with a memory of about twenty rows."""
+    """Two independent AR(1) series with a memory of about twenty rows.
+
+    Their mean product varies 4.4 times as much as that of independent rows, so that permutations reject about
+    P(normal > 1.64 / 4.4) = 36 % and not 5 % of them.
+    """
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(2, 120, 700))
     series = np.zeros_like(noise)
@@ -261,17 +265,18 @@ def test_shifts_keep_the_level_in_series_and_permutations_do_not() -> None:
     for shifts in (True, False):
         values = [permutation_p_value(product, *pair, 19, shifts=shifts) for pair in zip(*pairs, strict=True)]
         found[shifts] = float(np.mean(np.array(values) <= 0.05))
-    assert found[True] < 0.13 < 0.3 < found[False]
+    assert found[True] < 0.13  # four standard errors above 5 %
+    assert found[False] > 0.18  # four below 36 %
 
 
 def test_p_values_of_the_whole() -> None:
     x, x_prime = correlated(240, 0.6)
-    mi = estimate(x, x_prime, max_steps=5, permutations=199)
+    mi = estimate(x, x_prime, max_steps=5, permutations=199)  # of the library's critics
     assert mi.p_value == 1 / 200 and "p = 0.005 if" in str(mi)
-    apart = estimate(x, correlated(240, 0.6, seed=9)[1], max_steps=5, permutations=19)
+    apart = estimate(x, correlated(240, 0.6, seed=9)[1], critic=rp.Bilinear(1), permutations=19)
     assert apart.p_value is not None and apart.p_value > 0.05
-    assert estimate(x, x_prime, max_steps=5).p_value is None
-    series = estimate(x, x_prime, max_steps=5, permutations=99, series=True)
+    assert estimate(x, x_prime, critic=rp.Bilinear(1)).p_value is None
+    series = estimate(x, x_prime, critic=rp.Bilinear(1), permutations=99, series=True)
     assert series.p_value == 0.01 and series.lower.kind == "estimate"  # neighbours are no independent negatives
     known = rp.estimate_mutual_information(x, x_prime, log_conditional=lambda a, b: (a * b).sum(-1), permutations=19)
     assert known.p_value == 0.05 and known.lower.kind == "lower"
