@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from recparam.bounds.influence import OfBank
 from recparam.bounds.scalar import Scalar
 from recparam.priors import Kind
 
@@ -52,6 +54,7 @@ class Bound(Scalar):
             training mode, random, or set by this very call (`recparam.bounds.doubts`); None where nothing is found.
         groups: Number of independent groups of latents in its base (`rp.elbo_of_groups`); None: latents are whole.
             Values with different numbers do not compare.
+        of_bank: What the value owes to each row of its bank, or a function that computes it; None: it has no bank.
 
     Example:
         >>> import torch
@@ -77,14 +80,20 @@ class Bound(Scalar):
     weights: Tensor | None = None
     doubt: str | None = None
     groups: int | None = None
+    of_bank: Callable[[], OfBank] | OfBank | None = field(default=None, repr=False, compare=False)
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the weighted mean over independent rows, in nats; NaN if one row has all the weight.
+        """Standard error over draws of the rows and of their bank, in nats; NaN if one row has all the weight.
 
-        The bank is taken as fixed: where the rows share one that is itself a sample, the true error is larger.
+        Rows of either are taken to be independent; `recparam.comparison` has intervals for series. With w_i (v_i -
+        mean) of a scored row and c_k = d value / d log w_k of a row of the bank, added where they are one row:
 
-        sqrt( sum_i w_i^2 (v_i - mean)^2 / (1 - sum_i w_i^2) ), which is std(v) / sqrt(B) where the weights are equal.
+            sqrt( sum_i (w_i (v_i - mean) + c_i)^2 / (1 - sum_i w_i^2) + N / (N - 1) sum_k c_k^2 )
+
+        The c_k take one more sweep over the bank, when they are asked for, with the parameters of that moment: ask
+        before the model is trained on. They are of first order: with few rows, or a bank of which few rows count, the
+        error is larger.
         """
         value_B = self.per_observation.detach().cpu().double()
         weights_B = torch.full_like(value_B, 1 / len(value_B))
@@ -94,8 +103,25 @@ class Bound(Scalar):
         rest = 1 - float(weights_B.square().sum())
         if int((weights_B > 0).sum()) < 2 or rest <= 0:
             return math.nan
-        deviation_B = value_B - (weights_B * value_B).sum()
-        return math.sqrt(float((weights_B * deviation_B).square().sum()) / rest)
+        rows_B, others, influence = weights_B * (value_B - (weights_B * value_B).sum()), 0.0, self.influence()
+        if influence is not None:
+            columns_N, own_B = influence[0].cpu().double(), influence[1]
+            if own_B is not None:
+                rows_B = rows_B + columns_N[own_B.cpu()]
+                columns_N = columns_N.index_fill(0, own_B.cpu(), 0.0)
+            others = float(columns_N.square().sum()) * len(columns_N) / max(len(columns_N) - 1, 1)
+        return math.sqrt(float(rows_B.square().sum()) / rest + others)
+
+    def influence(self) -> OfBank | None:
+        """What the value owes to each row of its bank, d value / d log w_k (N,), and which of them the scored rows are.
+
+        None where there is no bank, or none is known.
+        """
+        return self.of_bank() if callable(self.of_bank) else self.of_bank
+
+    def settled(self) -> Bound:
+        """The same with the influence computed, so that it outlives a change of the parameters."""
+        return replace(self, of_bank=self.influence())
 
     def doubted(self, doubt: str | None) -> Bound:
         """The same; where there is a doubt, as an estimate that names it."""

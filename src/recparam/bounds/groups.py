@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recparam.bounds.bound import Bound, warn_at_ceiling
 from recparam.bounds.doubts import FITTED
+from recparam.bounds.influence import summed
 from recparam.bounds.objectives import elbo
 from recparam.bounds.total_correlation import gaussian_total_correlation as gaussian_total_correlation
 from recparam.bounds.total_correlation import log_dependence
@@ -92,6 +93,7 @@ def elbo_of_groups(prior: InfoNCEPrior, *latents: Float[Tensor, "B D"]) -> Bound
         terms={f"group {k}": bound.value for k, bound in enumerate(bounds)} | {"-total correlation": -total},
         doubt=FITTED if fitted else bounds[0].doubt,
         groups=len(groups),
+        of_bank=summed([(1.0, bound) for bound in bounds]),
     )
 
 

@@ -9,6 +9,7 @@ evaluation mode; while training on the same batch the value is a training object
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -31,6 +32,7 @@ from recparam.bounds.directions import (
     warn_if_vacuous,
 )
 from recparam.bounds.doubts import prepared
+from recparam.bounds.influence import OfBank, on_bank, summed
 from recparam.couplings import Coupling
 from recparam.marginals import Recognised
 from recparam.marginals.joint import Situation
@@ -83,6 +85,7 @@ def elbo(prior: Prior, recognised: Recognised, *, side: Side = None) -> Bound:
         terms={name: _times(weights_B * mass_SB, term).sum() for name, term in named.items()},
         weights=weights_B,
         doubt=doubt_of(prior, recognised),
+        of_bank=_of_bank(lambda again: _elbo_of_rows(prior, again, side), recognised),
     )
 
 
@@ -99,16 +102,16 @@ def log_marginal(prior: Prior, recognised: Recognised, *, side: Side = None) -> 
     log (1/K) sum_k exp l R_phi R_phi' / Q. Its expectation grows with K, and with one draw it is the ELBO. It is a
     lower bound if R(z) and R(z') are exact (and log P is, as of priors with a density), and an estimate otherwise.
     """
-    log_ratio_SB = prior.terms(recognised, side=side).log_ratio
-    if recognised.particles.log_correction is not None:
-        log_ratio_SB = log_ratio_SB + recognised.particles.log_correction
-    per_observation = torch.logsumexp(recognised.particles.log_weights + log_ratio_SB, dim=0)
+    per_observation = _log_marginal_of_rows(prior, recognised, side)
     warn_if_vacuous(prior, side, per_observation)
     kind = kind_of_log_marginal(prior, recognised, side)
     ceiling = ceiling_of(prior, recognised, side) if is_point(recognised) else None
     value = _mean(recognised.weights, per_observation)
     doubt = doubt_of(prior, recognised)
-    return Bound(value, per_observation, "log_marginal", kind, ceiling, weights=recognised.weights, doubt=doubt)
+    of_bank = _of_bank(lambda again: _log_marginal_of_rows(prior, again, side), recognised)
+    return Bound(
+        value, per_observation, "log_marginal", kind, ceiling, weights=recognised.weights, doubt=doubt, of_bank=of_bank
+    )
 
 
 def infonce(
@@ -169,15 +172,22 @@ def infonce(
     negatives = None if negatives is None else at_least_single(negatives)
     doubt = prepared(coupling, z, z_prime, share)
     log_f = coupling(z, z_prime)
-    if negatives is None:
-        count = share.total - 1
-        columns, own = share.gathered(z_prime), share.places(z.device)
-        log_share = pairwise_infonce(coupling.score(), z, columns, positives=own) - math.log(count + 1)
-    else:
-        count = negatives.shape[0]
+    bank = share.gathered(z_prime) if negatives is None else negatives
+    own = share.places(z.device) if negatives is None else None
+    count = share.total - 1 if negatives is None else len(negatives)
+
+    def log_share_of(log_weights: Tensor | None) -> Tensor:
+        if own is not None:
+            found = pairwise_infonce(coupling.score(), z, bank, positives=own, log_weights=log_weights)
+            return found - math.log(count + 1)
         # log f / (f + rest) as -log(1 + rest / f), which keeps its digits where f dominates
-        over = pairwise_contrast(coupling.score(), coupling, z, z_prime, negatives)
-        log_share = -torch.nn.functional.softplus(math.log(count) - over).to(log_f.dtype)
+        over = pairwise_contrast(coupling.score(), coupling, z, z_prime, bank, log_weights=log_weights)
+        return -torch.nn.functional.softplus(math.log(count) - over).to(log_f.dtype)
+
+    def of_bank() -> OfBank:
+        return on_bank(lambda f: log_share_of((f / f.mean()).log()).mean(), bank.new_ones(len(bank))), own
+
+    log_share = log_share_of(None)
     tight = math.log(count + 1)
     if isinstance(constant, str):
         nats = tight if constant == "tight" else math.log(count)
@@ -191,7 +201,7 @@ def infonce(
         "constant": share.mean(torch.full_like(log_f, nats)),
     }
     value, weights = share.mean(per_observation), share.weights(per_observation)
-    return Bound(value, per_observation, "mi", kind, nats, terms, weights, doubt=doubt)
+    return Bound(value, per_observation, "mi", kind, nats, terms, weights, doubt=doubt, of_bank=of_bank)
 
 
 def infinite_infonce(
@@ -286,6 +296,7 @@ def decompose(elbo_bound: Bound, mi_bound: Bound) -> Decomposition:
         terms={"mi": mi_bound.value, "minus_elbo": -elbo_bound.value},
         weights=elbo_bound.weights,
         doubt=elbo_bound.doubt or mi_bound.doubt,
+        of_bank=summed([(1.0, mi_bound), (-1.0, elbo_bound)]),
     )
     return Decomposition(elbo_bound, mi_bound, kl)
 
@@ -309,7 +320,37 @@ def posterior_gap(free: Bound, recognition: Bound) -> Bound:
         terms={"elbo": free.value, "minus_recognition_elbo": -recognition.value},
         weights=free.weights,
         doubt=free.doubt or recognition.doubt,
+        of_bank=summed([(1.0, free), (-1.0, recognition)]),
     )
+
+
+def _elbo_of_rows(prior: Prior, recognised: Recognised, side: Side) -> Tensor:
+    """The value of each scored row."""
+    log_ratio_SB = prior.terms(recognised, side=side).log_ratio
+    if recognised.particles.log_correction is not None:
+        log_ratio_SB = log_ratio_SB + recognised.particles.log_correction
+    return _times(recognised.particles.log_weights.exp(), log_ratio_SB).sum(0)
+
+
+def _log_marginal_of_rows(prior: Prior, recognised: Recognised, side: Side) -> Tensor:
+    log_ratio_SB = prior.terms(recognised, side=side).log_ratio
+    if recognised.particles.log_correction is not None:
+        log_ratio_SB = log_ratio_SB + recognised.particles.log_correction
+    return torch.logsumexp(recognised.particles.log_weights + log_ratio_SB, dim=0)
+
+
+def _of_bank(rows: Callable[[Recognised], Tensor], recognised: Recognised) -> Callable[[], OfBank]:
+    """What the weighted mean of the rows' values owes to each row of the bank, to be computed when it is asked for."""
+    weights_B = recognised.weights / recognised.weights.sum()
+
+    def value(factors: Tensor) -> Tensor:
+        return _mean(weights_B, rows(recognised.reweighted(factors)))
+
+    def of_bank() -> OfBank:
+        own = recognised.queries.own
+        return on_bank(value, recognised.joint.bank.weights.detach()), None if own is None else own.detach()
+
+    return of_bank
 
 
 def _times(mass: Tensor, values: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recparam.bounds import Bound
+from recparam.bounds.influence import OfBank, joined, on_bank
 from recparam.couplings.chains import FirstOrder
 from recparam.estimator.names import recognition
 from recparam.marginals import DatasetMarginal
@@ -78,13 +79,21 @@ class Head:
         own = [self.recognition(part) for part in (x, x_prime)]
         latents = recognise(own, num_samples=_DRAWS, generator=generator).latents
         banked = [self.recognition(part) for part in self.bank]
-        joint = RecognitionJoint(Bank(banked, recognise(banked, generator=generator)), situation=Situation.INDEPENDENT)
-        log_ratio = self.prior.log_prob(*latents)
-        for j, z in enumerate(latents):  # the mixture of the bank's K components and the own one
-            log_r = torch.logaddexp(joint.log_marginal(j, z) + math.log(size), own[j].log_prob(z))
-            log_ratio = log_ratio - log_r + math.log(size + 1)
-        each = log_ratio.mean(0)
-        return Bound(each.mean(), each, "elbo", "lower", ceiling=math.log(size + 1))
+        bank = Bank(banked, recognise(banked, generator=generator))
+        log_prior = self.prior.log_prob(*latents)
+
+        def rows(bank: Bank) -> Tensor:
+            log_ratio, joint = log_prior, RecognitionJoint(bank, situation=Situation.INDEPENDENT)
+            for j, z in enumerate(latents):  # the mixture of the bank's K components and the own one
+                log_r = torch.logaddexp(joint.log_marginal(j, z) + math.log(size), own[j].log_prob(z))
+                log_ratio = log_ratio - log_r + math.log(size + 1)
+            return log_ratio.mean(0)
+
+        def of_bank() -> OfBank:
+            return on_bank(lambda factors: rows(bank.reweighted(factors)).mean(), bank.weights), None
+
+        each = rows(bank)
+        return Bound(each.mean(), each, "elbo", "lower", ceiling=math.log(size + 1), of_bank=of_bank)
 
     def _by_stratum(self, x: Tensor, x_prime: Tensor, strata: Tensor, *, side: Side, seed: int) -> Bound:
         parts: list[tuple[Tensor, Bound]] = []
@@ -140,4 +149,5 @@ def _averaged(parts: Sequence[tuple[Tensor, Bound]]) -> Bound:
         ceiling = sum(len(rows) * (c or 0.0) for (rows, _), c in zip(parts, ceilings, strict=True)) / len(each)
     value = torch.stack([len(rows) / len(each) * bound.value for rows, bound in parts]).sum()
     doubt = next((bound.doubt for bound in bounds_of if bound.doubt), None)
-    return Bound(value, each, bounds_of[0].of, bounds_of[0].kind, ceiling=ceiling).doubted(doubt)
+    whole = Bound(value, each, bounds_of[0].of, bounds_of[0].kind, ceiling=ceiling, of_bank=joined(parts))
+    return whole.doubted(doubt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,12 @@ class Bank:
         rows, counts = sessions[1].unique(return_counts=True)
         alone = 0 if queries.own is None else 1  # a query's own row is no neighbour
         return bool(torch.isin(sessions[0], rows[counts > alone]).any())
+
+    def reweighted(self, factors: Tensor) -> Bank:
+        """The same rows with their weights times these factors, (N,), normalised; differentiable in the factors."""
+        found, weights = copy.copy(self), self.weights.detach() * factors
+        found.weights, found.equal = weights / weights.sum(), False
+        return found
 
     @property
     def staleness(self) -> float:

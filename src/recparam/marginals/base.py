@@ -87,6 +87,15 @@ class Recognised:
             return False
         return torch.allclose(self.weights, bank.weights[own] * count)
 
+    def reweighted(self, factors: Tensor) -> Recognised:
+        """The same with the weights of the bank's rows times these factors, (N,)."""
+        joint, redraw = (
+            None if part is None else RecognitionJoint(part.bank.reweighted(factors), situation=part.situation)
+            for part in (self.joint, self.redraw)
+        )
+        assert joint is not None
+        return replace(self, joint=joint, redraw=redraw)
+
     def in_closed_form(self, distributions: Sequence[Distribution]) -> Recognised:
         """The same with the expectations under R_phi(z_j|x_j), of the scored rows and the bank, in closed form.
 

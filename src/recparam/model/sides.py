@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from recparam import bounds
 from recparam.bounds import Bound
+from recparam.bounds.influence import OfBank, summed
 from recparam.couplings import ChainStep, Coupling, chain_steps
 from recparam.couplings.chains import FirstOrder
 from recparam.data.labels import Labels
@@ -148,12 +149,19 @@ def _lower(prior: Prior, pair: Sequence[Tensor], against: Against, labels: Label
     """The lower side with the rows of the bank in that order."""
     other = against.observations
     order = order.to(pair[0].device)
+    back = order.argsort()
+
+    def of_bank() -> OfBank:
+        columns = cast(OfBank, found.influence())[0][back]
+        return columns, torch.arange(len(columns), device=columns.device) if other is None else None
+
     if other is not None:
         mixed = replace(against, observations=[z[order] for z in other], labels=_moved(against.labels, order))
-        return bounds.elbo(prior, of_points(*pair, bank=_marginal(mixed), labels=labels), side="lower")
+        found = bounds.elbo(prior, of_points(*pair, bank=_marginal(mixed), labels=labels), side="lower")
+        return replace(found, of_bank=of_bank)
     turned = of_points(*(z[order] for z in pair), bank=_marginal(against), labels=_moved(labels, order))
     found = bounds.elbo(prior, turned, side="lower")
-    return replace(found, per_observation=found.per_observation[order.argsort()])
+    return replace(found, per_observation=found.per_observation[back], of_bank=of_bank)
 
 
 def _moved(labels: Labels | None, order: Tensor) -> Labels | None:
@@ -173,6 +181,7 @@ def _mean_of(parts: Sequence[Bound]) -> Bound:
         value=torch.stack([part.value for part in parts]).mean(),
         per_observation=torch.stack([part.per_observation for part in parts]).mean(0),
         terms={name: torch.stack([part.terms[name] for part in parts]).mean() for name in parts[0].terms},
+        of_bank=summed([(1 / len(parts), part) for part in parts]),
     )
 
 
@@ -186,4 +195,5 @@ def _total(parts: Sequence[Bound]) -> Bound:
         parts[0].kind,
         None if any(c is None for c in ceilings) else sum(c or 0.0 for c in ceilings),
         doubt=parts[0].doubt,
+        of_bank=summed([(1.0, part) for part in parts]),
     )

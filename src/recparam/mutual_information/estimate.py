@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from recparam.bounds import Bound, CeilingWarning, MutualInformation
+from recparam.bounds.influence import OfBank, joined, on_bank, summed
 from recparam.couplings import Coupling
 from recparam.model import RPM
 from recparam.mutual_information import coordinates, critics
@@ -286,11 +287,13 @@ def _known(log_conditional: LogConditional, groups: list[Pairs], *, series: bool
             with torch.no_grad():
                 values = pairwise_infonce(score, x_prime, x, keep_positive=keep)
             ceiling = math.log(len(x)) if keep else None
-            bounds.append(Bound(values.mean(), values, "mi", "lower" if keep else "upper", ceiling))
+            of_bank = partial(_influence, score, x, x_prime, keep)
+            bounds.append(Bound(values.mean(), values, "mi", "lower" if keep else "upper", ceiling, of_bank=of_bank))
     lower = _pooled(parts[True], "estimate" if series else "lower")
     upper = _pooled(parts[False], "estimate" if series else "upper")
     middle = (lower.per_observation + upper.per_observation) / 2
-    estimate = Bound(middle.mean(), middle, "mi", "estimate")
+    of_bank = summed([(0.5, lower), (0.5, upper)])
+    estimate = Bound(middle.mean(), middle, "mi", "estimate", of_bank=of_bank)
     return MutualInformationEstimate(lower, estimate, upper, None, "the conditional given", {})
 
 
@@ -311,13 +314,24 @@ def _pooled(bounds: list[Bound], kind: Kind, spread: float = 0.0) -> Bound:
     ceiling = None
     if all(b.ceiling is not None for b in bounds):
         ceiling = sum(len(b.per_observation) * (b.ceiling or 0.0) for b in bounds) / len(values)
-    return HeldOutBound(values.mean(), values, bounds[0].of, kind, ceiling, spread=spread)
+    places = torch.arange(len(values)).split([len(b.per_observation) for b in bounds])
+    of_bank = joined(list(zip(places, bounds, strict=True)))
+    return HeldOutBound(values.mean(), values, bounds[0].of, kind, ceiling, of_bank=of_bank, spread=spread)
 
 
 def _limited(bound: Bound) -> Bound:
     """Each row at most twice the logarithm of the bank: a ratio beyond that is the critic's word alone."""
     values = bound.per_observation.clamp(max=2 * math.log(len(bound.per_observation)))
     return replace(bound, value=values.mean(), per_observation=values)
+
+
+def _influence(score: BlockScore, x: Tensor, x_prime: Tensor, keep: bool) -> OfBank:
+    """What the mean over pairs owes to each x as a member of the others' mixtures."""
+
+    def value(factors: Tensor) -> Tensor:
+        return pairwise_infonce(score, x_prime, x, keep_positive=keep, log_weights=factors.log()).mean()
+
+    return on_bank(value, x.new_ones(len(x))), torch.arange(len(x))
 
 
 def _groups(pairs: Pairs, bank_size: int, seed: int) -> list[Pairs]:

@@ -196,7 +196,7 @@ class Optimisation:
         line: Step = {"step": self.step, "bound_nats": bound, "ceiling_nats": ceiling, "validation_nats": nats}
         self.history.append(line)
         if not self._best or nats > float(self.best):
-            self.best, self.best_step = held_out, self.step
+            self.best, self.best_step = held_out.settled(), self.step
             self._best = {name: value.clone() for name, value in average.state_dict().items()}
         late = self.patience is not None and self.step - self.best_step >= self.patience
         self.finished = late or self.step >= self.steps
