@@ -393,6 +393,38 @@ def test_calling_the_model_is_its_elbo() -> None:
     assert called.kind == named.kind == "upper"
 
 
+def test_the_standard_error_holds_the_error_of_the_bank() -> None:
+    """Its ratio to the spread over draws of rows and bank; with the bank taken as fixed it was 0.6 to 2.6."""
+    wide, rows = rp.InfoNCEPrior(rp.GaussianRBF(3.0)), 64
+    for bank in (None, 40):
+        found = []
+        for seed in range(120):
+            z, noise = torch.randn(2, rows + (bank or 0), 1, generator=torch.Generator().manual_seed(seed))
+            z_prime = 0.8 * z + 0.6 * noise
+            marginal = None if bank is None else rp.DatasetMarginal(z[rows:], z_prime[rows:])
+            with torch.no_grad():
+                bound = rp.RPM(rp.Deterministic(nn.Identity()), wide, marginal=marginal).elbo(z[:rows], z_prime[:rows])
+            found.append([float(bound), bound.standard_error])
+        values, errors = np.array(found).T
+        assert 0.85 < values.std() / errors.mean() < 1.15
+
+
+def test_the_influence_of_a_bank_is_the_derivative_in_its_weights() -> None:
+    z, bank = torch.randn(2, 9, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    prior = rp.InfoNCEPrior(rp.GaussianRBF(1.0).double())
+    scores = -0.5 * torch.cdist(z, bank).square()
+    model = rp.RPM(rp.Deterministic(nn.Identity()), prior, marginal=rp.DatasetMarginal(bank, bank))
+    influence = model.elbo(z, z, side="upper").influence()
+    assert influence is not None and influence[1] is None
+    torch.testing.assert_close(influence[0], 1 / 9 - scores.softmax(1).mean(0))
+    own = rp.RPM(rp.Deterministic(nn.Identity()), prior).elbo(z, bank)
+    found = own.settled().influence()
+    assert found is not None and found[1] is not None
+    torch.testing.assert_close(found[0], 1 / 9 - scores.softmax(1).mean(0))
+    torch.testing.assert_close(rp.infonce(prior.coupling, z, bank).influence(), found)
+    assert own.settled().standard_error == pytest.approx(own.standard_error)
+
+
 def test_standard_error_counts_the_weights() -> None:
     values = torch.tensor([1.0, 2.0, 4.0, 8.0])
     equal = Bound(values.mean(), values, "elbo", "estimate")

@@ -239,8 +239,8 @@ def test_pairs_are_scored_in_order_of_time(folder: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     assert main(["score", str(tmp_path / "run"), str(folder / "data.npy"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    # However the pairs were listed, by lag at first, they are resampled as one series.
-    assert found["block"] == stored["block"] and found["pairs"] == stored["pairs"]
+    # However the pairs were listed, by lag at first, they are one series.
+    assert found["blocks"] == stored["blocks"] and found["pairs"] == stored["pairs"]
     assert found["low_nats"] == pytest.approx(stored["low_nats"], abs=1e-4)
 
 

@@ -126,6 +126,19 @@ def test_a_velocity_explains_what_nearness_does_not(fitted: rp.RPMEstimator) -> 
     assert fitted.order_ == 2 and fitted.lag_ == (1,) and near.order_ == 1
 
 
+def test_short_trials_whose_banks_differ_are_compared_against_as_many_pairs() -> None:
+    """A prior of two earlier rows has a pair less in each trial of the fit."""
+    trials = [X[start : start + 25] for start in range(0, 1000, 25)]
+    fits = {prior: quick(prior=prior, max_steps=5).fit(trials) for prior in ("velocity", "gaussian")}
+    sizes = {name: fit.bank_size_ for name, fit in fits.items()}
+    assert sizes["gaussian"] > 1.02 * sizes["velocity"]
+    found = rp.compare(fits, X[1000:])
+    assert {evidence.bank for evidence in found.models.values()} == {sizes["velocity"]}
+    assert len({evidence.estimate.ceiling for evidence in found.models.values()}) == 1
+    assert f"evenly spaced among {sizes['gaussian']} of gaussian" in str(found)
+    assert fits["gaussian"].bank_size_ == sizes["gaussian"]  # which keeps its own
+
+
 def test_saved_resumed_and_gone_on_with(fitted: rp.RPMEstimator, tmp_path: Path) -> None:
     fitted.save(tmp_path / "model")
     loaded = rp.RPMEstimator.load(tmp_path / "model")

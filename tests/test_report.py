@@ -222,7 +222,7 @@ def test_a_run_s_page_escapes_text_and_needs_no_prediction(tmp_path: Path, dims:
         tmp_path / "report.html",
         title=HOSTILE,
         description=HOSTILE,
-        bound=bound | {"ceiling_nats": 3.0, "pairs": 18, "block": None},
+        bound=bound | {"ceiling_nats": 3.0, "pairs": 18, "blocks": None},
         history=[{"step": step, "bound_nats": 0.1 * step, "validation_nats": 0.1 * step} for step in range(3)],
         latents=latents,
         labels={HOSTILE: latents.z[:, 0]},

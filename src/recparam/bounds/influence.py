@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recparam.bounds.bound import Bound
 
 OfBank = tuple[Tensor, Tensor | None]
-"""dF / d log w_k of each row of the bank, (N,), which sum to zero; and the bank row of each scored row, (B,), or None."""
+"""dF / d log w_k of each row of the bank, (N,), zero in sum; and the bank row of each scored row, (B,), or None."""
 
 
 def on_bank(value: Callable[[Tensor], Tensor], like: Float[Tensor, " N"]) -> Float[Tensor, " N"]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from recparam.evaluation.series import FEWEST
 from recparam.runs.reading import DataFiles, Reading
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def score(
     reading: _Reading,
     json: Switch = False,
 ) -> int:
-    """Print the ELBO on data, with its kind, its ceiling and a block-bootstrap interval.
+    """Print the ELBO on data, with its kind, its ceiling and a 95 % interval.
 
     Of the data of the fit only the rows held out then are scored. Files are read as in the fit, but for the options
     that are set.
@@ -125,7 +126,7 @@ def compare(
 ) -> int:
     """Compare runs by their evidence on the same pairs: both sides of each, and each two with a verdict.
 
-    The difference of two is that of their estimates, with a paired block-bootstrap interval, and lies between lower A -
+    The difference of two is that of their estimates, with a paired 95 % interval, and lies between lower A -
     upper B and upper A - lower B. Rows that a run was trained on are left out for all. Each run reads the files as in
     its fit, but for the options that are set.
 
@@ -202,8 +203,8 @@ def print_scored(scored: "RunScore", *, what: str) -> None:
         what: Where its pairs are from.
     """
     print(scored.bound)
-    if scored.interval is None:
-        print(f"{scored.pairs} pairs {what}: too few for an interval")
+    (_, low, high), blocks, _ = scored.interval
+    if low is None or high is None:
+        print(f"no interval: {scored.pairs} pairs {what} make {blocks} independent blocks, of {FEWEST} that it needs")
     else:
-        (_, low, high), block, _ = scored.interval
-        print(f"95 % interval {low:.3f} to {high:.3f} nats: {scored.pairs} pairs {what}, in blocks of {block}")
+        print(f"95 % interval {low:.3f} to {high:.3f} nats: {scored.pairs} pairs {what}, {blocks} independent blocks")

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from recparam.data.contexts import with_contexts
 from recparam.data.labels import Labels
 from recparam.data.pairs import Pairs
 from recparam.estimator import RPMEstimator
+from recparam.estimator.fitted import Fitted
 from recparam.estimator.inputs import recording_and_pairs
 from recparam.model import RPM
 from recparam.model.sides import Against, sides_of_draws, sides_of_latents, steps_from
@@ -30,6 +31,7 @@ from recparam.utils.evaluating import evaluating
 Model = RPM | RPMEstimator
 
 _ALIKE = 1.01  # banks that differ by less change an estimate by less than a hundredth of a nat
+_OF_OTHER_ORDERS = 2
 _DRAWS = 16
 _STOCHASTIC = "its encoder is stochastic, so that its ELBO is below the evidence by a gap that depends on the prior"
 
@@ -70,7 +72,8 @@ def compare(
             of `RPMEstimator.fit`) with `window=`, with `pairs=` or, where all models are estimators, alone, which
             makes pairs of it at their lag.
         bank: Other data of the same form, which R(z) is estimated from for all models, whatever they were trained
-            with. None: the data themselves; of estimators on a recording, the bank of fitted pairs that each keeps.
+            with. None: the data themselves; of estimators on a recording, the bank of fitted pairs that each keeps,
+            of which the larger ones are thinned to the size of the smallest.
         window: J, the observations of a window, where the data are a recording; windows never cross a session's end.
         lag: Rows between neighbours of such a window.
         context: Observations before the first that is scored. Where it is fewer than a prior reads, its first steps are
@@ -121,12 +124,13 @@ def compare(
         _, given = recording_and_pairs(
             data, X_prime, sessions=sessions, times=times, pairs=pairs, lag=first.lag_, order=1
         )
-        found = compare_estimators(estimators, dict.fromkeys(estimators, given))
-        banks = {name: cast(int, e.bank) for name, e in found.models.items()}
-        if max(banks.values()) > _ALIKE * min(banks.values()):
+        banks = {name: e.bank_size_ for name, e in estimators.items()}
+        # A prior that reads several rows has fewer pairs in short trials, and so may have a smaller bank.
+        alike = _ALIKE if len({e.order_ for e in estimators.values()}) == 1 else _OF_OTHER_ORDERS
+        if max(banks.values()) > alike * min(banks.values()):
             remedy = f"Fit them with bank_size={min(banks.values())}, or give window= and lag=."
             _check_alike("bank_size", banks, remedy)
-        return found
+        return compare_estimators(estimators, dict.fromkeys(estimators, given))
     if X_prime is not None:
         raise ValueError("Expected X_prime= with estimators alone; got other models or a bank. Give a tuple (x, x').")
     targets = targets_of(
@@ -151,7 +155,7 @@ def compare_estimators(estimators: Mapping[str, RPMEstimator], pairs: Mapping[st
     """Compare fitted estimators on pairs, each against the bank of fitted pairs that it keeps.
 
     Args:
-        estimators: Fitted, by name.
+        estimators: Fitted, by name. Each takes as many pairs of its bank as the smallest bank has, evenly spaced.
         pairs: The same pairs as each of them reads them; those count that have as many earlier rows as any prior reads.
 
     Returns:
@@ -159,17 +163,19 @@ def compare_estimators(estimators: Mapping[str, RPMEstimator], pairs: Mapping[st
         they assume is that the series is stationary, see `compare`.
     """
     order = max(estimator.order_ for estimator in estimators.values())
-    scored = {name: _evidence_of(e, with_contexts(pairs[name], order)) for name, e in estimators.items()}
-    sizes = sorted({cast(int, evidence.bank) for evidence in scored.values()})
+    banks = {name: estimator.bank_size_ for name, estimator in estimators.items()}
+    size = min(banks.values())
+    scored = {name: _evidence_of(e.thinned(size), with_contexts(pairs[name], order)) for name, e in estimators.items()}
+    larger = [f"{count} of {name}" for name, count in banks.items() if count > size]
     found = comparison(
         scored,
         targets="log P(x'|x) - const" if order == 1 else f"log P(x'|x and {order - 1} before it) - const",
-        bank=f"{' or '.join(map(str, sizes))} fitted pairs of each",
+        bank=f"{size} fitted pairs of each" + (f", evenly spaced among {', '.join(larger)}" if larger else ""),
     )
     return _warned(found)
 
 
-def _evidence_of(estimator: RPMEstimator, pairs: Pairs) -> Evidence:
+def _evidence_of(estimator: Fitted, pairs: Pairs) -> Evidence:
     recording, pairs = pairs.recording, pairs.where(np.argsort(pairs.first, kind="stable"))
     with _quiet():
         estimate, upper = (estimator.elbo(recording, pairs=pairs, side=side) for side in (None, "upper"))
@@ -180,7 +186,7 @@ def _evidence_of(estimator: RPMEstimator, pairs: Pairs) -> Evidence:
     # The bank is a series, whose rows are no independent draws: no side is proved.
     lower, upper = (replace(side, kind="estimate") for side in (lower, upper))
     unfair = _STOCHASTIC if estimator.prior_.needs_density else None
-    return Evidence(estimate, lower, upper, unfair=unfair, bank=estimator.bank_size_)
+    return Evidence(estimate.settled(), lower, upper, unfair=unfair, bank=estimator.bank_size_)
 
 
 def _compare_models(
@@ -239,8 +245,8 @@ def _of_model(
     with evaluating(model), torch.no_grad(), _quiet():
         latents = targets.latents(model)
         if latents is None:
-            sides = _of_draws(name, model, targets, bank, exclude_within=exclude_within, seed=seed)
-            return Evidence(*sides, unfair=_STOCHASTIC, bank=size)
+            drawn, *others = _of_draws(name, model, targets, bank, exclude_within=exclude_within, seed=seed)
+            return Evidence(drawn.settled(), *others, unfair=_STOCHASTIC, bank=size)
         prior.check_densities([Dirac(z) for z in latents])
         doubt = doubt_of_encoding(lambda rows: targets.some(rows.numpy()).latents(model) or [], latents)
         against = Against(exclude_within=exclude_within)
@@ -250,6 +256,7 @@ def _of_model(
             side.doubted(doubt)
             for side in sides_of_latents(prior, latents, against, labels=targets.labels, context=context)
         )
+        estimate = estimate.settled()
     scored = steps_from(prior, length=targets.length, context=context) if _is_chain(prior) else [None]
     order = prior.coupling.order if _is_chain(prior) else 1
     return Evidence(estimate, lower, upper, order=order, left_out=targets.length - context - len(scored), bank=size)

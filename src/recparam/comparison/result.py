@@ -9,17 +9,20 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from recparam.bounds import Bound, at_ceiling
+from recparam.comparison.errors import EFFECTIVE, HEAVY, effective_share, error_of, rounding, values_of
 from recparam.evaluation import interval_text
-from recparam.evaluation.bootstrap import FEWEST, BlockInterval, block_interval
+from recparam.evaluation.series import FEWEST, BlockInterval, around
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Basis = Literal["bounds", "estimates"]
 LEVEL = 0.95
+DECIDED = 0.99
+"""The level at which a winner is declared: above that of the intervals, since several models are compared."""
+_TIE = 16  # times the rounding of a mean, that of a row
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,14 @@ class Evidence:
         return self.unfair is None
 
     @property
-    def interval(self) -> BlockInterval | None:
-        """Block-bootstrap interval of the estimate; None for fewer than eight rows."""
-        return interval_of(values_of(self.estimate))
+    def interval(self) -> BlockInterval:
+        """Interval of the estimate, over draws of the rows and of the bank; see `interval_of`."""
+        return interval_of(self.estimate)
+
+    @property
+    def effective(self) -> float | None:
+        """The share of the bank's rows that Z(z) rests on; None where it is not known."""
+        return effective_share(self.estimate)
 
     def facts(self) -> dict[str, Any]:
         """As plain values."""
@@ -72,6 +80,8 @@ class Evidence:
             "order": self.order,
             "steps_left_at_marginal": self.left_out,
             "bank_rows": self.bank,
+            "bank_effective_share": self.effective,
+            "blocks": self.interval.blocks,
         }
 
 
@@ -83,22 +93,24 @@ class Difference:
         first: Name of the one.
         second: Name of the other.
         mean: Of the estimates, nats per row.
-        paired: Its block-bootstrap interval over the rows' differences; None for fewer than eight.
+        paired: Its interval, over draws of the rows and of the bank; without ends for too few independent blocks.
         low: Lower bound of the first less upper bound of the second; None where a side is missing.
         high: Upper bound of the first less lower bound of the second; likewise.
-        least: Low end of the block-bootstrap interval of `low`, over the rows' own differences of sides; None where
-            there is none.
+        least: Low end of the interval of `low`; None where there is none.
         most: High end of that of `high`.
         proved: Whether these two sides are bounds, in expectation, and not estimates of them.
         better: Name of the one that is above the other; None: not decided.
         basis: What decides it: the bounds, or the estimates alone.
         hidden: Whether both are at their ceiling, so that the estimates could not differ.
+        unfair: Those whose ELBO is not their evidence.
+        tie: Whether they differ by no more than rounding.
+        heavy: Why no interval can be trusted; None: nothing speaks against it.
     """
 
     first: str
     second: str
     mean: float
-    paired: BlockInterval | None
+    paired: BlockInterval
     low: float | None
     high: float | None
     least: float | None
@@ -108,6 +120,8 @@ class Difference:
     basis: Basis | None
     hidden: bool
     unfair: tuple[str, ...] = ()
+    tie: bool = False
+    heavy: str | None = None
 
     @property
     def verdict(self) -> str:
@@ -118,7 +132,15 @@ class Difference:
             return f"{self.better} above {other}, {by}"
         if self.unfair:
             return f"not comparable: the ELBO of {' and '.join(self.unfair)} is not the evidence"
-        return "hidden by the ceiling" if self.hidden else "not decided"
+        if self.tie:
+            return "a tie: equal up to rounding"
+        if self.hidden:
+            return "hidden by the ceiling"
+        if self.heavy is not None:
+            return f"not decided: {self.heavy}"
+        if self.paired.blocks < FEWEST:
+            return f"not decided: {self.paired.blocks} independent blocks of rows, of {FEWEST} that it needs"
+        return "not decided"
 
     def facts(self) -> dict[str, Any]:
         """As plain values."""
@@ -136,7 +158,10 @@ class Difference:
             "bounds_proved": self.proved,
             "better": self.better,
             "basis": self.basis,
+            "blocks": self.paired.blocks,
             "hidden_by_ceiling": self.hidden,
+            "tie": self.tie,
+            "heavy_tails": self.heavy,
             "verdict": self.verdict,
         }
 
@@ -226,9 +251,11 @@ class Comparison:
             for name, e in self.models.items()
             if e.left_out
         ]
-        if len({e.bank for e in self.models.values()}) > 1:
-            banks = ", ".join(f"{e.bank} of {name}" for name, e in self.models.items())
-            notes.append(f"Banks differ in size ({banks}), so that the estimates are not quite on one footing.")
+        notes += [
+            f"No interval of {name}: {e.interval.blocks} independent blocks of rows, of {FEWEST} that it needs."
+            for name, e in self.models.items()
+            if e.interval.blocks < FEWEST
+        ]
         sides = [side for e in self.models.values() for side in (e.lower, e.upper) if side is not None]
         if any(side.kind == "estimate" for side in sides):
             notes.append("~: estimates of the sides and no bounds, since rows of the bank are not independent.")
@@ -302,34 +329,54 @@ def difference_of(first: str, a: Evidence, second: str, b: Evidence, *, steps: i
         lower(a) - upper(b)  <=  evidence(a) - evidence(b)  <=  upper(a) - lower(b)
 
     in expectation. Where the ELBO of a model is below its evidence by a gap of its own, its upper side bounds no
-    evidence, and one end is missing. The bounds decide where the low end of the 95 % interval of lower(a) - upper(b),
-    row by row, is above zero; the estimates where zero is outside of their paired interval.
+    evidence, and one end is missing. The bounds decide where the low end of the 99 % interval of lower(a) - upper(b) is
+    above zero; the estimates where zero is outside of their 99 % interval. Rows and bank are samples in either: the
+    bank moves all four sides by much more than they are apart. Nothing decides where a few rows have most of the
+    error, where blocks are few, or within rounding.
     """
-    estimates = values_of(a.estimate) - values_of(b.estimate)
-    paired = interval_of(estimates)
-    low, at_least = _side(a.lower, b.upper if b.fair else None)
-    high, at_most = _side(a.upper if a.fair else None, b.lower)
+    estimates, banks = values_of(a.estimate) - values_of(b.estimate), ((1.0, a.estimate), (-1.0, b.estimate))
+    floor, error = rounding([a.estimate, b.estimate]) if estimates.any() else 0.0, error_of(estimates, *banks)
+    mean, rows = float(estimates.mean()), len(estimates)
+    paired = around(mean, error, count=rows, level=LEVEL, floor=floor)
     unfair = tuple(name for name, one in ((first, a), (second, b)) if not one.fair)
     hidden = at_ceiling(a.estimate, steps=steps) and at_ceiling(b.estimate, steps=steps)
+    tie = not hidden and float(np.sqrt(np.square(estimates).mean())) <= _TIE * floor
+    heavy = _heavy({first: a, second: b}, error.tail)
+
+    def of_sides(above: Bound | None, below: Bound | None) -> tuple[float | None, BlockInterval | None, bool | None]:
+        """The mean of one side less another, its interval, and at 99 % whether it is above zero, or below it."""
+        if above is None or below is None:
+            return None, None, None
+        values = values_of(above) - values_of(below)
+        if not np.isfinite(values).all():
+            return None, None, None
+        mean, error = float(values.mean()), error_of(values, *banks)
+        half = error.half_width(DECIDED)
+        sure = half is not None and abs(mean) > half + floor
+        return mean, around(mean, error, count=rows, level=LEVEL, floor=floor), mean > 0 if sure else None
+
+    low, at_least, first_above = of_sides(a.lower, b.upper if b.fair else None)
+    high, at_most, still_above = of_sides(a.upper if a.fair else None, b.lower)
     better: str | None = None
     basis: Basis | None = None
-    if _is_bound(a.lower, "lower") and _is_bound(b.upper, "upper") and at_least is not None and at_least[0] > 0:
+    half = error.half_width(DECIDED)
+    if tie or heavy is not None:
+        pass
+    elif first_above and _is_bound(a.lower, "lower") and _is_bound(b.upper, "upper"):
         better, basis = first, "bounds"
-    elif _is_bound(a.upper, "upper") and _is_bound(b.lower, "lower") and at_most is not None and at_most[1] < 0:
+    elif still_above is False and _is_bound(a.upper, "upper") and _is_bound(b.lower, "lower"):
         better, basis = second, "bounds"
-    elif not unfair and not hidden and paired is not None:
-        below, above = ends(paired)
-        if below is not None and above is not None and (below > 0 or above < 0):
-            better, basis = (first if below > 0 else second), "estimates"
+    elif not unfair and not hidden and half is not None and abs(mean) > half + floor:
+        better, basis = (first if mean > 0 else second), "estimates"
     return Difference(
         first=first,
         second=second,
-        mean=float(estimates.mean()),
+        mean=mean,
         paired=paired,
         low=low,
         high=high,
-        least=None if at_least is None else at_least[0],
-        most=None if at_most is None else at_most[1],
+        least=ends(at_least)[0],
+        most=ends(at_most)[1],
         proved=all(
             _is_bound(side, kind) for one in (a, b) for side, kind in ((one.lower, "lower"), (one.upper, "upper"))
         ),
@@ -337,17 +384,22 @@ def difference_of(first: str, a: Evidence, second: str, b: Evidence, *, steps: i
         basis=basis,
         hidden=hidden,
         unfair=unfair,
+        tie=tie,
+        heavy=heavy,
     )
 
 
-def values_of(bound: Bound) -> Float[np.ndarray, " rows"]:
-    """The value of each row, as float64."""
-    return bound.per_observation.detach().cpu().double().numpy()
+def interval_of(bound: Bound) -> BlockInterval:
+    """The 95 % interval of a mean over rows in order of time, over draws of the rows and of their bank.
 
+    Without ends where there are fewer independent blocks than it needs.
 
-def interval_of(values: Float[np.ndarray, " rows"]) -> BlockInterval | None:
-    """Block-bootstrap interval of the mean of a series; None for fewer than eight rows, or infinite ones."""
-    return block_interval(values, level=LEVEL) if len(values) >= FEWEST and np.isfinite(values).all() else None
+    Raises:
+        ValueError: Fewer than two rows, or values that are not finite.
+    """
+    values = values_of(bound)
+    error = error_of(values, (1.0, bound))
+    return around(float(values.mean()), error, count=len(values), level=LEVEL)
 
 
 def ends(interval: BlockInterval | None) -> tuple[float | None, float | None]:
@@ -355,15 +407,14 @@ def ends(interval: BlockInterval | None) -> tuple[float | None, float | None]:
     return (None, None) if interval is None else (interval.interval.low, interval.interval.high)
 
 
-def _side(above: Bound | None, below: Bound | None) -> tuple[float | None, tuple[float, float] | None]:
-    """The mean of one side less another, and the interval of it over rows; None where it is missing or infinite."""
-    if above is None or below is None:
-        return None, None
-    values = values_of(above) - values_of(below)
-    if not np.isfinite(values).all():
-        return None, None
-    low, high = ends(interval_of(values))
-    return float(values.mean()), None if low is None or high is None else (low, high)
+def _heavy(models: Mapping[str, Evidence], tail: float) -> str | None:
+    """Why the difference of two models has no interval that can be trusted."""
+    shares = {name: one.effective for name, one in models.items()}
+    narrow = {name: share for name, share in shares.items() if share is not None and share < EFFECTIVE}
+    found = [f"{name} rests on {share:.0%} of its bank" for name, share in narrow.items()]
+    if tail > HEAVY:
+        found.append(f"a few rows have most of the error (tail index {tail:.1f})")
+    return f"tails are too heavy, since {' and '.join(found)}" if found else None
 
 
 def _is_bound(side: Bound | None, kind: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, overload
@@ -23,7 +24,7 @@ from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator.encoding import encoded_pairs, network, parameters_of
 from recparam.estimator.head import Head
-from recparam.estimator.held_out import strata_of
+from recparam.estimator.held_out import spread_out, strata_of
 from recparam.estimator.inputs import filled, filled_pairs, recording_and_pairs
 from recparam.estimator.names import EncoderSpec, describe_prior, lags
 from recparam.estimator.settings import Settings
@@ -281,6 +282,15 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         self.shape_in_ = (1 + max(map(math.prod, shapes)),) if per_session else self._shapes[0]
         if len(shapes) > 1 and not per_session:
             self.shape_in_prime_ = self._shapes[1]
+
+    def thinned(self, size: int) -> Fitted:
+        """The same against a bank of so many of its pairs, evenly spaced; itself where there are no more."""
+        if size >= self.bank_size_:
+            return self
+        keep = torch.from_numpy(spread_out(self.bank_size_, size))
+        found, (x, x_prime), strata = copy.copy(self), self._head.bank, self._head.strata
+        found._head = Head(self.model_, (x[keep], x_prime[keep]), strata=None if strata is None else strata[keep])
+        return found
 
     def _check_one_base(self, name: str) -> None:
         if self.session_shapes_ is not None:

@@ -194,6 +194,7 @@ def _total(parts: Sequence[Bound]) -> Bound:
         parts[0].of,
         parts[0].kind,
         None if any(c is None for c in ceilings) else sum(c or 0.0 for c in ceilings),
+        terms={name: torch.stack([part.terms[name] for part in parts]).sum() for name in parts[0].terms},
         doubt=parts[0].doubt,
         of_bank=summed([(1.0, part) for part in parts]),
     )

@@ -48,7 +48,7 @@ def write_run_report(
         title: of the page. This and every other text are escaped.
         description: what was fitted, in lines.
         bound: of the held-out pairs: "of", "kind", "value_nats", "low_nats", "high_nats", "ceiling_nats", "pairs",
-            "block".
+            "blocks".
         history: of the training, see `draw_training`.
         latents: of the data of the fit.
         labels: by name, a value per row that colours the latents; NaN where there is none.
@@ -90,7 +90,7 @@ def write_run_report(
             number(bound["value_nats"], 4),
             interval(bound["low_nats"], bound["high_nats"], 4),
             number(bound["ceiling_nats"], 4),
-            *(DASH if bound[key] is None else bound[key] for key in ("pairs", "block")),
+            *(DASH if bound[key] is None else bound[key] for key in ("pairs", "blocks")),
         ],
         "meaning": _KINDS[bound["kind"]],
         "training": _drawn(draw_training(history)),

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from recparam.bounds import Bound
-from recparam.comparison import interval_of, values_of
+from recparam.comparison import interval_of
 from recparam.data.contexts import with_contexts
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
-from recparam.evaluation.bootstrap import BlockInterval
+from recparam.evaluation.series import BlockInterval
 from recparam.runs.folder import Run
 from recparam.runs.reading import DataFiles, Reading
 
@@ -25,26 +25,26 @@ class RunScore:
 
     Args:
         bound: On the average over the pairs.
-        interval: Block bootstrap over the pairs in order of time; None for fewer than eight.
+        interval: Over draws of the pairs, in order of time, and of the bank; without ends for too few blocks.
         pairs: Number of pairs.
     """
 
     bound: Bound
-    interval: BlockInterval | None
+    interval: BlockInterval
     pairs: int
 
     def facts(self) -> dict[str, Any]:
-        """As plain values: of, kind, value_nats, low_nats, high_nats, level, ceiling_nats, pairs, block."""
+        """As plain values: of, kind, value_nats, low_nats, high_nats, level, ceiling_nats, pairs, blocks."""
         return {
             "of": self.bound.of,
             "kind": self.bound.kind,
             "value_nats": float(self.bound),
-            "low_nats": self.interval and self.interval.interval.low,
-            "high_nats": self.interval and self.interval.interval.high,
+            "low_nats": self.interval.interval.low,
+            "high_nats": self.interval.interval.high,
             "level": 0.95,
             "ceiling_nats": self.bound.ceiling,
             "pairs": self.pairs,
-            "block": self.interval and self.interval.block,
+            "blocks": self.interval.blocks,
         }
 
 
@@ -89,4 +89,4 @@ def score_pairs(estimator: RPMEstimator, pairs: Pairs) -> RunScore:
     """The ELBO on pairs, taken in order of time, with its interval."""
     order = np.argsort(pairs.first, kind="stable")
     bound = estimator.elbo(pairs.recording, pairs=pairs.where(order))
-    return RunScore(bound, interval_of(values_of(bound)), len(pairs))
+    return RunScore(bound, interval_of(bound), len(pairs))

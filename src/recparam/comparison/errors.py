@@ -1,0 +1,80 @@
+"""The errors of evidence and of its differences: rows and bank are both samples, and either may be a series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from recparam.bounds import Bound
+from recparam.evaluation.series import MeanError, mean_error
+
+EFFECTIVE = 0.5
+"""Least effective share of a bank's rows below which intervals did not keep their promise."""
+HEAVY = 0.7
+"""Index of a tail from which on the mean of a few hundred values says little of their expectation."""
+
+
+def values_of(bound: Bound) -> Float[np.ndarray, " rows"]:
+    """The value of each row, as float64."""
+    return bound.per_observation.detach().cpu().double().numpy()
+
+
+def error_of(values: Float[np.ndarray, " rows"], *signed: tuple[float, Bound]) -> MeanError:
+    """The error of a mean over rows of differences of bounds, with that of the banks.
+
+    A row that is in the bank has its own value and, as a negative, its influence on the others', so that the two are
+    one series. Rows of the bank that are not scored are a series of their own; so is each bank where two differ.
+
+    Influence is of first order, and too small where few rows of the bank count: log Z(z) is no linear function of
+    them. It is taken as larger by sqrt(1 + Var(N c_k)), the root of one over the effective share, which made up for
+    that in the worlds of benchmarks/comparing_alike.py down to a share of a half.
+
+    Args:
+        values: The differences, row by row, in order of time.
+        *signed: The bounds whose banks count, with their signs.
+    """
+    rows = values.copy()
+    apart: list[np.ndarray] = []
+    for sign, bound in signed:
+        influence = bound.influence()
+        if influence is None:
+            continue
+        columns, own = (None if part is None else part.detach().cpu().numpy() for part in influence)
+        assert columns is not None
+        columns = sign * columns.astype(np.float64)
+        columns *= math.sqrt(1 + np.square(len(columns) * columns).mean())
+        if own is not None:
+            rows += len(rows) * columns[own]
+            columns[own] = 0.0
+            columns = columns[np.isin(np.arange(len(columns)), own, invert=True)]
+        if len(columns) > 1:
+            apart.append(columns * len(columns))
+    if len({len(columns) for columns in apart}) == 1:
+        apart = [np.sum(apart, 0)]  # one bank, whose effect on either cancels in part
+    return sum((mean_error(columns) for columns in apart), mean_error(rows))
+
+
+def effective_share(bound: Bound) -> float | None:
+    """The share of the bank's rows that count, by the spread of how often each is expected: 1 / (1 + Var(N c_k)).
+
+    Under an InfoNCE prior 1 - N c_k is P(z'_k) / R(z'_k), the weight that the prior gives the row of the bank in the
+    mean over scored rows. Where few rows have most of it, log Z(z) rests on them. None without a bank.
+    """
+    influence = bound.influence()
+    if influence is None:
+        return None
+    columns = influence[0].double()
+    return float(1 / (1 + (columns * len(columns)).square().mean()))
+
+
+def rounding(bounds: Sequence[Bound]) -> float:
+    """How far evidence can be off by rounding alone: a few units in the last place of what it is the sum of."""
+    sizes = [
+        1.0 + float(bound.per_observation.abs().mean()) + sum(abs(float(term)) for term in bound.terms.values())
+        for bound in bounds
+    ]
+    return 4 * max(torch.finfo(bound.per_observation.dtype).eps for bound in bounds) * max(sizes)
