@@ -30,7 +30,7 @@ def on_bank(value: Callable[[Tensor], Tensor], like: Float[Tensor, " N"]) -> Flo
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
         log_factors = torch.zeros_like(like, requires_grad=True)
-        (found,) = torch.autograd.grad(value(log_factors.exp()), log_factors, allow_unused=True)
+        found: Tensor | None = torch.autograd.grad(value(log_factors.exp()), log_factors, allow_unused=True)[0]
     return torch.zeros_like(like) if found is None else torch.where(like > 0, found, 0)
 
 

@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from recparam.bounds import Bound, CeilingWarning
 from recparam.bounds.doubts import doubt_of_encoding
-from recparam.comparison.result import Comparison, Evidence, comparison
+from recparam.comparison.evidence import Evidence
+from recparam.comparison.result import Comparison, comparison
 from recparam.comparison.targets import Targets, targets_of
 from recparam.data.contexts import with_contexts
 from recparam.data.labels import Labels

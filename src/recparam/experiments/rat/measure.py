@@ -110,7 +110,9 @@ def _kept(side: Bound | None) -> dict[str, Any] | None:
     if side is None or not bool(side.per_observation.isfinite().all()):
         return None
     values = [round(float(value), 5) for value in side.per_observation]
-    return {"nats": values, "kind": side.kind, "ceiling_nats": side.ceiling}
+    influence = side.influence()
+    bank = None if influence is None else [round(float(c), 5) for c in len(influence[0]) * influence[0]]
+    return {"nats": values, "kind": side.kind, "ceiling_nats": side.ceiling, "bank_nats": bank}
 
 
 def _evidence(kept: dict[str, Any]) -> Evidence:
@@ -120,5 +122,10 @@ def _evidence(kept: dict[str, Any]) -> Evidence:
         sides[side] = None
         if found is not None:
             each = torch.tensor(found["nats"], dtype=torch.float64)
-            sides[side] = Bound(each.mean(), each, "elbo", found["kind"], found["ceiling_nats"])
+            kept_bank = found.get("bank_nats")  # the influence of each row of the bank, times their number
+            columns = None if kept_bank is None else torch.tensor(kept_bank, dtype=torch.float64) / len(kept_bank)
+            of_bank = None if columns is None else (columns, None)
+            sides[side] = Bound(
+                each.mean(), each, "elbo", found["kind"], found["ceiling_nats"], of_bank=of_bank
+            )
     return Evidence(cast(Bound, sides["estimate"]), sides["lower"], sides["upper"])
