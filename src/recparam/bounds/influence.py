@@ -8,7 +8,7 @@ this gradient, and no B x N matrix is formed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,9 @@ def on_bank(value: Callable[[Tensor], Tensor], like: Float[Tensor, " N"]) -> Flo
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
         log_factors = torch.zeros_like(like, requires_grad=True)
-        found: Tensor | None = torch.autograd.grad(value(log_factors.exp()), log_factors, allow_unused=True)[0]
+        (found,) = cast(
+            "tuple[Tensor | None]", torch.autograd.grad(value(log_factors.exp()), log_factors, allow_unused=True)
+        )
     return torch.zeros_like(like) if found is None else torch.where(like > 0, found, 0)
 
 
