@@ -49,7 +49,7 @@ def test_fit_says_what_was_chosen_and_what_to_type_next(tmp_path: Path, capsys: 
     printed = capsys.readouterr().out
     assert "(240, 10)" in printed and "held out" in printed
     assert "P(z'|z)" in printed
-    assert "ELBO - const" in printed and "ceiling" in printed and "95 % interval" in printed
+    assert "ELBO - const" in printed and "ceiling" in printed and "independent blocks" in printed
     assert not [path for path in tmp_path.iterdir() if path.name.endswith((".tmp", ".old"))]
     command = next(line for line in printed.splitlines() if line.startswith("recparam transform"))
     words = shlex.split(command)[1:]
@@ -107,8 +107,11 @@ def test_score_of_the_data_of_the_fit_is_the_held_out_bound(
     assert found["only_held_out"] is True
     assert found["pairs"] == stored["bound"]["pairs"] < 60
     assert found["value_nats"] == pytest.approx(stored["bound"]["value_nats"], abs=1e-4)
-    assert found["low_nats"] < found["value_nats"] < found["high_nats"]
     assert found["value_nats"] <= found["ceiling_nats"] + 1e-3
+    assert found["blocks"] < 15 and found["low_nats"] is found["high_nats"] is None  # too few for an interval
+    assert main(["score", str(folder / "one"), str(folder / "other.npy"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["blocks"] >= 15 and found["low_nats"] < found["value_nats"] < found["high_nats"]
 
 
 def test_score_of_other_data_takes_all_of_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

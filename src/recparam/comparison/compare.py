@@ -102,8 +102,8 @@ def compare(
     Example:
         >>> import torch
         >>> import recparam as rp
-        >>> x = torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
-        >>> x_prime = x + 0.3 * torch.randn(200, 1, generator=torch.Generator().manual_seed(1))
+        >>> x = torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
+        >>> x_prime = x + 0.3 * torch.randn(400, 1, generator=torch.Generator().manual_seed(1))
         >>> right, wide = (
         ...     rp.RPM(rp.Deterministic(torch.nn.Identity()), rp.InfoNCEPrior(rp.GaussianRBF(s))) for s in (0.3, 3.0)
         ... )

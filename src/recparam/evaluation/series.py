@@ -101,7 +101,7 @@ def mean_error(values: ArrayLike) -> MeanError:
     Example:
         >>> independent = np.random.default_rng(0).normal(size=300)
         >>> series = np.repeat(independent, 10)  # 3000 rows, 300 of them independent
-        >>> 200 < mean_error(series).blocks < 400
+        >>> 100 < mean_error(series).blocks < 400
         True
     """
     series = _series(values)
