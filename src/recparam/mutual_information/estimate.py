@@ -20,7 +20,7 @@ from recparam.couplings import Coupling
 from recparam.model import RPM
 from recparam.mutual_information import coordinates, critics
 from recparam.mutual_information.critics import Critic, Fitting, Pairs, mean_critic
-from recparam.mutual_information.permuted import LogF, permutation_p_value
+from recparam.mutual_information.permuted import permutation_p_value
 from recparam.ops import BlockScore, pairwise_infonce
 from recparam.priors import InfoNCEPrior, Kind
 from recparam.recognition import Deterministic
@@ -168,10 +168,12 @@ def estimate_mutual_information(
     groups = _groups(test, bank_size, random_state)
     if log_conditional is not None:
         found = _known(log_conditional, groups, series=series)
-        score: LogF = lambda x, x_prime: log_conditional(x[:, None], x_prime[:, None])[:, 0]  # noqa: E731
+        score: LogConditional = lambda x, x_prime: log_conditional(x[:, None], x_prime[:, None])[:, 0]  # noqa: E731
     else:
         options = Options(critic, max_steps, batch_size, series, random_state)
-        found, score = _learned(training, groups, options)
+        found = _learned(training, groups, options)
+        assert found.model is not None
+        score = partial(_log_f, found.model)
     _warn_near_ceiling(found.lower, min(len(x) for x, _ in groups))
     if permutations is None:
         return found
@@ -189,8 +191,8 @@ class Options:
     seed: int
 
 
-def _learned(training: Pairs, groups: list[Pairs], options: Options) -> tuple[MutualInformationEstimate, LogF]:
-    """Bounds by critics fitted to the training pairs, and the log f of single pairs."""
+def _learned(training: Pairs, groups: list[Pairs], options: Options) -> MutualInformationEstimate:
+    """Bounds by critics fitted to the training pairs."""
     critic, series, seed, count = options.critic, options.series, options.seed, len(training[0])
     if count < _LEAST:
         raise ValueError(f"Expected at least {_LEAST} pairs to fit a critic to; got {count}.")
@@ -217,11 +219,14 @@ def _learned(training: Pairs, groups: list[Pairs], options: Options) -> tuple[Mu
         parts = [model.mutual_information(*pairs) for pairs in groups]
     lower = _pooled([p.lower for p in parts], "estimate" if series else parts[0].lower.kind, spread)
     estimate = _pooled([_limited(p.estimate) for p in parts], "estimate", spread)
-    g, g_prime = best.encoders
-    return (
-        MutualInformationEstimate(lower, estimate, None, model, chosen[0].name, values, len(averaged)),
-        lambda x, x_prime: best.coupling(g(x), g_prime(x_prime)),
-    )
+    return MutualInformationEstimate(lower, estimate, None, model, chosen[0].name, values, len(averaged))
+
+
+def _log_f(model: RPM, x: Tensor, x_prime: Tensor) -> Tensor:
+    """log f of each pair by a critic."""
+    sides = [side.net for side in model.recognition if isinstance(side, Deterministic)]
+    assert isinstance(model.prior, InfoNCEPrior)
+    return model.prior.coupling(sides[0](x), sides[-1](x_prime))
 
 
 def _own(folds: list[Fitting]) -> tuple[list[Critic], list[Critic]]:
