@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recparam.bounds.influence import OfBank
+from recparam.bounds.influence import OfBank, of_second_order
 from recparam.bounds.scalar import Scalar
 from recparam.priors import Kind
 
@@ -92,8 +92,8 @@ class Bound(Scalar):
             sqrt( sum_i (w_i (v_i - mean) + c_i)^2 / (1 - sum_i w_i^2) + N / (N - 1) sum_k c_k^2 )
 
         The c_k take one more sweep over the bank, when they are asked for, with the parameters of that moment: ask
-        before the model is trained on. They are of first order: with few rows, or a bank of which few rows count, the
-        error is larger.
+        before the model is trained on. Where few rows of the bank count they are made larger
+        (`recparam.bounds.influence.of_second_order`); with very few, the error is larger still.
         """
         value_B = self.per_observation.detach().cpu().double()
         weights_B = torch.full_like(value_B, 1 / len(value_B))
@@ -105,7 +105,7 @@ class Bound(Scalar):
             return math.nan
         rows_B, others, influence = weights_B * (value_B - (weights_B * value_B).sum()), 0.0, self.influence()
         if influence is not None:
-            columns_N, own_B = influence[0].cpu().double(), influence[1]
+            columns_N, own_B = of_second_order(influence[0].cpu().double()), influence[1]
             if own_B is not None:
                 rows_B = rows_B + columns_N[own_B.cpu()]
                 columns_N = columns_N.index_fill(0, own_B.cpu(), 0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Float
 
 from recparam.bounds import Bound
+from recparam.bounds.influence import of_second_order
 from recparam.evaluation.series import MeanError, mean_error
 
 EFFECTIVE = 0.5
@@ -29,10 +29,6 @@ def error_of(values: Float[np.ndarray, " rows"], *signed: tuple[float, Bound]) -
     A row that is in the bank has its own value and, as a negative, its influence on the others', so that the two are
     one series. Rows of the bank that are not scored are a series of their own; so is each bank where two differ.
 
-    Influence is of first order, and too small where few rows of the bank count: log Z(z) is no linear function of
-    them. It is taken as larger by sqrt(1 + Var(N c_k)), the root of one over the effective share, which made up for
-    that in the worlds of benchmarks/comparing_alike.py down to a share of a half.
-
     Args:
         values: The differences, row by row, in order of time.
         *signed: The bounds whose banks count, with their signs.
@@ -43,10 +39,8 @@ def error_of(values: Float[np.ndarray, " rows"], *signed: tuple[float, Bound]) -
         influence = bound.influence()
         if influence is None:
             continue
-        columns, own = (None if part is None else part.detach().cpu().numpy() for part in influence)
-        assert columns is not None
-        columns = sign * columns.astype(np.float64)
-        columns *= math.sqrt(1 + np.square(len(columns) * columns).mean())
+        columns = sign * of_second_order(influence[0].detach().cpu().double()).numpy()
+        own = None if influence[1] is None else influence[1].cpu().numpy()
         if own is not None:
             rows += len(rows) * columns[own]
             columns[own] = 0.0
