@@ -3,6 +3,7 @@
 import importlib.util
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,8 +205,9 @@ def test_the_printed_error_has_the_spread_between_critics() -> None:
     bounds = [bound for bound in (mi.lower, mi.estimate) if isinstance(bound, HeldOutBound)]
     assert len(bounds) == 2 and mi.averaged >= 3
     for bound in bounds:
-        rows = float(bound.per_observation.std()) / math.sqrt(150)
+        rows = replace(bound, spread=0.0).standard_error
         assert bound.spread > 0
+        assert 0.5 < rows / (float(bound.per_observation.std()) / math.sqrt(150)) < 1.5  # as members of the bank, too
         assert bound.standard_error == pytest.approx(math.hypot(rows, bound.spread), rel=1e-4)
         assert f"{bound} +- {bound.standard_error:.3f}" in str(mi)
 
