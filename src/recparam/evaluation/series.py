@@ -19,7 +19,7 @@ from scipy.stats import t as student_t
 from recparam.evaluation import Interval
 
 FEWEST = 15
-"""Fewest independent blocks that have an interval: below, none that was tried kept its promise."""
+"""Fewest independent blocks that have an interval: of AR(1) series with fewer, intervals were too narrow."""
 _LEAST = 6  # frequencies, below which the values of a t distribution make any interval very wide
 _TAIL_ROWS = 10  # below which the index of a tail cannot be estimated
 
