@@ -448,10 +448,11 @@ def test_bad_input(case: str) -> None:
 
 ALLOWED = {
     ("checks.py", "check_coupling"): "the dense reference of a conformance check",
-    ("objectives.py", "log_marginal"): "over particles of one row",
+    ("objectives.py", "_log_marginal_of_rows"): "over particles of one row",
     ("densities.py", "log_prob"): "the normaliser of a table",
     ("posteriors.py", "_table"): "the normaliser of a table, one per row",
     ("head.py", "elbo"): "a row's own component beside the bank's mixture, two terms",
+    ("head.py", "rows"): "the same, inside it",
     ("mixtures.py", "forward"): "the weights of a mixture, of one row",
     ("mixtures.py", "_log_f"): "over the components of a mixture, for one pair",
     ("dynamics.py", "_log_f"): "over the regimes of a mixture, for one pair",
