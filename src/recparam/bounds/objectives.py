@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -341,16 +342,15 @@ def _log_marginal_of_rows(prior: Prior, recognised: Recognised, side: Side) -> T
 
 def _of_bank(rows: Callable[[Recognised], Tensor], recognised: Recognised) -> Callable[[], OfBank]:
     """What the weighted mean of the rows' values owes to each row of the bank, to be computed when it is asked for."""
-    weights_B = recognised.weights / recognised.weights.sum()
+    return partial(_influence_of, rows, recognised)
 
-    def value(factors: Tensor) -> Tensor:
-        return _mean(weights_B, rows(recognised.reweighted(factors)))
 
-    def of_bank() -> OfBank:
-        own = recognised.queries.own
-        return on_bank(value, recognised.joint.bank.weights.detach()), None if own is None else own.detach()
-
-    return of_bank
+def _influence_of(rows: Callable[[Recognised], Tensor], recognised: Recognised) -> OfBank:
+    weights_B, own = recognised.weights / recognised.weights.sum(), recognised.queries.own
+    columns_N = on_bank(
+        lambda factors: _mean(weights_B, rows(recognised.reweighted(factors))), recognised.joint.bank.weights.detach()
+    )
+    return columns_N, None if own is None else own.detach()
 
 
 def _times(mass: Tensor, values: Tensor) -> Tensor:

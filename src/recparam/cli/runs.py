@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from recparam.evaluation.series import FEWEST
 from recparam.runs.reading import DataFiles, Reading
 
 if TYPE_CHECKING:
@@ -205,6 +204,8 @@ def print_scored(scored: "RunScore", *, what: str) -> None:
     print(scored.bound)
     (_, low, high), blocks, _ = scored.interval
     if low is None or high is None:
+        from recparam.evaluation.series import FEWEST
+
         print(f"no interval: {scored.pairs} pairs {what} make {blocks} independent blocks, of {FEWEST} that it needs")
     else:
         print(f"95 % interval {low:.3f} to {high:.3f} nats: {scored.pairs} pairs {what}, {blocks} independent blocks")
