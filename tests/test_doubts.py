@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import recparam as rp
-from recparam.bounds.doubts import FITTED, doubt_of_mode
+from recparam.bounds.doubts import FITTED, doubt_of_encoding, doubt_of_mode
 from recparam.couplings import Coupling
 from recparam.marginals import Marginal
 from recparam.utils.checks import UninitialisedError
@@ -197,3 +197,15 @@ def test_lightning_s_sanity_check_sets_nothing(tmp_path: Path) -> None:
     trainer.fit(module, loader, loader)
     assert "validation_nats" in trainer.callback_metrics
     assert 0.5 < starts[0] < 5  # of latents that batch norm made of order one
+
+
+def test_rounding_in_half_precision_is_no_doubt() -> None:
+    latents = torch.linspace(1, 2, 20)[:, None]
+
+    def rounded(rows: Tensor) -> list[Tensor]:
+        return [1.004 * latents[rows]]
+
+    assert doubt_of_encoding(rounded, [latents], half=True) is None
+    assert doubt_of_encoding(rounded, [latents]) is not None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert doubt_of_encoding(rounded, [latents]) is None

@@ -53,7 +53,11 @@ def prepared(coupling: Coupling, z: Tensor, z_prime: Tensor, share: Share | None
 
 
 def doubt_of_encoder(
-    encode: Callable[..., Sequence[Distribution]], observations: Sequence[Tensor], encoded: Sequence[Distribution]
+    encode: Callable[..., Sequence[Distribution]],
+    observations: Sequence[Tensor],
+    encoded: Sequence[Distribution],
+    *,
+    half: bool,
 ) -> str | None:
     """`doubt_of_encoding` of distributions.
 
@@ -61,14 +65,19 @@ def doubt_of_encoder(
         encode: Maps observations to their distributions.
         observations: The rows, one (B, ...) per observation.
         encoded: What `encode` made of them.
+        half: Whether a part of the encoder has half precision.
     """
     return doubt_of_encoding(
-        lambda rows: list(_numbers(encode(*(x[rows.to(x.device)] for x in observations)))), list(_numbers(encoded))
+        lambda rows: list(_numbers(encode(*(x[rows.to(x.device)] for x in observations)))),
+        list(_numbers(encoded)),
+        half=half,
     )
 
 
 @torch.no_grad()
-def doubt_of_encoding(encode: Callable[[Tensor], Sequence[Tensor]], encoded: Sequence[Tensor]) -> str | None:
+def doubt_of_encoding(
+    encode: Callable[[Tensor], Sequence[Tensor]], encoded: Sequence[Tensor], *, half: bool = False
+) -> str | None:
     """Whether a few rows, encoded again, are what they were among all; None where they are.
 
     It finds dropout that is always on, noise, and normalisation over the batch in evaluation mode.
@@ -76,6 +85,7 @@ def doubt_of_encoding(encode: Callable[[Tensor], Sequence[Tensor]], encoded: Seq
     Args:
         encode: Encodes the rows of these numbers.
         encoded: What all B rows were encoded to, tensors (B, ...).
+        half: Whether that was done in half precision, as it is under autocast.
     """
     size = len(encoded[0])
     rows = torch.linspace(0, size - 1, max(1, min(_ROWS, size // 2))).long()
@@ -84,9 +94,11 @@ def doubt_of_encoding(encode: Callable[[Tensor], Sequence[Tensor]], encoded: Seq
         first, second = (encode(rows) for _ in range(2))
     except (RuntimeError, ValueError):  # as batch norm of one row
         return "its encoder reads several rows at once"
-    if not _equal(first, second):
+    half = half or torch.is_autocast_enabled(encoded[0].device.type)
+    allowed = _HALF_TOLERANCE if half else _TOLERANCE
+    if not _equal(first, second, allowed):
         return "its encoder is random: the same rows were encoded to other latents"
-    return None if _equal(before, first) else "its encoder makes other latents of a row in other company"
+    return None if _equal(before, first, allowed) else "its encoder makes other latents of a row in other company"
 
 
 def _of_mode(part: nn.Module) -> bool:
@@ -114,12 +126,9 @@ def _numbers(distributions: Sequence[Distribution]) -> Iterator[Tensor]:
                 continue
 
 
-def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    """Whether tensors are equal to rounding."""
-    return all(_close(one, other) for one, other in zip(a, b, strict=True))
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    half = torch.finfo(a.dtype).eps > torch.finfo(torch.float32).eps or torch.is_autocast_enabled(a.device.type)
-    allowed = (_HALF_TOLERANCE if half else _TOLERANCE) * a.abs().amax().clamp_min(torch.finfo(a.dtype).tiny)
-    return bool(((a - b).abs() <= allowed).all())
+def _equal(some: Sequence[Tensor], others: Sequence[Tensor], allowed: float) -> bool:
+    """Whether tensors are equal to a part of their largest value."""
+    return all(
+        bool(((a - b).abs() <= allowed * a.abs().amax().clamp_min(torch.finfo(a.dtype).tiny)).all())
+        for a, b in zip(some, others, strict=True)
+    )

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recparam.ops.precision import full_precision
+from recparam.ops.precision import as_double, full_precision
 from recparam.utils.checks import NonFiniteError
 
 LARGEST_ERROR = 0.5
@@ -135,7 +135,7 @@ def _standardised(z: Tensor) -> tuple[Tensor, Tensor]:
 
     The total correlation depends on neither mean nor scale, so that no unit of the latents can overflow a square.
     """
-    wide = z.float() if z.device.type == "mps" else z.double()  # which has no double precision
+    wide = as_double(z)
     size = wide.detach().abs().amax(0)
     centred = wide - wide[0]  # exact where the offset is large
     centred = centred - centred.mean(0)

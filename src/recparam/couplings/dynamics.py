@@ -13,7 +13,7 @@ from recparam.couplings.base import Coupling, as_couplings, latest
 from recparam.couplings.scaled import median_distance, not_initialised
 from recparam.ops import BlockScore, MappedSides, Score
 from recparam.ops.distances import WhitenedDistance
-from recparam.ops.precision import at_least_single
+from recparam.ops.precision import as_double, at_least_single
 from recparam.utils.checks import check_count, check_finite, check_tensor
 from recparam.utils.shown import number, shown
 
@@ -123,7 +123,9 @@ class LinearDynamics(Coupling):
         return z @ self.matrix.to(z.dtype).T + self.offset.to(z.dtype)
 
     def _log_f(self, z: Tensor, z_prime: Tensor) -> Tensor:
-        return WhitenedDistance.between(self._mean(z), z_prime, self._whitening()) + self._log_normaliser()
+        # In single precision A z has the digits of its offset, and the noise may be far below.
+        noise = (as_double(z_prime) - self._mean(as_double(z))).to(torch.promote_types(z.dtype, z_prime.dtype))
+        return WhitenedDistance.of(noise, self._whitening().to(noise.dtype)) + self._log_normaliser()
 
     def score(self) -> Score:
         """The squared distance of z' from A z + b, whitened by Sigma, and the normaliser."""

@@ -16,6 +16,7 @@ from recparam.bounds.doubts import FITTED, doubt_of_encoder, doubt_of_mode
 from recparam.data.labels import Labels
 from recparam.marginals import BatchMarginal, DatasetMarginal, Marginal, Recognised, Scored, normalised_weights
 from recparam.marginals.joint import Situation
+from recparam.ops.logits import HALF
 from recparam.priors import Prior
 from recparam.recognition import Dirac, RecognitionModel
 from recparam.recognition.posteriors import Posterior, RecognitionPosterior
@@ -204,7 +205,8 @@ class Assembly(nn.Module):
             return FITTED
         doubt = doubt_of_mode(self)
         if doubt is None and not self._learning:  # a step of training does not pay for it
-            doubt = doubt_of_encoder(self._encode, observations, distributions)
+            half = any(p.dtype in HALF for p in self.recognition.parameters())
+            doubt = doubt_of_encoder(self._encode, observations, distributions, half=half)
         return doubt
 
     def _with_bank(self, scored: Scored) -> Recognised:

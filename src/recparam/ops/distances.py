@@ -69,14 +69,14 @@ class WhitenedDistance:
     tolerated = SquaredDistance.tolerated
 
     @staticmethod
-    def between(z: Float[Tensor, "*batch D"], z_prime: Float[Tensor, "*batch2 D"], whitening: Tensor) -> Tensor:
-        """The score of each z with its z'."""
-        return -0.5 * ((z_prime - z) @ whitening.T).square().sum(-1)
+    def of(difference: Float[Tensor, "*batch D"], whitening: Tensor) -> Tensor:
+        """The score of each difference."""
+        return -0.5 * (difference @ whitening.T).square().sum(-1)
 
     def __call__(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Float[Tensor, "A M"]:
         """Score every row against every column."""
         check_sides(z, bank, self.whitening.shape)
-        return self.between(z[:, None], bank[None], self.whitening.to(z.dtype))
+        return self.of(bank[None] - z[:, None], self.whitening.to(z.dtype))
 
     def features(self, z: Float[Tensor, "A D"], bank: Float[Tensor, "M E"]) -> Features:
         """Those of a squared distance between both sides, whitened."""

@@ -30,6 +30,11 @@ def at_least_single(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF else x
 
 
+def as_double(x: Tensor) -> Tensor:
+    """The same numbers in double precision, where the device has it."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
 class SinglePrecision(nn.Module):
     """A module of numbers in nats: `half()`, `bfloat16()` and `to(dtype)` leave what is in it at least single."""
 
