@@ -108,3 +108,22 @@ def test_pairs_far_apart_in_time_leave_most_rows_to_fit():
     fit, held_out = pairs.split(0.25)
     assert np.unique(fit.first).tolist() == list(range(295))  # 300, and a gap of `apart`
     assert np.unique(held_out.first).tolist() == list(range(300, 400))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("rate", "samples"), [(3e4, 1), (3e4, 30), (2e4, 20), (24414.0625, 10), (1e3, 20)])
+@pytest.mark.parametrize("start", [0.0, 7.1, 3360.991999974485])
+def test_times_on_the_edges_of_bins_are_counted_in_the_bin_that_begins_there(
+    rate: float, samples: int, start: float, dtype: type[np.floating]
+) -> None:
+    if dtype is np.float32 and np.spacing(np.float32(start + 1)) > samples / rate / 8:
+        pytest.skip("such times do not say which bin they are in")
+    times = start + np.arange(3000) / rate
+    counts = bin_spikes([times.astype(dtype)], width=samples / rate, start=start, stop=start + 3000 / rate)[:]
+    assert counts.ravel().tolist() == [samples] * (3000 // samples)
+
+
+def test_times_near_an_edge_stay_on_their_side() -> None:
+    times = [0.1 - 1e-9, 0.1, 0.1 + 1e-9, 0.3 - 1e-6]
+    assert bin_spikes([times], width=0.1, start=0, stop=0.4)[:].ravel().tolist() == [1, 2, 1, 0]
+    assert bin_spikes([[0.1, 0.25]], width=0.05)[:].ravel().tolist() == [1, 0, 0, 1]
