@@ -127,3 +127,41 @@ def test_times_near_an_edge_stay_on_their_side() -> None:
     times = [0.1 - 1e-9, 0.1, 0.1 + 1e-9, 0.3 - 1e-6]
     assert bin_spikes([times], width=0.1, start=0, stop=0.4)[:].ravel().tolist() == [1, 2, 1, 0]
     assert bin_spikes([[0.1, 0.25]], width=0.05)[:].ravel().tolist() == [1, 0, 0, 1]
+
+
+class NotAvailable:
+    """As NA of pandas: neither equal to itself nor not."""
+
+    def __ne__(self, other: object) -> "NotAvailable":
+        return self
+
+    def __eq__(self, other: object) -> "NotAvailable":
+        return self
+
+    __hash__ = None
+
+    def __bool__(self) -> bool:
+        raise TypeError("the truth of NA is ambiguous")
+
+
+MISSING = {
+    "NaN": np.array([0, 0, 1, 1, np.nan, np.nan, np.nan, np.nan]),
+    "None among names": ["run", "run", "rest", "rest", None, None, None, None],
+    "NaN among names": ["run", "run", "rest", "rest", *[float("nan")] * 4],
+    "NaT": np.array(["2024-01-01"] * 2 + ["2024-01-02"] * 2 + ["NaT"] * 4, dtype="datetime64[D]"),
+    "NA": np.array([0, 0, 1, 1, *[NotAvailable() for _ in range(4)]], dtype=object),
+    "empty": ["run", "run", "rest", "rest", "", " ", "", ""],
+    "masked": np.ma.masked_array([0, 0, 1, 1, 0, 0, 1, 1], mask=[0, 0, 0, 0, 1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_rows_without_a_label_are_in_no_pair(name):
+    pairs = same_label(Recording.of(np.arange(24.0).reshape(8, 3)), MISSING[name], seed=0)
+    assert sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == [(0, 1), (1, 0), (2, 3), (3, 2)]
+
+
+@pytest.mark.parametrize("name", [name for name in MISSING if name != "NA"])
+def test_a_row_without_a_session_is_an_error(name):
+    with pytest.raises(ValueError, match="none for 4 rows, the first is row 4"):
+        Recording.of(np.arange(24.0).reshape(8, 3), sessions=MISSING[name])

@@ -113,11 +113,35 @@ def check_shapes(blocks: Sequence[np.ndarray], columns: Sequence[tuple[str, ...]
             )
 
 
+def without_label(labels: Any) -> Bool[np.ndarray, " N"]:
+    """Which labels are missing: NaN, None, NaT, NA of pandas, an empty text, or masked."""
+    if isinstance(labels, np.ma.MaskedArray):
+        return np.ma.getmaskarray(labels) | without_label(labels.data)
+    array = labels if isinstance(labels, np.ndarray) else np.asarray(labels, dtype=object)
+    if array.dtype.kind in "biu":
+        return np.zeros(array.shape, dtype=bool)
+    return np.array([_is_missing(label) for label in array.ravel()], dtype=bool).reshape(array.shape)
+
+
+def _is_missing(label: Any) -> bool:
+    if label is None or (isinstance(label, str) and not label.strip()):
+        return True
+    try:
+        return bool(label != label)  # NaN and NaT alone
+    except (TypeError, ValueError):  # NA of pandas is neither equal to itself nor not
+        return True
+
+
 def session_codes(sessions: Any, rows: int) -> Int[np.ndarray, " N"]:
     """The session of each row, counted from 0."""
     if sessions is None:
         return np.zeros(rows, dtype=np.int64)
     labels = per_row("sessions", sessions, [rows])
+    if (lost := without_label(sessions)).shape == labels.shape and lost.any():
+        raise ValueError(
+            f"Expected the session of each row; got none for {lost.sum()} rows, the first is row "
+            f"{lost.argmax()}. Name their session, or leave these rows out."
+        )
     begins = np.r_[True, labels[1:] != labels[:-1]]
     names = labels[begins]
     unique, counts = np.unique(names, return_counts=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from recparam.data.checks import without_label
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.utils.checks import check_count
@@ -73,7 +74,8 @@ def same_label(recording: Recording, labels: Any, *, neighbours: int = 10, seed:
 
     Args:
         recording: The rows.
-        labels: Names or numbers (N,), one for each row.
+        labels: Names or numbers (N,), one for each row. A row whose label is missing (NaN, None, NaT, NA of pandas,
+            an empty text, or masked) is in no pair.
         neighbours: Draws for each row; equal ones count once.
         seed: Decides the draws.
 
@@ -96,9 +98,9 @@ def same_label(recording: Recording, labels: Any, *, neighbours: int = 10, seed:
     names = np.asarray(labels)
     if names.shape != (len(recording),):
         raise ValueError(f"Expected labels of shape ({len(recording)},), one for each row; got {names.shape}.")
-    rows = np.flatnonzero(recording.usable)
+    rows = np.flatnonzero(recording.usable & ~without_label(labels))
     generator = np.random.default_rng(seed)
-    codes = np.unique(names[rows], return_inverse=True)[1]
+    codes = np.unique(np.array(names[rows].tolist()) if names.dtype == object else names[rows], return_inverse=True)[1]
     drawn = [np.zeros((0, 2), dtype=np.int64)]
     for group in np.split(rows[np.argsort(codes, kind="stable")], np.cumsum(np.bincount(codes))[:-1]):
         if len(group) > 1:
@@ -108,5 +110,5 @@ def same_label(recording: Recording, labels: Any, *, neighbours: int = 10, seed:
             drawn.append(np.stack([np.repeat(group, neighbours), partners.ravel()], axis=1))
     pairs = np.unique(np.concatenate(drawn), axis=0)
     if not len(pairs):
-        raise ValueError("Expected labels that several rows have; got a different one for each row.")
+        raise ValueError("Expected labels that several rows have; got a different one for each row that has one.")
     return Pairs(recording, pairs[:, 0], pairs[:, 1], gap=1)
