@@ -36,13 +36,22 @@ def on_bank(value: Callable[[Tensor], Tensor], like: Float[Tensor, " N"]) -> Flo
     return torch.zeros_like(like) if found is None else torch.where(like > 0, found, 0)
 
 
+def effective_share(columns: Float[Tensor, " N"]) -> Tensor:
+    """The share of a bank's rows that count, by the spread of how often each is expected: 1 / (1 + Var(N c_k)).
+
+    Under an InfoNCE prior 1 - N c_k is P(z'_k) / R(z'_k), the weight that the prior gives the row of the bank in the
+    mean over scored rows. Where few rows have most of it, log Z(z) rests on them.
+    """
+    return 1 / (1 + (len(columns) * columns).square().mean())
+
+
 def of_second_order(columns: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
     """Influence made larger where few rows of the bank count, since log Z(z) is no linear function of their weights.
 
-    The factor is sqrt(1 + Var(N c_k)), the root of one over the share of the rows that count, and at most sqrt(2). In
-    the worlds of benchmarks/comparing_alike.py that made up for what the first order misses, down to a share of a half.
+    The factor is the root of one over the effective share, and at most sqrt(2). In the worlds of
+    benchmarks/comparing_alike.py that made up for what the first order misses, down to a share of a half.
     """
-    return columns * (1 + (len(columns) * columns).square().mean()).clamp(max=2).sqrt()
+    return columns * effective_share(columns).clamp(min=0.5).rsqrt()
 
 
 def summed(parts: Sequence[tuple[float, Bound]]) -> Callable[[], OfBank] | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recparam.bounds.bound import Bound, Of
 from recparam.bounds.doubts import prepared
-from recparam.bounds.objectives import infonce
+from recparam.bounds.objectives import check_contrasted, infonce_of
 from recparam.bounds.scalar import Scalar
 from recparam.couplings import Coupling
 from recparam.couplings.base import check_is_coupling
@@ -100,8 +100,13 @@ def info_nce(
         ValueError: Shapes do not fit, no negative is left, or inputs are not finite.
     """
     check_is_coupling("coupling", coupling)
-    bound = infonce(coupling, z, z_prime, negatives=negatives, constant=0.0, across_processes=across_processes)
-    share = Share.of(z, across_processes=across_processes)
+    check_contrasted(z, z_prime, negatives)
+    return _info_nce(coupling, z, z_prime, Share.of(z, across_processes=across_processes), negatives)
+
+
+def _info_nce(coupling: Coupling, z: Tensor, z_prime: Tensor, share: Share, negatives: Tensor | None = None) -> Loss:
+    """`info_nce` of checked pairs, whose share in the rows of all processes is known."""
+    bound = infonce_of(coupling, z, z_prime, share, negatives=negatives, constant=0.0)
     count = share.total - 1 if negatives is None else len(negatives)
     return _loss(
         "InfoNCE",
@@ -282,9 +287,9 @@ def cpc(
     check_matrix("context", context)
     for k, z in enumerate(future):
         check_matrix(f"future[{k}]", z, rows=len(context))
+        check_contrasted(context, z, None)
     share = Share.of(context, across_processes=across_processes)
-    pairs = zip(parts, future, strict=True)
-    steps = [info_nce(f, context, z, across_processes=across_processes) for f, z in pairs]
+    steps = [_info_nce(f, context, z, share) for f, z in zip(parts, future, strict=True)]
     per_row = torch.stack([step.per_row for step in steps]).mean(0)
     formulas = dict.fromkeys(f.expression(["c"], "z_{t+k}") for f in parts)
     return _loss(

@@ -154,19 +154,37 @@ def infonce(
     Raises:
         ValueError: Shapes do not fit, no negative is left, inputs are not finite, or an unknown constant.
     """
-    check_matrix("z", z)
-    check_matrix("z_prime", z_prime, rows=z.shape[0])
-    for name, value in (("z", z), ("z_prime", z_prime)):
-        check_finite(name, value)
+    check_contrasted(z, z_prime, negatives)
     if isinstance(constant, str):
         if constant not in ("tight", "paper"):
             raise ValueError(f"Expected constant 'tight', 'paper' or a number of nats; got {constant!r}.")
     elif not is_finite_number(constant):
         raise ValueError(f"Expected constant 'tight', 'paper' or a finite number of nats; got {constant!r}.")
+    share = Share.of(z, across_processes=across_processes)
+    return infonce_of(coupling, z, z_prime, share, negatives=negatives, constant=constant)
+
+
+def check_contrasted(z: Tensor, z_prime: Tensor, negatives: Tensor | None) -> None:
+    """Raise ValueError unless pairs, and negatives that are given, are finite matrices that fit."""
+    check_matrix("z", z)
+    check_matrix("z_prime", z_prime, rows=z.shape[0])
+    for name, value in (("z", z), ("z_prime", z_prime)):
+        check_finite(name, value)
     if negatives is not None:
         check_matrix("negatives", negatives, width=z_prime.shape[1])
         check_finite("negatives", negatives)
-    share = Share.of(z, across_processes=across_processes)
+
+
+def infonce_of(
+    coupling: Coupling,
+    z: Float[Tensor, "B D"],
+    z_prime: Float[Tensor, "B D2"],
+    share: Share,
+    *,
+    negatives: Float[Tensor, "N D2"] | None,
+    constant: float | str,
+) -> Bound:
+    """`infonce` of checked pairs, whose share in the rows of all processes is known."""
     if negatives is None and share.total < 2:
         raise ValueError(f"Expected at least 2 rows where the batch gives the negatives; got {z.shape[0]}.")
     z, z_prime = at_least_single(z), at_least_single(z_prime)

@@ -10,12 +10,14 @@ import numpy as np
 
 from recparam.bounds import Bound, at_ceiling
 from recparam.comparison.errors import EFFECTIVE, HEAVY, error_of, rounding, values_of
-from recparam.comparison.evidence import LEVEL, Evidence, ends
+from recparam.comparison.evidence import LEVEL, Evidence
+from recparam.evaluation import Interval
 from recparam.evaluation.series import FEWEST, BlockInterval, around
 
 Basis = Literal["bounds", "estimates"]
 DECIDED = 0.99
 """The level at which a winner is declared: above that of the intervals, since several models are compared."""
+_NoInterval = tuple[None, None, None]
 _TIE = 16  # times the rounding of a mean, that of a row
 
 
@@ -78,7 +80,7 @@ class Difference:
 
     def facts(self) -> dict[str, Any]:
         """As plain values."""
-        low, high = ends(self.paired)
+        _, low, high = self.paired.interval
         return {
             "first": self.first,
             "second": self.second,
@@ -112,48 +114,51 @@ def difference_of(first: str, a: Evidence, second: str, b: Evidence, *, steps: i
     error, where blocks are few, or within rounding.
     """
     estimates, banks = values_of(a.estimate) - values_of(b.estimate), ((1.0, a.estimate), (-1.0, b.estimate))
-    floor, error = rounding([a.estimate, b.estimate]) if estimates.any() else 0.0, error_of(estimates, *banks)
-    mean, rows = float(estimates.mean()), len(estimates)
-    paired = around(mean, error, count=rows, level=LEVEL, floor=floor)
-    unfair = tuple(name for name, one in ((first, a), (second, b)) if not one.fair)
-    hidden = at_ceiling(a.estimate, steps=steps) and at_ceiling(b.estimate, steps=steps)
-    tie = not hidden and float(np.sqrt(np.square(estimates).mean())) <= _TIE * floor
-    heavy = _heavy({first: a, second: b}, error.tail)
+    floor = rounding([a.estimate, b.estimate]) if estimates.any() else 0.0
 
-    def of_sides(above: Bound | None, below: Bound | None) -> tuple[float | None, BlockInterval | None, bool | None]:
-        """The mean of one side less another, its interval, and at 99 % whether it is above zero, or below it."""
-        if above is None or below is None:
-            return None, None, None
-        values = values_of(above) - values_of(below)
-        if not np.isfinite(values).all():
-            return None, None, None
+    def judged(values: np.ndarray) -> tuple[BlockInterval, bool | None, float]:
+        """The interval of a mean, at 99 % whether it is above zero, or below it, and the index of its error's tail."""
         mean, error = float(values.mean()), error_of(values, *banks)
         half = error.half_width(DECIDED)
         sure = half is not None and abs(mean) > half + floor
-        return mean, around(mean, error, count=rows, level=LEVEL, floor=floor), mean > 0 if sure else None
+        interval = around(mean, error, count=len(values), level=LEVEL, floor=floor)
+        return interval, mean > 0 if sure else None, error.tail
 
-    low, at_least, first_above = of_sides(a.lower, b.upper if b.fair else None)
-    high, at_most, still_above = of_sides(a.upper if a.fair else None, b.lower)
+    paired, above, tail = judged(estimates)
+    unfair = tuple(name for name, one in ((first, a), (second, b)) if not one.fair)
+    hidden = at_ceiling(a.estimate, steps=steps) and at_ceiling(b.estimate, steps=steps)
+    tie = not hidden and float(np.sqrt(np.square(estimates).mean())) <= _TIE * floor
+    heavy = _heavy({first: a, second: b}, tail)
+
+    def of_sides(one: Bound | None, other: Bound | None) -> tuple[Interval, bool | None] | tuple[_NoInterval, None]:
+        """The interval of one side less another, and at 99 % whether it is above zero, or below it."""
+        values = None if one is None or other is None else values_of(one) - values_of(other)
+        if values is None or not np.isfinite(values).all():
+            return (None, None, None), None
+        found, above, _ = judged(values)
+        return found.interval, above
+
+    (low, least, _), first_above = of_sides(a.lower, b.upper if b.fair else None)
+    (high, _, most), still_above = of_sides(a.upper if a.fair else None, b.lower)
     better: str | None = None
     basis: Basis | None = None
-    half = error.half_width(DECIDED)
     if tie or heavy is not None:
         pass
     elif first_above and _is_bound(a.lower, "lower") and _is_bound(b.upper, "upper"):
         better, basis = first, "bounds"
     elif still_above is False and _is_bound(a.upper, "upper") and _is_bound(b.lower, "lower"):
         better, basis = second, "bounds"
-    elif not unfair and not hidden and half is not None and abs(mean) > half + floor:
-        better, basis = (first if mean > 0 else second), "estimates"
+    elif not unfair and not hidden and above is not None:
+        better, basis = (first if above else second), "estimates"
     return Difference(
         first=first,
         second=second,
-        mean=mean,
+        mean=paired.interval.mean,
         paired=paired,
         low=low,
         high=high,
-        least=ends(at_least)[0],
-        most=ends(at_most)[1],
+        least=least,
+        most=most,
         proved=all(
             _is_bound(side, kind) for one in (a, b) for side, kind in ((one.lower, "lower"), (one.upper, "upper"))
         ),

@@ -52,19 +52,6 @@ def error_of(values: Float[np.ndarray, " rows"], *signed: tuple[float, Bound]) -
     return sum((mean_error(columns) for columns in apart), mean_error(rows))
 
 
-def effective_share(bound: Bound) -> float | None:
-    """The share of the bank's rows that count, by the spread of how often each is expected: 1 / (1 + Var(N c_k)).
-
-    Under an InfoNCE prior 1 - N c_k is P(z'_k) / R(z'_k), the weight that the prior gives the row of the bank in the
-    mean over scored rows. Where few rows have most of it, log Z(z) rests on them. None without a bank.
-    """
-    influence = bound.influence()
-    if influence is None:
-        return None
-    columns = influence[0].double()
-    return float(1 / (1 + (columns * len(columns)).square().mean()))
-
-
 def rounding(bounds: Sequence[Bound]) -> float:
     """How far evidence can be off by rounding alone: a few units in the last place of what it is the sum of."""
     sizes = [

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from recparam.bounds import Bound
-from recparam.comparison.errors import effective_share, error_of, values_of
+from recparam.bounds.influence import effective_share
+from recparam.comparison.errors import error_of, values_of
 from recparam.evaluation.series import BlockInterval, around
 
 LEVEL = 0.95
@@ -48,11 +49,12 @@ class Evidence:
     @property
     def effective(self) -> float | None:
         """The share of the bank's rows that Z(z) rests on; None where it is not known."""
-        return effective_share(self.estimate)
+        influence = self.estimate.influence()
+        return None if influence is None else float(effective_share(influence[0].double()))
 
     def facts(self) -> dict[str, Any]:
         """As plain values."""
-        low, high = ends(self.interval)
+        _, low, high = self.interval.interval
         return {
             "kind": self.estimate.kind,
             "value_nats": float(self.estimate),
@@ -84,11 +86,6 @@ def interval_of(bound: Bound) -> BlockInterval:
     values = values_of(bound)
     error = error_of(values, (1.0, bound))
     return around(float(values.mean()), error, count=len(values), level=LEVEL)
-
-
-def ends(interval: BlockInterval | None) -> tuple[float | None, float | None]:
-    """Low and high, or None where there is no interval."""
-    return (None, None) if interval is None else (interval.interval.low, interval.interval.high)
 
 
 def _number(bound: Bound | None) -> float | None:

@@ -60,8 +60,9 @@ def bin_spikes(
         if bound is not None and not is_finite_number(bound):
             raise ValueError(f"Expected {name} as a finite number of seconds; got {bound!r}.")
     begin = float(every.min() if start is None else start)
+    places = [_bins(times, begin, width, of.dtype) for times, of in zip(units, given, strict=True)]
     if stop is None:
-        bins = 1 + max(int(_bins(of, begin, width, given[k].dtype).max()) for k, of in enumerate(units) if len(of))
+        bins = 1 + int(np.concatenate(places).max())
     else:
         bins = int(_bins(np.array([float(stop)]), begin, width, np.dtype(np.float64))[0])
     if bins < 1:
@@ -69,9 +70,8 @@ def bin_spikes(
             f"Expected start, stop and width that leave a bin; got {begin:g}, {stop} and {width:g} seconds."
         )
     counts = np.zeros((bins, len(units)), dtype=np.float32)
-    for unit, times in enumerate(units):
-        places = _bins(times, begin, width, given[unit].dtype)
-        inside = places[(places >= 0) & (places < bins)].astype(np.int64)
+    for unit, where in enumerate(places):
+        inside = where[(where >= 0) & (where < bins)].astype(np.int64)
         counts[:, unit] = np.bincount(inside, minlength=bins)
     middles = begin + (np.arange(bins) + 0.5) * width
     recording = Recording.of(counts, times=middles)

@@ -85,6 +85,11 @@ class Prior(SinglePrecision, ABC):
     def initialise(self, *latents: Float[Tensor, "B _D"]) -> None:
         """Set data-driven starting values from a batch of latents, once."""
 
+    @property
+    def initialised(self) -> bool:
+        """Whether every data-driven starting value was given or set."""
+        return True
+
     def check_initialised(self) -> None:
         """Raise UninitialisedError if a starting value that comes from data is not set."""
 
@@ -94,7 +99,12 @@ class Prior(SinglePrecision, ABC):
         Raises:
             UninitialisedError: It is not set, and this is no training.
         """
-        return False
+        if self.initialised:
+            return False
+        if not (self.training and torch.is_grad_enabled()):
+            self.check_initialised()
+        self.initialise(*latents)
+        return True
 
     def check_widths(self, widths: Sequence[int]) -> None:
         """Raise ValueError if latents of these widths do not fit the prior."""

@@ -87,7 +87,7 @@ class InfoNCEPrior(Prior):
 
         Several processes use the latents of all, so that their copies of the model start equal.
         """
-        if self._initialised:
+        if self.initialised:
             return
         widths = [z.shape[-1] for z in latents]
         self.check_widths(widths)
@@ -103,22 +103,14 @@ class InfoNCEPrior(Prior):
         return [part for part in (self.coupling, self.first) if part is not None]
 
     @property
-    def _initialised(self) -> bool:
+    def initialised(self) -> bool:
+        """Whether no coupling waits for data."""
         return all(part.initialised for part in self._couplings)
 
     def check_initialised(self) -> None:
         """Raise UninitialisedError if a coupling waits for data."""
         for part in self._couplings:
             part.check_initialised()
-
-    def prepare(self, *latents: Float[Tensor, "B _D"]) -> bool:
-        """`Coupling.prepare` of its couplings."""
-        if self._initialised:
-            return False
-        if not (self.training and torch.is_grad_enabled()):
-            self.check_initialised()
-        self.initialise(*latents)
-        return True
 
     def check_widths(self, widths: Sequence[int]) -> None:
         """Raise ValueError if the latents do not fit the coupling, or are too few for its order."""
