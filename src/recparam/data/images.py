@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -121,7 +122,7 @@ def _numbering(paths: Sequence[Path]) -> Iterator[str]:
         return
     numbers = np.array([[int(part) for part in re.findall(r"\d+", path.stem)] for path in paths], dtype=object)
     varying = [k for k in range(numbers.shape[1]) if len(set(numbers[:, k])) > 1] if numbers.size else []
-    if len(varying) != 1 and len(set(path.stem for path in paths)) == len(paths):
+    if len(varying) > 1 or (not numbers.size and len({path.stem for path in paths}) == len(paths)):
         return  # dates and times, or no numbers
     counted = [row[varying[0]] if varying else row for row in numbers]
     steps = [int(b - a) for a, b in pairwise(counted)] if varying else [0] * (len(paths) - 1)
@@ -148,13 +149,17 @@ def _kind(path: Path) -> _Kind:
                 (_, height, width, channels), _ = _axes(series[0])
                 kind = np.dtype(series[0].dtype)
                 return _Kind(height, width, channels == 1, kind not in (np.uint8, np.bool_), kind.kind in "biu")
-        with Image.open(path) as image:
+        with ExitStack() as opened:
+            if path.suffix.lower() in _TIFF:  # where Pillow warns of what is cut off
+                opened.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("error", message="Corrupt EXIF|Truncated", category=UserWarning)
+            image = opened.enter_context(Image.open(path))
             _check_all_pages(path, image)
             deep = any(";16" in str(tile) for tile in image.tile)
             # Of a PNG Pillow would decode all to know that there is no orientation.
             turned = image.getexif().get(_ORIENTATION, 1) if image.format != "PNG" or "exif" in image.info else 1
-            height, width = (image.width, image.height) if turned in (5, 6, 7, 8) else (image.height, image.width)
-            mode = image.mode
+            shown = image if turned == 1 else ImageOps.exif_transpose(image)
+            height, width, mode = shown.height, shown.width, image.mode
             wide = mode.startswith(("I", "F"))
             notes = []
             if deep and not wide:
@@ -232,7 +237,7 @@ def _whole(path: Path) -> Iterator[None]:
     """Say of what comes of a damaged image that it is damaged."""
     try:
         yield
-    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, EOFError, ValueError, UserWarning, Image.DecompressionBombError) as error:
         if str(error).startswith("Expected"):
             raise
         raise ValueError(f"Expected whole images; got {path.name}, which is damaged ({error}).") from error
@@ -296,6 +301,9 @@ def _tiff_pages(series: Any, path: Path) -> Iterator[np.ndarray]:
 
 def _check_all_pages(path: Path, image: Image.Image) -> None:
     """Raise where Pillow sees fewer pages than ImageJ wrote."""
+    if image.format != "TIFF":
+        return
+    count = getattr(image, "n_frames", 1)
     said = re.search(r"ImageJ=.*?images=(\d+)", str(getattr(image, "tag_v2", {}).get(270, "")), re.DOTALL)
-    if said and int(said[1]) > getattr(image, "n_frames", 1):
+    if said and int(said[1]) > count:
         optional("tifffile", "images", needed_by=f"{path.name}, a stack of ImageJ,")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,8 @@ from recparam.data.segments import after, segments, shifted
 from recparam.utils.checks import check_count, check_positive, is_finite_number
 
 _CHUNK_NUMBERS = 1 << 23  # numbers of the data that an encoder sees at once
+_FEW, _NOT_FEW = 0.02, 0.05  # of the pairs, beyond which it is said, or warned of, that gaps took them
+_MANY_GAPS = 10  # fewer are pauses
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """Makes a random view of each of some rows (B, ...), with draws from the generator."""
@@ -267,11 +270,11 @@ def consecutive(
         seconds: Time from x to x' instead, one or several. With `rate` it is rounded to rows; otherwise x' is the
             row whose time is closest, at most half a median step away.
         rate: Rows per second; None: the recording's times say.
-        max_gap: Seconds between neighbouring rows beyond which time has a gap; None: 1.5 times the median step.
-            Recordings without times have none.
+        max_gap: Seconds between neighbouring rows beyond which time has a gap; None: 1.5 times the median step of the
+            session, or more where its times jitter (`recparam.data.segments`). Recordings without times have none.
 
     Returns:
-        The pairs, ordered by x within each lag.
+        The pairs, ordered by x within each lag. `how` says how many gaps took, where they took more than 2 %.
 
     Raises:
         ValueError: No such pair, lags below 1, seconds without times and rate, or `max_gap` without times.
@@ -291,11 +294,13 @@ def consecutive(
         if times is None:
             raise ValueError("Expected a recording with times, which max_gap= refers to; got none. Give times=.")
     segment, step = segments(recording, max_gap)
+    gaps = int(segment[-1]) - int(recording.sessions[-1])
     if seconds is None:
         lags = _several("lag", lag)
         for value in lags:
             check_count("lag", value)
         found = [shifted(segment, int(value)) for value in lags]
+        possible = sum(len(shifted(recording.sessions, int(value))[0]) for value in lags)
         how = f"lag {', '.join(map(str, lags))}"
     else:
         spans = _several("seconds", seconds)
@@ -304,14 +309,27 @@ def consecutive(
         if rate is not None:
             check_positive("rate", rate, what="number of rows per second")
             found = [shifted(segment, max(1, round(value * rate))) for value in spans]
+            possible = sum(len(shifted(recording.sessions, max(1, round(value * rate)))[0]) for value in spans)
         elif times is not None:
             found = [after(times, segment, value, step) for value in spans]
+            last = times[np.r_[np.flatnonzero(np.diff(recording.sessions)), len(times) - 1]][recording.sessions]
+            possible = sum(int((times + value <= last + step / 2).sum()) for value in spans)
         else:
             raise ValueError(
                 "Expected rate= (rows per second) or a recording with times, where seconds= is used; got neither."
             )
         how = f"{', '.join(f'{span:g}' for span in spans)} s apart"
     first, second = (np.concatenate(side) for side in zip(*found, strict=True))
+    lost = possible - len(first)
+    if lost > _FEW * possible:  # without gaps: no row is as near to some time as half a step
+        how = f"{how}; {'gaps' if gaps else 'uneven steps'} in time took {lost} of {possible} pairs"
+        if max_gap is None and gaps >= _MANY_GAPS and lost > _NOT_FEW * possible:
+            warnings.warn(
+                f"{gaps} gaps in time, steps of much more than the median of their session, took {lost} of {possible} "
+                "pairs. If rows are complete, give max_gap= in seconds, or leave the times out.",
+                UserWarning,
+                stacklevel=2,
+            )
     pairs = Pairs(recording, first, second, how=how)
     pairs = pairs.where(recording.usable[first] & recording.usable[second])
     if not len(pairs):

@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from recparam.data.recording import Recording
 
 _GAP = 1.5  # median steps; a single dropped row makes two
+_JITTER = 4.0  # standard deviations that jitter explains: of normal steps it takes 3 in 100,000 for gaps
+_DEVIATION = 1.4826  # of a normal law, in median absolute deviations
+_OWN = 20  # steps from which a session has a median of its own; shorter ones, as trials are, share one
 
 
-def segments(recording: Recording, max_gap: float | int | None) -> tuple[Int[np.ndarray, " N"], float]:
-    """The number of the segment without a boundary or gap that each row is in, and the median step in seconds."""
+def segments(
+    recording: Recording, max_gap: float | int | None
+) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """The number of the segment without a boundary or gap that each row is in, and the median step of its session.
+
+    A gap is a step of more than `max_gap` seconds; None: of more than 1.5 times the median step of its session, and of
+    more than the median and four times the spread of the steps around it, 1.48 median absolute deviations: times that
+    jitter have no gaps where nothing is lost. Sessions of few rows share one median and one spread.
+    """
     breaks = np.diff(recording.sessions) != 0
-    step = 0.0
+    step = np.zeros(len(recording))
     if recording.times is not None:
-        steps = np.diff(recording.times)
-        inside = steps[~breaks]
-        step = float(np.median(inside)) if len(inside) else 0.0
-        breaks = breaks | (steps > (_GAP * step if max_gap is None else max_gap))
+        every = np.diff(recording.times)
+        shared = _step_and_most(every[~breaks], max_gap)
+        ends = [0, *(np.flatnonzero(breaks) + 1), len(recording)]
+        for start, end in zip(ends[:-1], ends[1:], strict=True):
+            steps = every[start : end - 1]
+            step[start:end], most = shared if len(steps) < _OWN else _step_and_most(steps, max_gap)
+            breaks[start : end - 1] = steps > most
     return np.r_[0, np.cumsum(breaks)], step
+
+
+def _step_and_most(steps: Float[np.ndarray, " n"], max_gap: float | int | None) -> tuple[float, float]:
+    """The median of steps in time, and the largest that is no gap."""
+    if not len(steps):
+        return 0.0, np.inf
+    median = float(np.median(steps))
+    spread = _DEVIATION * float(np.median(np.abs(steps - median)))
+    return median, max(_GAP * median, median + _JITTER * spread) if max_gap is None else float(max_gap)
 
 
 def segment_ends(segment: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " S"]]:
@@ -34,7 +56,9 @@ def shifted(segment: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
     return first, first + lag
 
 
-def after(times: np.ndarray, segment: np.ndarray, span: float | int, step: float) -> tuple[np.ndarray, np.ndarray]:
+def after(
+    times: np.ndarray, segment: np.ndarray, span: float | int, step: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Each row and the row of its segment that is closest to so many seconds later."""
     firsts, seconds = [], []
     for start, end in zip(*segment_ends(segment), strict=True):
@@ -46,7 +70,7 @@ def after(times: np.ndarray, segment: np.ndarray, span: float | int, step: float
         left = right - 1
         closest = np.where(target - here[left] <= here[right] - target, left, right)
         # Half a step, and what rounding of the times adds to it.
-        near = np.abs(here[closest] - target) <= 0.5 * step * (1 + 1e-6)
+        near = np.abs(here[closest] - target) <= 0.5 * step[start] * (1 + 1e-6)
         keep = np.flatnonzero(near & (closest > np.arange(len(here))))
         firsts.append(start + keep)
         seconds.append(start + closest[keep])
