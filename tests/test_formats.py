@@ -206,6 +206,9 @@ def mat73(path, **variables):
         (dict(trials=cells(X)), None, X),
         (dict(trials=cells({"X": X, "fs": 30.0}, {"X": X + 1, "fs": 30.0})), "trials{1}.X", X),
         (dict(s={"trials": cells(X[:10], X[10:])}), "s.trials", X),
+        (dict(trials=cells(X[:10], np.zeros((0, 0)), X[10:])), "trials", X),
+        (dict(c=cells(cells(X[:10], X[10:]), cells(X + 1, X))), "c{1}", X),
+        (dict(names=cells("a", "bc"), X=X), None, X),
     ],
 )
 def test_variables_of_matlab_come_back(tmp_path, write, variables, key, values):
@@ -228,6 +231,7 @@ def test_variables_of_matlab_come_back(tmp_path, write, variables, key, values):
         (dict(trials=cells(X[:9].T, X[:7].T)), None, r"matrices with other columns each, \(4, 9\), \(4, 7\)\. Save"),
         (dict(X=X.T, t=T), None, r"X has as many columns as t has values"),
         (dict(none=np.zeros((0, 4))), None, "got empty"),
+        (dict(c=cells(cells(X, X), cells(X, X))), None, r"got c\{1\} \(100, 4\), c\{2\} \(100, 4\)\. Give key="),
     ],
 )
 def test_other_variables_of_matlab_are_one_sentence(tmp_path, write, variables, key, message):
@@ -302,6 +306,25 @@ def test_numbers_of_fewer_bits_than_their_bytes_are_not_mapped(tmp_path, monkeyp
         place = h5py.h5d.create(file.id, b"X", kind, h5py.h5s.create_simple(values.shape))
         place.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
     same(read(tmp_path / "a.h5"), values)
+
+
+def test_types_cycles_and_other_files_do_no_harm(tmp_path):
+    h5py = pytest.importorskip("h5py")
+
+    def build(file):
+        file["X"], file["a type"] = X, np.dtype("f8")
+        file["a"], file["b"] = h5py.SoftLink("/b"), h5py.SoftLink("/a")
+        file["text"], file["other"] = h5py.ExternalLink("a.txt", "/X"), h5py.ExternalLink("b.h5", "/")
+        h5py.h5d.create(file.id, b"t", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((50, 4)))
+
+    (tmp_path / "a.txt").write_text("hello")
+    h5(tmp_path / "b.h5", lambda file: file.__setitem__("back", h5py.ExternalLink("a.h5", "/")))
+    same(read(h5(tmp_path / "a.h5", build)))
+    same(read(tmp_path / "a.h5", key="/"))
+    same(read(tmp_path / "b.h5"))
+    same(read(tmp_path / "b.h5", key="back/X"))
+    refused(tmp_path / "a.h5", "got a link to /b, where there is nothing", key="a")
+    refused(tmp_path / "a.h5", "got values of a type that numpy does not know", key="t")
 
 
 def linked(file):

@@ -74,6 +74,28 @@ def test_wide_pixels_of_a_stack_are_in_one_range(tmp_path, pages, values, said):
     np.testing.assert_allclose(recording[:], values.reshape(*values.shape[:3], -1), atol=1e-6)
 
 
+def packed(pages):
+    """A TIFF of 12 bits per pixel, two pixels in three bytes, as cameras write it."""
+    content, link = bytearray(b"II*\0\0\0\0\0"), 4
+    for page in pages.astype(int):
+        at, pairs = len(content), page.reshape(-1, 2)
+        for a, b in pairs:
+            content += bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255])
+        struct.pack_into("<I", content, link, len(content))
+        size = 3 * len(pairs)
+        tags = {256: page.shape[1], 257: page.shape[0], 258: 12, 259: 1, 262: 1, 273: at, 277: 1, 278: 6, 279: size}
+        content += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in tags)
+        link = len(content)
+        content += bytes(4)
+    return bytes(content)
+
+
+def test_twelve_bits_are_unpacked(tmp_path):
+    (tmp_path / "a.tif").write_bytes(packed(DEEP))
+    recording = read(tmp_path / "a.tif")
+    np.testing.assert_allclose(recording[:][..., 0], DEEP / 4095, rtol=1e-6)
+
+
 def test_stacks_of_imagej_are_frames_in_time_or_one_sentence(tmp_path, monkeypatch):
     tifffile = pytest.importorskip("tifffile")
     for axes in ("TYX", "ZYX", "CYX"):

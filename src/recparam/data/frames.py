@@ -12,7 +12,7 @@ from PIL import Image
 from recparam.data.recording import Recording
 from recparam.data.stored import in_blocks, spooled
 
-VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv")
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LONGEST_SIDE = 128  # pixels; more would cost time and disk, and few encoders resolve it
 

@@ -27,10 +27,11 @@ def read_hdf5(path: Path, key: str | None) -> Recording:
         ValueError: Several data sets that might be meant, or one without rows of numbers.
         OSError: The file cannot be read.
     """
+    key = None if key is None else key.strip("/") or None
     with opened(path) as file:
         found = list(_stored(file))
         if key is not None and (target := at_path(file, key)) is not None:  # links lead to what has another name, too
-            found = list(_one(key.strip("/"), target)) or list(_stored(target, f"{key.strip('/')}/"))
+            found = list(_one(key, target)) or list(_stored(target, f"{key}/"))
             key = None if len(found) != 1 else found[0].name
         return chosen(found, key).recording()
 
@@ -71,8 +72,13 @@ def at_path(group: Any, path: str) -> Any:
     """What is at a path, through links; None: nothing."""
     try:
         return group[path.strip("/")]
-    except (KeyError, OSError, ValueError):
+    except (KeyError, OSError, ValueError, RuntimeError):
         return None
+
+
+def is_data(item: Any) -> bool:
+    """Whether something is a data set, and neither a group nor a type."""
+    return isinstance(item, optional("h5py", "hdf5").Dataset)
 
 
 def _place(item: Any) -> tuple[Any, ...]:
@@ -89,7 +95,7 @@ def _stored(group: Any, prefix: str = "") -> Iterator[Stored]:
         if any(name.startswith(frame) for frame in frames):
             continue
         found = list(_one(name, item))
-        if found and not hasattr(item, "dtype") and not isinstance(item, str):
+        if found and not is_data(item) and not isinstance(item, str):
             frames.append(f"{name}/")
         yield from found
 
@@ -98,7 +104,7 @@ def _one(name: str, item: Any) -> Iterator[Stored]:
     """A data set, a frame, or a link to nothing, as something to choose; nothing of other groups."""
     if isinstance(item, str):
         yield wrong(name, item)
-    elif hasattr(item, "dtype"):
+    elif is_data(item):
         yield data_set(name, item)
     elif hasattr(item, "keys"):
         yield from _frame(name, item)
@@ -131,7 +137,10 @@ def _no_rows(dataset: Any) -> str:
     """Why a data set holds no rows of numbers, as far as its type does not say."""
     h5py = optional("h5py", "hdf5")
 
-    kind = dataset.dtype
+    try:
+        kind = dataset.dtype
+    except TypeError:
+        return "values of a type that numpy does not know"
     if dataset.shape is None:
         return "empty"
     if h5py.check_string_dtype(kind) is not None:
@@ -140,6 +149,10 @@ def _no_rows(dataset: Any) -> str:
         return "references to other objects"
     if h5py.check_vlen_dtype(kind) is not None:
         return "rows of different lengths. Save one array per row, or pad them."
+    properties = dataset.id.get_create_plist()
+    for code, _, _, label in map(properties.get_filter, range(properties.get_nfilters())):
+        if not h5py.h5z.filter_avail(code):
+            return f"numbers compressed by {label.decode() or code}, which is not installed. Import hdf5plugin."
     role = text_of(dataset, "CLASS")
     if role in ("PALETTE", "DIMENSION_SCALE"):
         return "a colour map" if role == "PALETTE" else "an axis of other data sets"

@@ -90,7 +90,7 @@ def read_images(path: Path, *, size: int | None = None, grey: bool | None = None
 
 
 def _images(folder: Path) -> list[Path]:
-    seen = [one for one in folder.iterdir() if not one.name.startswith(".") and one.is_file()]
+    seen = [one for one in folder.iterdir() if not one.name.startswith(".") and not one.is_dir()]
     paths = sorted((one for one in seen if one.suffix.lower() in IMAGES), key=_natural)
     if paths:
         return paths
@@ -258,8 +258,7 @@ def _tiff(path: Path) -> Iterator[Any]:
         return
     with ExitStack() as opened:
         series = []
-        # Compressions that need more than tifffile are a ValueError.
-        with suppress(tifffile.TiffFileError, ValueError, IndexError, AssertionError, ImportError):
+        with suppress(Exception):  # damaged files, and packings that need more than tifffile, raise nearly anything
             file = opened.enter_context(tifffile.TiffFile(path))
             page = file.pages[0]
             page.asarray()

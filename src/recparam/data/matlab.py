@@ -55,7 +55,9 @@ def _variable(name: str, value: Any) -> Iterator[Stored]:
     """What is to choose in a variable of versions up to 7."""
     from scipy.io.matlab import MatlabFunction, MatlabOpaque
 
-    if isinstance(value, MatlabFunction | MatlabOpaque):
+    if value is None:
+        yield wrong(name, "empty")
+    elif isinstance(value, MatlabFunction | MatlabOpaque):
         yield wrong(name, _OBJECT)
     elif hasattr(value, "toarray"):
         yield _matrix(name, value.shape, value.dtype, value.toarray, notes=(f"{name} is sparse, and read as dense.",))
@@ -129,6 +131,8 @@ def _cell(name: str, parts: Sequence[Any]) -> Iterator[Stored]:
         list(_variable_73(f"{name}{{{k}}}", part) if hasattr(part, "attrs") else _variable(f"{name}{{{k}}}", part))
         for k, part in enumerate(parts, 1)
     ]
+    empty = [len(found) == 1 and found[0].problem.startswith("empty") for found in inside]
+    inside, parts = ([one for one, lost in zip(every, empty, strict=True) if not lost] for every in (inside, parts))
     if not inside or any(len(found) != 1 or found[0].problem or found[0].name[-1] != "}" for found in inside):
         yield from (one for found in inside for one in found)
         if not inside:
@@ -145,12 +149,13 @@ def _cell(name: str, parts: Sequence[Any]) -> Iterator[Stored]:
         yield wrong(name, f"{problem} (time, channels), or choose one: key={plain[0].name!r}.")
     else:
         loads = [one.load for one in plain]
+        said = f"{sum(empty)} empty matrices of {name} are left out."
         yield Stored(
             name,
             (sum(shape[0] for shape in shapes), *shapes[0][1:]),
             np.result_type(*(one.dtype for one in plain)),
             lambda: [load().reshape(shape) for load, shape in zip(loads, shapes, strict=True)],
-            notes=(f"The {len(shapes)} matrices of {name} are sessions.",),
+            notes=(f"The {len(shapes)} matrices of {name} are sessions.", *([said] if any(empty) else [])),
         )
 
 

@@ -12,6 +12,7 @@ from recparam.data.checks import listed
 from recparam.data.hdf5 import (
     at_path,
     data_set,
+    is_data,
     load_data_set,
     members,
     number_of,
@@ -48,7 +49,7 @@ def read_nwb(path: Path, key: str | None) -> Recording:
                 found.append(_stored(name, item))
         if key is not None and (target := at_path(file, key)) is not None:
             part = target.name.rpartition("/")[2]
-            if hasattr(target, "dtype"):
+            if is_data(target):
                 owner = target.parent
                 if not (_is_series(owner) and part == "data") and not (_has_spikes(owner) and "spike_times" in part):
                     return data_set(key.strip("/"), target).recording()
@@ -102,7 +103,7 @@ def _is_series(item: Any) -> bool:
 
 def _stored(name: str, group: Any) -> Stored:
     data = at_path(group, "data")
-    if not hasattr(data, "dtype"):
+    if not is_data(data):
         return wrong(name, "a link to data that are not there")
     if (outside := at_path(group, "external_file")) is not None:
         files = ", ".join(texts(outside) or [])

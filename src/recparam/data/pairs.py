@@ -294,7 +294,6 @@ def consecutive(
         if times is None:
             raise ValueError("Expected a recording with times, which max_gap= refers to; got none. Give times=.")
     segment, step = segments(recording, max_gap)
-    gaps = int(segment[-1]) - int(recording.sessions[-1])
     if seconds is None:
         lags = _several("lag", lag)
         for value in lags:
@@ -320,16 +319,7 @@ def consecutive(
             )
         how = f"{', '.join(f'{span:g}' for span in spans)} s apart"
     first, second = (np.concatenate(side) for side in zip(*found, strict=True))
-    lost = possible - len(first)
-    if lost > _FEW * possible:  # without gaps: no row is as near to some time as half a step
-        how = f"{how}; {'gaps' if gaps else 'uneven steps'} in time took {lost} of {possible} pairs"
-        if max_gap is None and gaps >= _MANY_GAPS and lost > _NOT_FEW * possible:
-            warnings.warn(
-                f"{gaps} gaps in time, steps of much more than the median of their session, took {lost} of {possible} "
-                "pairs. If rows are complete, give max_gap= in seconds, or leave the times out.",
-                UserWarning,
-                stacklevel=2,
-            )
+    how += _taken(recording, segment, possible - len(first), possible, declared=max_gap is not None)
     pairs = Pairs(recording, first, second, how=how)
     pairs = pairs.where(recording.usable[first] & recording.usable[second])
     if not len(pairs):
@@ -341,6 +331,24 @@ def consecutive(
             "a larger max_gap=."
         )
     return pairs
+
+
+def _taken(
+    recording: Recording, segment: Int[np.ndarray, " N"], lost: int, possible: int, *, declared: bool = False
+) -> str:
+    """What to say of pairs that gaps took, with a warning where they are many and nobody declared what a gap is."""
+    if lost <= _FEW * possible:
+        return ""
+    gaps = int(segment[-1]) - int(recording.sessions[-1])
+    if gaps >= _MANY_GAPS and lost > _NOT_FEW * possible and not declared:
+        warnings.warn(
+            f"{gaps} gaps in time, steps of much more than the median of their session, took {lost} of {possible} "
+            "pairs. If rows are complete, give max_gap= in seconds, or leave the times out.",
+            UserWarning,
+            stacklevel=3,
+        )
+    # Without gaps: no row is as near as half a step to the time that is asked for.
+    return f"; {'gaps' if gaps else 'uneven steps'} in time took {lost} of {possible} pairs"
 
 
 def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -> Pairs:
@@ -381,7 +389,8 @@ def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -
         )
     if recording.row_shapes or recording_prime.row_shapes:
         raise ValueError("Expected sessions that share their columns; got own channels. Align one session at a time.")
-    first, second = shifted(segments(recording, None)[0], lag)
+    segment = segments(recording, None)[0]
+    first, second = shifted(segment, lag)
     keep = recording.usable[first] & recording_prime.usable[second]
     if not keep.any():
         raise ValueError(
@@ -389,6 +398,8 @@ def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -
             "data, or a smaller lag."
         )
     how = "row i of X with row i of X_prime" if lag == 0 else f"row i of X with row i + {lag} of X_prime"
+    possible = len(shifted(recording.sessions, lag)[0])
+    how += _taken(recording, segment, possible - len(first), possible)
     return Pairs(recording, first[keep], second[keep], recording_prime, how=how)
 
 

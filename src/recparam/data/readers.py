@@ -33,19 +33,21 @@ def read(
 ) -> Recording:
     """Read a recording; several paths are its sessions.
 
-    Nothing in a file is ever unpickled. Arrays above 256 MB in .npy, uncompressed .npz and contiguous HDF5 files are
-    memory-mapped, so that they may be larger than memory; their values are checked where rows are read.
+    Nothing in a file is ever unpickled. Arrays above 256 MB in .npy, uncompressed .npz and HDF5 files stay on disk, so
+    that they may be larger than memory; their values are checked where rows are read.
 
     Args:
-        path: .npy, .npz, .csv, .tsv, .parquet, .h5, .hdf5, .nwb, .mat, a video, or a folder of images.
-        key: Which array of a file with several (`group/name` in HDF5), or which columns of a table, separated by
-            commas; None: the only array of two or more dimensions, or all columns.
+        path: .npy, .npz, .csv, .tsv, .parquet, .h5, .hdf5, .nc, .nwb, .mat, a video, an image of several pages, or a
+            folder of images.
+        key: Which array of a file with several (`group/name` in HDF5, `struct.field` in MATLAB), or which columns of a
+            table, separated by commas; None: the only array that can be meant, or all columns.
         size: Pixels of the longer side of frames; None: as they are, at most 128.
         grey: Whether frames have one channel; None: as they are.
         without: Columns of a table that are no data, where key is None.
 
     Returns:
-        The recording; videos have times in seconds, tables names, and `notes` say what was done to the data.
+        The recording; videos and series have times in seconds, tables names, and `notes` say what was done to the
+        data. Matrices in a cell of MATLAB are sessions.
 
     Raises:
         ValueError: One sentence that begins with the file: it does not exist, is damaged or cut off, holds Python

@@ -116,7 +116,8 @@ def chosen(found: Iterable[Stored], key: str | None, *, separator: str = "/") ->
         if usable:
             return usable[0]
         problem = arrays[0].problem
-        advice = "" if problem.endswith(".") else ". Choose another with key=." if len(every) > 1 else "."
+        other = "Choose another with key=." if len(every) > 1 else "Save its rows as numbers, (N, ...)."
+        advice = "" if problem.endswith(".") else f". {other}"
         raise ValueError(f"Expected {arrays[0].name} as an array of numbers; got {problem}{advice}")
     wide = [one for one in usable if one.wide]
     best = wide or usable

@@ -53,6 +53,8 @@ def read_video(path: Path, *, size: int | None = None, grey: bool | None = None)
             wide = plain.startswith("gray") and bits > 8
             if bits > 8 and not wide:
                 notes.append(f"{bits} bits per colour, read as 8")
+            if any(component.is_alpha for component in stream.format.components):
+                notes.append("transparency is not read")
             if (aspect := stream.sample_aspect_ratio) not in (None, 0, 1):
                 ratio = f"{aspect.numerator}/{aspect.denominator}"
                 notes.append(f"pixels are shown {ratio} as wide as high, and read as square")
