@@ -341,6 +341,7 @@ def test_links_lead_to_one_data_set(tmp_path):
     path = h5(tmp_path / "a.h5", linked)
     for key in (None, "raw/X", "/raw/X", "again", "current", "raw", "raw/up/current", "X"):
         same(read(path, key="again" if key == "X" else key))
+    assert read(path).notes[0].startswith("Not read: away (a link to nothing.h5:/X, where there is nothing), gone (a ")
     refused(path, r"got a link to nothing\.h5:/X, where there is nothing\. Choose another", key="away")
     refused(path, r"got a link to /nothing, where there is nothing", key="gone")
 
@@ -366,6 +367,7 @@ def vlen(file):
         (lambda f: [f.create_dataset(f"g/{s}", data=X) for s in "ab"], "g", r"g/a \(50, 4\), g/b \(50, 4\)\. Give key"),
         (lambda f: [f.create_dataset(n, data=d) for n, d in (("X", X.T), ("t", T))], None, "X has as many columns as"),
         (lambda f: [f.create_dataset(n, data=d) for n, d in (("roi_index", X[:9]), ("F", T))], None, "by its name"),
+        (lambda f: [f.create_dataset(n, data=d) for n, d in (("index", X), ("F", X[:0]))], None, "by its name"),
     ],
 )
 def test_other_data_sets_are_one_sentence(tmp_path, build, key, message):

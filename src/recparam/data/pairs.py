@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,12 +15,10 @@ from torch import Tensor
 from recparam.data.batches import Batches
 from recparam.data.labels import Labels
 from recparam.data.recording import Recording
-from recparam.data.segments import after, segments, shifted
+from recparam.data.segments import after, segments, shifted, taken_by_gaps
 from recparam.utils.checks import check_count, check_positive, is_finite_number
 
 _CHUNK_NUMBERS = 1 << 23  # numbers of the data that an encoder sees at once
-_FEW, _NOT_FEW = 0.02, 0.05  # of the pairs, beyond which it is said, or warned of, that gaps took them
-_MANY_GAPS = 10  # fewer are pauses
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """Makes a random view of each of some rows (B, ...), with draws from the generator."""
@@ -319,7 +316,7 @@ def consecutive(
             )
         how = f"{', '.join(f'{span:g}' for span in spans)} s apart"
     first, second = (np.concatenate(side) for side in zip(*found, strict=True))
-    how += _taken(recording, segment, possible - len(first), possible, declared=max_gap is not None)
+    how += taken_by_gaps(recording, segment, possible - len(first), possible, declared=max_gap is not None)
     pairs = Pairs(recording, first, second, how=how)
     pairs = pairs.where(recording.usable[first] & recording.usable[second])
     if not len(pairs):
@@ -331,24 +328,6 @@ def consecutive(
             "a larger max_gap=."
         )
     return pairs
-
-
-def _taken(
-    recording: Recording, segment: Int[np.ndarray, " N"], lost: int, possible: int, *, declared: bool = False
-) -> str:
-    """What to say of pairs that gaps took, with a warning where they are many and nobody declared what a gap is."""
-    if lost <= _FEW * possible:
-        return ""
-    gaps = int(segment[-1]) - int(recording.sessions[-1])
-    if gaps >= _MANY_GAPS and lost > _NOT_FEW * possible and not declared:
-        warnings.warn(
-            f"{gaps} gaps in time, steps of much more than the median of their session, took {lost} of {possible} "
-            "pairs. If rows are complete, give max_gap= in seconds, or leave the times out.",
-            UserWarning,
-            stacklevel=3,
-        )
-    # Without gaps: no row is as near as half a step to the time that is asked for.
-    return f"; {'gaps' if gaps else 'uneven steps'} in time took {lost} of {possible} pairs"
 
 
 def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -> Pairs:
@@ -399,7 +378,7 @@ def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -
         )
     how = "row i of X with row i of X_prime" if lag == 0 else f"row i of X with row i + {lag} of X_prime"
     possible = len(shifted(recording.sessions, lag)[0])
-    how += _taken(recording, segment, possible - len(first), possible)
+    how += taken_by_gaps(recording, segment, possible - len(first), possible)
     return Pairs(recording, first[keep], second[keep], recording_prime, how=how)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -10,6 +12,8 @@ from recparam.data.recording import Recording
 _GAP = 1.5  # median steps; a single dropped row makes two
 _JITTER = 4.0  # standard deviations that jitter explains: of normal steps it takes 3 in 100,000 for gaps
 _DEVIATION = 1.4826  # of a normal law, in median absolute deviations
+_FEW, _NOT_FEW = 0.02, 0.05  # of the pairs, beyond which it is said, or warned of, that gaps took them
+_MANY_GAPS = 10  # fewer are pauses
 _OWN = 20  # steps from which a session has a median of its own; shorter ones, as trials are, share one
 
 
@@ -76,3 +80,21 @@ def after(
         seconds.append(start + closest[keep])
     nothing = np.zeros(0, dtype=np.int64)
     return np.concatenate([nothing, *firsts]), np.concatenate([nothing, *seconds])
+
+
+def taken_by_gaps(
+    recording: Recording, segment: Int[np.ndarray, " N"], lost: int, possible: int, *, declared: bool = False
+) -> str:
+    """What to say of pairs that gaps took, with a warning where they are many and nobody declared what a gap is."""
+    if lost <= _FEW * possible:
+        return ""
+    gaps = int(segment[-1]) - int(recording.sessions[-1])
+    if gaps >= _MANY_GAPS and lost > _NOT_FEW * possible and not declared:
+        warnings.warn(
+            f"{gaps} gaps in time, steps of much more than the median of their session, took {lost} of {possible} "
+            "pairs. If rows are complete, give max_gap= in seconds, or leave the times out.",
+            UserWarning,
+            stacklevel=3,
+        )
+    # Without gaps: no row is as near as half a step to the time that is asked for.
+    return f"; {'gaps' if gaps else 'uneven steps'} in time took {lost} of {possible} pairs"

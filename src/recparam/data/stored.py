@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -17,6 +17,9 @@ from recparam.data.recording import Recording
 IN_MEMORY = 1 << 28  # bytes; larger arrays stay on disk
 
 AGAIN = "Copy or save it again."
+
+# Beginnings of problems of arrays that might be what is meant, which is said where another one is read.
+_MAY_BE_DATA = ("a link", "a virtual", "an object", "empty", "encrypted", "numbers compressed")
 
 # Last parts of names that are no data though they may have rows of several numbers.
 _NO_DATA = re.compile(r"(^|[_ ])(idx|index|indices|ids?|labels?|cmap|colou?r_?map|palette|lut)$", re.IGNORECASE)
@@ -121,9 +124,10 @@ def chosen(found: Iterable[Stored], key: str | None, *, separator: str = "/") ->
         raise ValueError(f"Expected {arrays[0].name} as an array of numbers; got {problem}{advice}")
     wide = [one for one in usable if one.wide]
     best = wide or usable
-    doubt = _doubt(best[0], usable) if len(best) == 1 else None
+    doubt = _doubt(best[0], arrays) if len(best) == 1 else None
     if len(best) == 1 and doubt is None:
-        return best[0]
+        lost = [str(one) for one in arrays if one.problem.startswith(_MAY_BE_DATA)]
+        return replace(best[0], notes=(*best[0].notes, f"Not read: {listed(lost)}.")) if lost else best[0]
     others = [one for one in usable if one not in best] + [one for one in arrays if one.problem]
     shown = listed([str(one) for one in [*best, *others]]) or "nothing"
     advice = f"{doubt} Give key=." if doubt else "Give key=." if usable else "Save the rows as an array (N, ...)."
@@ -147,13 +151,13 @@ def _called(arrays: Sequence[Stored], key: str, separator: str) -> list[Stored]:
     raise ValueError(f"Expected key= as one of its arrays, {shown}; got {key!r}. Use one of these names.")
 
 
-def _doubt(best: Stored, usable: Sequence[Stored]) -> str | None:
+def _doubt(best: Stored, arrays: Sequence[Stored]) -> str | None:
     """Why the only array that might hold the rows may not hold them; None: nothing speaks against it."""
     assert best.shape is not None
-    vectors = [one for one in usable if one is not best and one.shape is not None and not one.wide]
+    vectors = [one for one in arrays if one is not best and not one.problem and not one.wide]
     lengths = [math.prod(one.shape or ()) for one in vectors]
     leaf = re.split(r"[./]", best.name)[-1]
-    if vectors and _NO_DATA.search(leaf):
+    if len(arrays) > 1 and _NO_DATA.search(leaf):
         return f"{best.name} seems to be no data by its name."
     if best.shape[0] in lengths or all(length < best.shape[0] for length in lengths):
         return None
