@@ -494,6 +494,21 @@ def test_the_series_that_is_meant_is_asked_for(tmp_path):
     refused(path, r"Expected key= as one of its arrays, acquisition/lfp \(50, 4\), .*; got 'pose'", key="pose")
 
 
+def test_links_of_series_that_lead_to_nothing_are_said(tmp_path):
+    h5py = pytest.importorskip("h5py")
+
+    def build(file, lost):
+        series(file, "acquisition/lfp", X, timestamps=T)
+        del file[f"acquisition/lfp/{lost}"]
+        file[f"acquisition/lfp/{lost}"] = h5py.ExternalLink("raw.nwb", "/x")
+
+    recording = same(read(h5(tmp_path / "a.nwb", lambda file: build(file, "timestamps"))))
+    assert recording.times is None and recording.notes == (
+        "The times of acquisition/lfp are a link to nothing, and unknown.",
+    )
+    refused(h5(tmp_path / "b.nwb", lambda file: build(file, "data")), "got a link to data that are not there")
+
+
 def test_spike_times_are_no_rows(tmp_path):
     path = h5(tmp_path / "a.nwb", units)
     for key in (None, "units", "units/spike_times"):

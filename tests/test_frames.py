@@ -96,6 +96,13 @@ def test_twelve_bits_are_unpacked(tmp_path):
     np.testing.assert_allclose(recording[:][..., 0], DEEP / 4095, rtol=1e-6)
 
 
+def test_what_only_tifffile_reads_says_how_to_install_it(tmp_path, monkeypatch):
+    pytest.importorskip("tifffile").imwrite(tmp_path / "a.tif", DEEP / 10)
+    without_tifffile(monkeypatch)
+    with pytest.raises(ValueError, match=r"a\.tif: Expected tifffile .*pip install 'recparam\[images\]'"):
+        read(tmp_path / "a.tif")
+
+
 def test_stacks_of_imagej_are_frames_in_time_or_one_sentence(tmp_path, monkeypatch):
     tifffile = pytest.importorskip("tifffile")
     for axes in ("TYX", "ZYX", "CYX"):

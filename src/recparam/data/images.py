@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from recparam.data.frames import IMAGES, VIDEOS, Wide, note, resized, shrunk
 from recparam.data.recording import Recording
@@ -240,7 +240,14 @@ def _whole(path: Path) -> Iterator[None]:
     except (OSError, SyntaxError, EOFError, ValueError, UserWarning, Image.DecompressionBombError) as error:
         if str(error).startswith("Expected"):
             raise
+        if isinstance(error, UnidentifiedImageError) and _starts(path) in (b"II", b"MM"):
+            optional("tifffile", "images", needed_by=f"{path.name}, a TIFF that Pillow does not read,")
         raise ValueError(f"Expected whole images; got {path.name}, which is damaged ({error}).") from error
+
+
+def _starts(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2)
 
 
 # TIFF, whose wider numbers, floats and stacks of ImageJ Pillow does not know

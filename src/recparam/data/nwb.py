@@ -98,7 +98,8 @@ def _has_spikes(item: Any) -> bool:
 
 
 def _is_series(item: Any) -> bool:
-    return hasattr(item, "keys") and "data" in item and ("timestamps" in item or "starting_time" in item)
+    names = set(item) if hasattr(item, "keys") else set()  # of links, which may lead to nothing
+    return "data" in names and bool(names & {"timestamps", "starting_time"})
 
 
 def _stored(name: str, group: Any) -> Stored:
@@ -124,6 +125,8 @@ def _stored(name: str, group: Any) -> Stored:
         notes.append(f"{name} in {unit or 'its unit'}: its numbers times {said}, plus {offset:g}.")
     load = partial(scaled, data, factor, offset) if notes else partial(load_data_set, data)
     shape, stamps = data.shape, at_path(group, "timestamps")
+    if stamps is None and "timestamps" in set(group):
+        notes.append(f"The times of {name} are a link to nothing, and unknown.")
     if stamps is not None and len(shape) == 2 and shape[0] != len(stamps) == shape[1]:
         notes.append(f"{name} has a column for each of its times: it is read transposed.")
         shape, load = shape[::-1], partial(_transposed, load)
@@ -140,7 +143,8 @@ def _times(group: Any, rows: int) -> np.ndarray | None:
     """When each row of a series was observed, in seconds; None: the file does not say."""
     if (stamps := at_path(group, "timestamps")) is not None:
         return stamps[...]
-    start = at_path(group, "starting_time")
+    if (start := at_path(group, "starting_time")) is None:
+        return None
     rate = number_of(start, "rate", np.nan)
     return float(start[()]) + np.arange(rows) / rate if rate > 0 else None
 
