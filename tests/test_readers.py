@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recparam.data import readers
+from recparam.data import stored
 from recparam.data.pairs import consecutive
 from recparam.data.readers import read, read_columns
 
@@ -54,7 +54,7 @@ def test_arrays_come_back(tmp_path):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_larger_arrays_stay_on_disk(tmp_path, monkeypatch, order):
-    monkeypatch.setattr(readers, "_IN_MEMORY", 100)
+    monkeypatch.setattr(stored, "IN_MEMORY", 100)
     values = np.asarray(np.random.default_rng(0).normal(size=(50, 3)), order=order)
     np.save(tmp_path / "a.npy", values)
     np.savez(tmp_path / "b.npz", other=np.ones(7), values=values)
@@ -90,7 +90,7 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize("name", ["x.npy", "x.npz", "z.npz", "x.mat"])
 @pytest.mark.parametrize("in_memory", [10, 1 << 28])
 def test_a_file_that_is_cut_off_is_one_sentence(tmp_path, monkeypatch, name, part, in_memory):
-    monkeypatch.setattr(readers, "_IN_MEMORY", in_memory)
+    monkeypatch.setattr(stored, "IN_MEMORY", in_memory)
     path = tmp_path / name
     values = np.random.default_rng(0).normal(size=(200, 5))
     if name == "x.npy":
@@ -118,7 +118,7 @@ def test_a_changed_byte_of_an_archive_is_noticed(tmp_path):
 def test_an_archive_of_other_files_is_one_sentence(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(ValueError, match="Expected an array that numpy saved"):
+    with pytest.raises(ValueError, match=r"Expected readme\.txt as an array of numbers; got no array that numpy saved"):
         read(tmp_path / "x.npz")
 
 
@@ -143,7 +143,7 @@ def test_hierarchical_files_come_back(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read(tmp_path / "x.h5")[:], VALUES)
     np.testing.assert_array_equal(read(tmp_path / "x.mat")[:], VALUES)
     np.testing.assert_allclose(read(tmp_path / "x.nwb").times, [0, 0.1, 0.2, 0.3, 0.4])
-    monkeypatch.setattr(readers, "_IN_MEMORY", 10)
+    monkeypatch.setattr(stored, "IN_MEMORY", 10)
     recording = read(tmp_path / "x.h5", key="/session/spikes")
     assert recording.on_disk
     np.testing.assert_array_equal(recording[:], VALUES)
@@ -335,7 +335,7 @@ def test_a_wrong_folder_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"one size; got 8x6 in a\.png and 9x6 in b\.png"):
         read(tmp_path)
     Image.fromarray(np.zeros((6, 8), np.uint16)).save(tmp_path / "b.png")
-    with pytest.raises(ValueError, match=r"images of 8 bits; got b\.png of mode I;16"):
+    with pytest.raises(ValueError, match=r"as many bits each; got 8 bits in a\.png and more in b\.png"):
         read(tmp_path)
     noise = np.random.default_rng(0).integers(0, 255, (6, 8), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "b.png")
@@ -366,7 +366,6 @@ def test_a_missing_dependency_says_how_to_install_it(tmp_path, monkeypatch):
         ("x.npy", {"size": 4}, "size= and grey= with videos and folders of images; got an array"),
         ("two.npz", {}, r"Expected one array .* got a \(5, 3\), b \(5, 3\), c \(5,\)\. Give key="),
         ("two.npz", {"key": "d"}, r"key= as one of its arrays, a \(5, 3\), .*; got 'd'"),
-        ("two.npz", {"key": "c"}, r"Reshape your data"),
         (".", {"key": "a"}, "got key='a' with frames"),
         (".", {"size": 0}, "got none in it"),
     ],

@@ -15,7 +15,7 @@ from torch import Tensor
 from recparam.data.batches import Batches
 from recparam.data.labels import Labels
 from recparam.data.recording import Recording
-from recparam.data.segments import after, segments, shifted
+from recparam.data.segments import after, segments, shifted, taken_by_gaps
 from recparam.utils.checks import check_count, check_positive, is_finite_number
 
 _CHUNK_NUMBERS = 1 << 23  # numbers of the data that an encoder sees at once
@@ -267,11 +267,11 @@ def consecutive(
         seconds: Time from x to x' instead, one or several. With `rate` it is rounded to rows; otherwise x' is the
             row whose time is closest, at most half a median step away.
         rate: Rows per second; None: the recording's times say.
-        max_gap: Seconds between neighbouring rows beyond which time has a gap; None: 1.5 times the median step.
-            Recordings without times have none.
+        max_gap: Seconds between neighbouring rows beyond which time has a gap; None: 1.5 times the median step of the
+            session, or more where its times jitter (`recparam.data.segments`). Recordings without times have none.
 
     Returns:
-        The pairs, ordered by x within each lag.
+        The pairs, ordered by x within each lag. `how` says how many gaps took, where they took more than 2 %.
 
     Raises:
         ValueError: No such pair, lags below 1, seconds without times and rate, or `max_gap` without times.
@@ -296,6 +296,7 @@ def consecutive(
         for value in lags:
             check_count("lag", value)
         found = [shifted(segment, int(value)) for value in lags]
+        possible = sum(len(shifted(recording.sessions, int(value))[0]) for value in lags)
         how = f"lag {', '.join(map(str, lags))}"
     else:
         spans = _several("seconds", seconds)
@@ -304,14 +305,18 @@ def consecutive(
         if rate is not None:
             check_positive("rate", rate, what="number of rows per second")
             found = [shifted(segment, max(1, round(value * rate))) for value in spans]
+            possible = sum(len(shifted(recording.sessions, max(1, round(value * rate)))[0]) for value in spans)
         elif times is not None:
             found = [after(times, segment, value, step) for value in spans]
+            last = times[np.r_[np.flatnonzero(np.diff(recording.sessions)), len(times) - 1]][recording.sessions]
+            possible = sum(int((times + value <= last + step / 2).sum()) for value in spans)
         else:
             raise ValueError(
                 "Expected rate= (rows per second) or a recording with times, where seconds= is used; got neither."
             )
         how = f"{', '.join(f'{span:g}' for span in spans)} s apart"
     first, second = (np.concatenate(side) for side in zip(*found, strict=True))
+    how += taken_by_gaps(recording, segment, possible - len(first), possible, declared=max_gap is not None)
     pairs = Pairs(recording, first, second, how=how)
     pairs = pairs.where(recording.usable[first] & recording.usable[second])
     if not len(pairs):
@@ -363,7 +368,8 @@ def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -
         )
     if recording.row_shapes or recording_prime.row_shapes:
         raise ValueError("Expected sessions that share their columns; got own channels. Align one session at a time.")
-    first, second = shifted(segments(recording, None)[0], lag)
+    segment = segments(recording, None)[0]
+    first, second = shifted(segment, lag)
     keep = recording.usable[first] & recording_prime.usable[second]
     if not keep.any():
         raise ValueError(
@@ -371,6 +377,8 @@ def aligned(recording: Recording, recording_prime: Recording, *, lag: int = 0) -
             "data, or a smaller lag."
         )
     how = "row i of X with row i of X_prime" if lag == 0 else f"row i of X with row i + {lag} of X_prime"
+    possible = len(shifted(recording.sessions, lag)[0])
+    how += taken_by_gaps(recording, segment, possible - len(first), possible)
     return Pairs(recording, first[keep], second[keep], recording_prime, how=how)
 
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import struct
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recparam.data.frames import IMAGES, VIDEOS, read_images, read_video
+from recparam.data.frames import IMAGES, VIDEOS, Wide, in_one_range
+from recparam.data.hdf5 import read_hdf5
+from recparam.data.images import read_images
+from recparam.data.matlab import read_matlab
+from recparam.data.numpy_files import read_numpy, stored_arrays
+from recparam.data.nwb import read_nwb, read_spikes
 from recparam.data.recording import Recording
+from recparam.data.stored import AGAIN
 from recparam.data.tables import chosen_columns, open_csv
+from recparam.data.videos import read_video
 from recparam.utils.extras import optional
 
-_IN_MEMORY = 1 << 28  # bytes; larger arrays stay on disk where their file allows it
-_HEADER = b"\x89HDF"
-_AGAIN = "Copy or save it again."
+__all__ = ["READ_AS_COLUMNS", "read", "read_columns", "read_spikes"]
 
 
 def read(
@@ -34,19 +33,21 @@ def read(
 ) -> Recording:
     """Read a recording; several paths are its sessions.
 
-    Nothing in a file is ever unpickled. Arrays above 256 MB in .npy, uncompressed .npz and contiguous HDF5 files are
-    memory-mapped, so that they may be larger than memory; their values are checked where rows are read.
+    Nothing in a file is ever unpickled. Arrays above 256 MB in .npy, uncompressed .npz and HDF5 files stay on disk, so
+    that they may be larger than memory; their values are checked where rows are read.
 
     Args:
-        path: .npy, .npz, .csv, .tsv, .parquet, .h5, .hdf5, .nwb, .mat, a video, or a folder of images.
-        key: Which array of a file with several (`group/name` in HDF5), or which columns of a table, separated by
-            commas; None: the only array of two or more dimensions, or all columns.
+        path: .npy, .npz, .csv, .tsv, .parquet, .h5, .hdf5, .nc, .nwb, .mat, a video, an image of several pages, or a
+            folder of images.
+        key: Which array of a file with several (`group/name` in HDF5, `struct.field` in MATLAB), or which columns of a
+            table, separated by commas; None: the only array that can be meant, or all columns.
         size: Pixels of the longer side of frames; None: as they are, at most 128.
         grey: Whether frames have one channel; None: as they are.
         without: Columns of a table that are no data, where key is None.
 
     Returns:
-        The recording; videos have times in seconds, tables names, and `notes` say what was done to the data.
+        The recording; videos and series have times in seconds, tables names, and `notes` say what was done to the
+        data. Matrices in a cell of MATLAB are sessions.
 
     Raises:
         ValueError: One sentence that begins with the file: it does not exist, is damaged or cut off, holds Python
@@ -72,18 +73,20 @@ def read(
         except ValueError as error:
             raise ValueError(f"{one}: {error}") from error
     try:
-        return recordings[0] if len(recordings) == 1 else Recording.join(recordings)
+        sessions = in_one_range(recordings, paths)
+        return sessions[0] if len(sessions) == 1 else Recording.join(sessions)
     except ValueError as error:
         raise ValueError(f"{', '.join(map(str, paths))}: {error}") from error
 
 
 def _read_one(
     path: Path, *, key: str | None, size: int | None, grey: bool | None, without: Sequence[str]
-) -> Recording:
+) -> Recording | Wide:
     if not path.exists():
         raise ValueError("Expected a file or a folder of images; got a path at which there is nothing.")
     suffix = path.suffix.lower()
-    frames = read_images if path.is_dir() else read_video if suffix in VIDEOS else None
+    images = path.is_dir() or suffix in IMAGES
+    frames = read_images if images else read_video if suffix in VIDEOS else None
     if frames is not None:
         if key is not None:
             raise ValueError(f"Expected key= with arrays and tables; got key={key!r} with frames. Leave it out.")
@@ -93,175 +96,16 @@ def _read_one(
     reader = _READERS.get(suffix)
     if reader is None:
         known = ", ".join([*_READERS, *VIDEOS])
-        raise ValueError(f"Expected one of {known}, or a folder of images ({', '.join(IMAGES)}); got {suffix!r}.")
+        raise ValueError(
+            f"Expected one of {known}, or images or a folder of them ({', '.join(IMAGES)}); got {suffix!r}. Save the "
+            "data as one of these."
+        )
     try:
         if suffix in _TABLES:
             return _TABLES[suffix](path, key, without)
         return reader(path, key)
     except OSError as error:
-        raise ValueError(f"Expected a file that can be read; got {error}. {_AGAIN}") from error
-
-
-# Arrays
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An array in a .npy or .npz file, of which only the header was read.
-
-    Args:
-        path: The file.
-        member: Its name in an archive; None: the file is the array.
-        shape: Of the array.
-        dtype: Of its numbers.
-        fortran: Whether columns follow each other in the file.
-        start: Where its numbers begin in the file; None: it is compressed.
-    """
-
-    path: Path
-    member: str | None
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran: bool
-    start: int | None
-
-    def load(self) -> np.ndarray:
-        """The array, memory-mapped where it is large.
-
-        Raises:
-            ValueError: Python objects, or a damaged file.
-        """
-        _check_no_objects(self.member or "the array", self.dtype)
-        if self.start is not None and math.prod(self.shape) * self.dtype.itemsize > _IN_MEMORY:
-            order = "F" if self.fortran else "C"
-            with _whole(self.path):
-                return np.memmap(self.path, self.dtype, mode="r", offset=self.start, shape=self.shape, order=order)
-        with _whole(self.path), ExitStack() as opened:
-            if self.member is None:
-                file = opened.enter_context(self.path.open("rb"))
-            else:
-                file = opened.enter_context(zipfile.ZipFile(self.path)).open(f"{self.member}.npy")
-            return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def stored_arrays(path: Path) -> dict[str, Stored]:
-    """The arrays of a .npy or .npz file by name, of which nothing is read before it is loaded; nothing is unpickled.
-
-    Raises:
-        ValueError: A damaged file.
-        OSError: The file cannot be read.
-    """
-    if path.suffix.lower() == ".npy":
-        with path.open("rb") as file:
-            return {path.stem: Stored(path, None, *_header(file), file.tell())}
-    found: dict[str, Stored] = {}
-    with _whole(path), zipfile.ZipFile(path) as archive, path.open("rb") as raw:
-        for info in archive.infolist():
-            name = info.filename.removesuffix(".npy")
-            with archive.open(info) as file:
-                header, length = _header(file), file.tell()
-            raw.seek(info.header_offset)
-            before = 30 + sum(struct.unpack("<26x2H", raw.read(30)))  # lengths of the name and of what follows it
-            start = info.header_offset + before + length if info.compress_type == zipfile.ZIP_STORED else None
-            found[name] = Stored(path, name, *header, start)
-    return found
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """Say of what comes of a damaged file that it is damaged."""
-    try:
-        yield
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError) as error:
-        if str(error).startswith("Expected"):
-            raise
-        kind = path.suffix.lower()
-        raise ValueError(
-            f"Expected a whole {kind} file; got one that is damaged or cut off ({error}). {_AGAIN}"
-        ) from error
-
-
-def _numpy(path: Path, key: str | None) -> Recording:
-    found = stored_arrays(path)
-    if path.suffix.lower() == ".npy":
-        if key is not None:
-            raise ValueError(f"Expected key= with files of several arrays; got key={key!r} with a single one.")
-        return Recording.of(found[path.stem].load())
-    return Recording.of(found[_chosen({name: (one.shape, one.dtype) for name, one in found.items()}, key)].load())
-
-
-def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Shape, type and whether columns follow each other, of an array in numpy's format, of which no more is read."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(file)
-    except ValueError as error:
-        raise ValueError(f"Expected an array that numpy saved; got another or a damaged file. {_AGAIN}") from error
-    return shape, dtype, fortran
-
-
-def _check_no_objects(name: str, dtype: np.dtype[Any]) -> None:
-    if dtype.hasobject:
-        raise ValueError(
-            f"Expected {name} as an array of numbers; got Python objects, which may run code when they are read. "
-            "Save it as an array of numbers, or as one array per session."
-        )
-
-
-def _chosen(arrays: Mapping[str, tuple[tuple[int, ...], Any]], key: str | None) -> str:
-    """The array that is asked for, or the only one with rows of more than one number."""
-    listed = ", ".join(f"{name} {shape}" for name, (shape, _) in arrays.items()) or "nothing"
-    if key is not None:
-        if key not in arrays:
-            raise ValueError(f"Expected key= as one of its arrays, {listed}; got {key!r}.")
-        return key
-    wide = [name for name, (shape, dtype) in arrays.items() if len(shape) >= 2 and dtype.kind in "biufO"]
-    if len(wide) != 1:
-        raise ValueError(f"Expected one array of shape (N, ...), or key= to choose; got {listed}. Give key=.")
-    return wide[0]
-
-
-# Other people's formats
-
-
-def _hdf5(path: Path, key: str | None, *, matlab: bool = False) -> Recording:
-    h5py = optional("h5py", "hdf5")
-    with h5py.File(path, "r") as file:
-        found: dict[str, Any] = {}
-        file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-        key = None if key is None else key.strip("/")
-        name = _chosen({name: (item.shape, item.dtype) for name, item in found.items()}, key)
-        dataset = found[name]
-        _check_no_objects(name, dataset.dtype)
-        offset = dataset.id.get_offset()
-        if offset is not None and dataset.nbytes > _IN_MEMORY:
-            array = np.memmap(path, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
-        else:
-            array = dataset[...]
-        # Neurodata Without Borders keeps the times of a series next to its data.
-        stamps = found.get(f"{name.rpartition('/')[0]}/timestamps") if path.suffix.lower() == ".nwb" else None
-        times = None if stamps is None else stamps[...]
-    return Recording.of(array.T if matlab else array, times=times)  # MATLAB's first dimension varies fastest
-
-
-def _mat(path: Path, key: str | None) -> Recording:
-    from scipy.io import loadmat
-
-    with path.open("rb") as file:
-        start = file.read(516)
-    if start[:4] == _HEADER or start[512:] == _HEADER:  # version 7.3
-        return _hdf5(path, key, matlab=True)
-    try:
-        content = loadmat(path)
-    except Exception as error:  # a damaged file makes it raise nearly anything
-        raise ValueError(f"Expected a whole .mat file; got one that is damaged ({error}). {_AGAIN}") from error
-    arrays = {name: value for name, value in content.items() if not name.startswith("__")}
-    # MATLAB's numbers and vectors are matrices too.
-    shapes = {n: (tuple(k for k in a.shape if k > 1) if key is None else a.shape, a.dtype) for n, a in arrays.items()}
-    name = _chosen(shapes, key)
-    _check_no_objects(name, arrays[name].dtype)
-    return Recording.of(arrays[name])
+        raise ValueError(f"Expected a file that can be read; got {error}. {AGAIN}") from error
 
 
 # Tables
@@ -326,11 +170,12 @@ _TABLES: dict[str, Callable[[Path, str | None, Sequence[str]], Recording]] = {
     ".parquet": _parquet,
 }
 _READERS: dict[str, Callable[..., Recording]] = {
-    ".npy": _numpy,
-    ".npz": _numpy,
+    ".npy": read_numpy,
+    ".npz": read_numpy,
     **_TABLES,
-    ".h5": _hdf5,
-    ".hdf5": _hdf5,
-    ".nwb": _hdf5,
-    ".mat": _mat,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+    ".nc": read_hdf5,
+    ".nwb": read_nwb,
+    ".mat": read_matlab,
 }
