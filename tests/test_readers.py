@@ -243,7 +243,7 @@ def test_columns_of_frames_on_disk_come_back(tmp_path):
         ("a,b\n1,2\n", "c,a", r"key= as columns of a, b; got c\."),
         ("a,b\n1,2\n3,4,5,6\n", None, r"2 columns in each row; got 4 in line 3"),
         ("a,b,c\n1,.1,.2,.3\n", None, r"3 columns in each row; got 4 in line 2"),
-        ("Session 12\n1,2\n", None, r"1 columns in each row; got 2 in line 2"),
+        ("Session 12\n1,2\n", None, r"1 column in each row; got 2 in line 2"),
         ("1,2\n3,4,5\n", None, r"2 columns in each row; got 3 in line 2"),
         ("a,b\n1,2\n3,\"4\n5,6\n", None, "quotes or cells that do not end"),
         ("a,b\n1_000,2\n", None, "'1_000' in column 'a' of line 2"),
@@ -361,7 +361,7 @@ def test_a_missing_dependency_says_how_to_install_it(tmp_path, monkeypatch):
     ("name", "options", "message"),
     [
         ("none.npy", {}, "got a path at which there is nothing"),
-        ("x.txt", {}, r"Expected one of \.npy, \.npz, .*; got '\.txt'"),
+        ("x.md", {}, r"Expected one of \.npy, \.npz, .*; got '\.md'"),
         ("x.npy", {"key": "a"}, "got key='a' with a single one"),
         ("x.npy", {"size": 4}, "size= and grey= with videos and folders of images; got an array"),
         ("two.npz", {}, r"Expected one array .* got a \(5, 3\), b \(5, 3\), c \(5,\)\. Give key="),
@@ -373,7 +373,7 @@ def test_a_missing_dependency_says_how_to_install_it(tmp_path, monkeypatch):
 )
 def test_wrong_options_are_one_sentence(tmp_path, name, options, message):
     np.save(tmp_path / "x.npy", VALUES)
-    (tmp_path / "x.txt").write_text("1")
+    (tmp_path / "x.md").write_text("1")
     np.savez(tmp_path / "two.npz", a=VALUES, b=VALUES, c=VALUES[:, 0])
     with pytest.raises(ValueError, match=message):
         read(tmp_path / name, **options)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
+from numpy.lib.recfunctions import structured_to_unstructured
 from torch import Tensor
+
+from recparam.utils.checks import check_unmasked
 
 _SHOWN = 8  # names listed in a message
 
@@ -19,18 +24,16 @@ class NotNumbersError(ValueError, TypeError):
 
 
 def is_list_of_sessions(data: Any) -> bool:
-    """Whether data are a list of arrays, one per session."""
-    return (
-        isinstance(data, list | tuple) and len(data) > 0 and all(getattr(part, "ndim", 0) >= 2 for part in data)
-    )
+    """Whether data are a list of arrays, one per session; or an array of arrays, which differ in length."""
+    several = isinstance(data, list | tuple) or (isinstance(data, np.ndarray) and data.dtype == object and data.ndim == 1)
+    return several and len(data) > 0 and all(getattr(part, "ndim", 0) >= 2 for part in data)
 
 
 def array_and_names(data: Any, name: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """The array of data, and what its columns are called, if that is known."""
     names = None
     if isinstance(data, Tensor):
-        data = data.detach().cpu()
-        array = (data.float() if data.dtype.itemsize < 4 and data.is_floating_point() else data).numpy()
+        array = _of_tensor(data, name)
     elif hasattr(data, "to_numpy") and hasattr(data, "columns"):
         names = tuple(str(column) for column in data.columns)
         array = data.to_numpy()
@@ -45,13 +48,37 @@ def array_and_names(data: Any, name: str) -> tuple[np.ndarray, tuple[str, ...] |
         )
     else:
         try:
-            array = data if isinstance(data, np.ndarray) else np.asarray(data)
+            # Of a subclass, such as a matrix, which keeps two dimensions, and a masked array, the array alone.
+            array = data if type(data) in (np.ndarray, np.memmap) else np.asarray(data)
         except ValueError as error:
             raise ValueError(
                 f"Expected {name} with rows of one shape; got rows that differ. Pad or cut them, or give sessions "
                 "of different lengths as a list of arrays of shape (N, ...)."
             ) from error
+        if array.dtype.names and array.ndim == 1:
+            names = array.dtype.names
+            with suppress(TypeError, ValueError):  # fields that are no numbers: said below
+                array = structured_to_unstructured(array)
     return _numbers(array, name, names), names
+
+
+def hidden_values(data: Any) -> Bool[np.ndarray, "N ..."] | None:
+    """Which values a masked array hides; None: none, or data are none."""
+    if not isinstance(data, np.ma.MaskedArray):
+        return None
+    mask = np.ma.getmaskarray(data)
+    mask = structured_to_unstructured(mask) if mask.dtype.names else mask
+    return mask if mask.any() else None
+
+
+def _of_tensor(data: Tensor, name: str) -> np.ndarray:
+    if data.layout != torch.strided or data.is_nested or data.is_quantized or data.is_meta:
+        raise ValueError(
+            f"Expected {name} as a dense tensor of numbers; got one that is sparse, nested, quantised or without "
+            f"values. Use {name}.to_dense(), or {name}.dequantize()."
+        )
+    data = data.detach().cpu()
+    return (data.float() if data.dtype.itemsize < 4 and data.is_floating_point() else data).numpy()
 
 
 def _numbers(array: np.ndarray, name: str, names: tuple[str, ...] | None) -> np.ndarray:
@@ -61,13 +88,14 @@ def _numbers(array: np.ndarray, name: str, names: tuple[str, ...] | None) -> np.
     if kind == "O":
         columns = range(array.shape[1]) if array.ndim == 2 else ()
         try:
-            array = array.astype(np.float64)
+            array = _from_objects(array)
         except (TypeError, ValueError) as error:
-            bad = [column_name(names, column) for column in columns if not _is_numeric(array[:, column])]
-            where = f" in {listed(bad)}" if bad else ""
+            bad = [column for column in columns if not _is_numeric(array[:, column])]
+            where = f" in {listed([column_name(names, column) for column in bad])}" if bad else ""
+            times = any(isinstance(array[0, column], date | np.datetime64) for column in bad)
             raise NotNumbersError(
                 f"Expected {name} as an array of numbers; got objects{where} ({error}). Drop what is no number, "
-                f"or turn it into numbers."
+                f"or turn it into numbers.{' When rows were observed is given as times=.' * times}"
             ) from error
     elif kind not in "biuf":
         raise NotNumbersError(
@@ -88,9 +116,14 @@ def _numbers(array: np.ndarray, name: str, names: tuple[str, ...] | None) -> np.
     return array
 
 
+def _from_objects(array: np.ndarray) -> Float[np.ndarray, "..."]:
+    """Fractions, decimals and other numbers in double precision; what is missing as NaN."""
+    return np.where(without_label(array), np.nan, array).astype(np.float64)
+
+
 def _is_numeric(column: np.ndarray) -> bool:
     try:
-        column.astype(np.float64)
+        _from_objects(column)
     except (TypeError, ValueError):
         return False
     return True
@@ -113,7 +146,7 @@ def check_shapes(blocks: Sequence[np.ndarray], columns: Sequence[tuple[str, ...]
             )
 
 
-def without_label(labels: Any) -> Bool[np.ndarray, " N"]:
+def without_label(labels: Any) -> Bool[np.ndarray, "..."]:
     """Which labels are missing: NaN, None, NaT, NA of pandas, an empty text, or masked."""
     if isinstance(labels, np.ma.MaskedArray):
         return np.ma.getmaskarray(labels) | without_label(labels.data)
@@ -188,7 +221,9 @@ def _of_sessions(name: str, values: Any, lengths: Sequence[int], *, flat: bool =
         found = [len(part) for part in values]
         if found != list(lengths):
             raise ValueError(f"Expected {name} of lengths {list(lengths)}, as the sessions; got {found}.")
-        values = np.concatenate([np.asarray(part) for part in values])
+        values = np.ma.concatenate(values) if any(map(np.ma.is_masked, values)) else np.concatenate(values)
+    if name != "sessions":  # of which `session_codes` says where they are missing
+        check_unmasked(name, values)
     return np.asarray(values)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from recparam.data.clocks import kind_of, told
 from recparam.data.frames import IMAGES, VIDEOS, read_images, read_video
 from recparam.data.recording import Recording
-from recparam.data.tables import chosen_columns, open_csv
+from recparam.data.tables import check_data_left, chosen_columns, open_csv
 from recparam.utils.extras import optional
 
 _IN_MEMORY = 1 << 28  # bytes; larger arrays stay on disk where their file allows it
@@ -269,7 +270,29 @@ def _mat(path: Path, key: str | None) -> Recording:
 
 def _parquet(path: Path, key: str | None, without: Sequence[str] = ()) -> Recording:
     table = _read_parquet(path)
-    return Recording.of(table.iloc[:, chosen_columns([str(name) for name in table.columns], key, without)])
+    if any(kind_of(str(name)) for name in table.index.names if name is not None) or table.index.dtype.kind == "M":
+        table = table.reset_index()
+    names = [str(name) for name in table.columns]
+    places = chosen_columns(names, key, without)
+    aside = places if key else []
+    known = [k for k, name in enumerate(names) if name not in without and k not in aside]
+    dates = {k: _seconds(table.iloc[:, k]) for k in known}
+    known = [k for k in known if dates[k] is not None or table.dtypes.iloc[k].kind in "iuf"]
+    if key:
+        known = [k for k in known if kind_of(names[k]) == "clock"][:1]
+    columns = [table.iloc[:, k].to_numpy(dtype=np.float64, na_value=np.nan) if (d := dates[k]) is None else d for k in known]
+    about = told([names[k] for k in known], columns, [j for j, k in enumerate(known) if dates[k] is not None])
+    left_out = [known[j] for j in about.left_out]
+    places = places if key else [k for k in places if k not in left_out]
+    check_data_left([names[k] for k in places], names)
+    return _noted(Recording.of(table.iloc[:, places], times=about.times, sessions=about.sessions), about.notes)
+
+
+def _seconds(column: Any) -> np.ndarray | None:
+    """Seconds since the first row, of a column of dates or of durations; None: it is none."""
+    if column.dtype.kind not in "Mm" or not len(column):
+        return None
+    return (column - column.iloc[0]).dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _read_parquet(path: Path) -> Any:
@@ -281,8 +304,12 @@ def _read_parquet(path: Path) -> Any:
 def _csv(path: Path, key: str | None, without: Sequence[str] = ()) -> Recording:
     table = open_csv(path)
     frame = table.numbers(key, without)
-    recording = Recording.of(frame if table.named else frame.values)
-    for note in frame.notes:
+    data = frame if table.named else frame.values
+    return _noted(Recording.of(data, times=frame.times, sessions=frame.sessions), frame.notes)
+
+
+def _noted(recording: Recording, notes: Sequence[str]) -> Recording:
+    for note in notes:
         recording.noted(note)
     return recording
 
@@ -319,10 +346,11 @@ def _number_or_text(column: Any) -> np.ndarray:
         return array.astype(str)
 
 
-READ_AS_COLUMNS = (".npy", ".npz", ".csv", ".tsv", ".parquet")
+READ_AS_COLUMNS = (".npy", ".npz", ".csv", ".tsv", ".txt", ".parquet")
 _TABLES: dict[str, Callable[[Path, str | None, Sequence[str]], Recording]] = {
     ".csv": _csv,
     ".tsv": _csv,
+    ".txt": _csv,
     ".parquet": _parquet,
 }
 _READERS: dict[str, Callable[..., Recording]] = {
