@@ -13,7 +13,6 @@ from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.utils.checks import check_count, check_unmasked
 
-
 _AT_ONCE = 1 << 14  # rows whose neighbours are found together
 _TIE = 1e-9  # of the spread of a variable; distances that differ by less are equal
 

@@ -333,8 +333,8 @@ def consecutive(
         longest = int(np.bincount(segment).max())
         raise ValueError(
             f"Expected rows from which a pair (x, x') can be made; got {count} sample{'s' * (count != 1)}, at most "
-            f"{longest} in a row without the end of a session or a gap in time. Give more data, a smaller lag, or "
-            "a larger max_gap=."
+            f"{longest} in a row without the end of a session or a gap in time. Give more data, or a smaller "
+            "lag. Or raise max_gap=."
         )
     return pairs
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from recparam.data.checks import listed
 from recparam.data.clocks import kind_of, told
 from recparam.data.frames import IMAGES, VIDEOS, read_images, read_video
 from recparam.data.recording import Recording
@@ -75,7 +76,7 @@ def read(
     try:
         return recordings[0] if len(recordings) == 1 else Recording.join(recordings)
     except ValueError as error:
-        raise ValueError(f"{', '.join(map(str, paths))}: {error}") from error
+        raise ValueError(f"{listed(paths)}: {error}") from error
 
 
 def _read_one(
@@ -212,14 +213,14 @@ def _check_no_objects(name: str, dtype: np.dtype[Any]) -> None:
 
 def _chosen(arrays: Mapping[str, tuple[tuple[int, ...], Any]], key: str | None) -> str:
     """The array that is asked for, or the only one with rows of more than one number."""
-    listed = ", ".join(f"{name} {shape}" for name, (shape, _) in arrays.items()) or "nothing"
+    names = listed(f"{name} {shape}" for name, (shape, _) in arrays.items()) or "nothing"
     if key is not None:
         if key not in arrays:
-            raise ValueError(f"Expected key= as one of its arrays, {listed}; got {key!r}.")
+            raise ValueError(f"Expected key= as one of its arrays, {names}; got {key!r}. Check the name.")
         return key
     wide = [name for name, (shape, dtype) in arrays.items() if len(shape) >= 2 and dtype.kind in "biufO"]
     if len(wide) != 1:
-        raise ValueError(f"Expected one array of shape (N, ...), or key= to choose; got {listed}. Give key=.")
+        raise ValueError(f"Expected one array of shape (N, ...), or key= to choose; got {names}. Give key=.")
     return wide[0]
 
 
@@ -279,8 +280,8 @@ def _parquet(path: Path, key: str | None, without: Sequence[str] = ()) -> Record
     dates = {k: _seconds(table.iloc[:, k]) for k in known}
     known = [k for k in known if dates[k] is not None or table.dtypes.iloc[k].kind in "iuf"]
     if key:
-        known = [k for k in known if kind_of(names[k]) == "clock"][:1]
-    columns = [table.iloc[:, k].to_numpy(dtype=np.float64, na_value=np.nan) if (d := dates[k]) is None else d for k in known]
+        known = [k for k in known if dates[k] is not None or kind_of(names[k]) == "clock"][:1]
+    columns = [_floats(table.iloc[:, k]) if (seconds := dates[k]) is None else seconds for k in known]
     about = told([names[k] for k in known], columns, [j for j, k in enumerate(known) if dates[k] is not None])
     left_out = [known[j] for j in about.left_out]
     places = places if key else [k for k in places if k not in left_out]
@@ -292,7 +293,11 @@ def _seconds(column: Any) -> np.ndarray | None:
     """Seconds since the first row, of a column of dates or of durations; None: it is none."""
     if column.dtype.kind not in "Mm" or not len(column):
         return None
-    return (column - column.iloc[0]).dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan)
+    return _floats((column - column.iloc[0]).dt.total_seconds())
+
+
+def _floats(column: Any) -> np.ndarray:
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _read_parquet(path: Path) -> Any:
@@ -314,20 +319,41 @@ def _noted(recording: Recording, notes: Sequence[str]) -> Recording:
     return recording
 
 
-def read_columns(path: Path) -> dict[str, np.ndarray]:
+class _Arrays(Mapping[str, np.ndarray]):
+    """Arrays of a file, each read when it is asked for."""
+
+    def __init__(self, stored: Mapping[str, Stored]) -> None:
+        self._stored = stored
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        stored = self._stored[name]
+        try:
+            return stored.load()
+        except ValueError as error:
+            raise ValueError(f"{stored.path}: {error}") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def read_columns(path: Path) -> Mapping[str, np.ndarray]:
     """The arrays of a .npy or .npz file, or the columns of a table, by name: numbers, or text where some are none.
 
     Args:
         path: One of `READ_AS_COLUMNS`; cells of tables that are empty are NaN, columns without a name are numbered.
 
     Raises:
-        ValueError: One sentence that begins with the file: it is damaged, or holds Python objects.
+        ValueError: One sentence that begins with the file: it is damaged, or holds Python objects, which is found where
+            the array is asked for.
         OSError: The file cannot be read.
     """
     suffix = path.suffix.lower()
     try:
         if suffix in (".npy", ".npz"):
-            return {name: stored.load() for name, stored in stored_arrays(path).items()}
+            return _Arrays(stored_arrays(path))
         if suffix != ".parquet":
             return open_csv(path).columns()
         table = _read_parquet(path)
@@ -341,7 +367,7 @@ def _number_or_text(column: Any) -> np.ndarray:
     if (array := column.to_numpy()).dtype.kind != "O":
         return array
     try:
-        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return _floats(column)
     except (TypeError, ValueError):
         return array.astype(str)
 

@@ -14,7 +14,6 @@ from recparam.data.checks import (
     array_and_names,
     check_shapes,
     column_name,
-    hidden_values,
     in_seconds,
     is_list_of_sessions,
     listed,
@@ -123,13 +122,7 @@ class Recording:
         check_shapes(blocks, columns)
         lengths = [len(block) for block in blocks]
         codes = np.repeat(np.arange(len(blocks)), lengths) if several else session_codes(sessions, lengths[0])
-        observed, known = (None, None) if mask is None else masks(mask, lengths, blocks[0].shape[1:])
-        hidden = [hidden_values(part) for part in parts]
-        if any(one is not None for one in hidden):
-            seen = [np.ones(b.shape, bool) if h is None else ~h for b, h in zip(blocks, hidden, strict=True)]
-            known = np.concatenate(seen) & (True if known is None else known)
-            of_rows = known.reshape(len(known), -1).any(1) & (True if observed is None else observed)
-            observed = None if of_rows.all() else of_rows
+        observed, known = masks(mask, parts, blocks)
         seconds = None if times is None else in_seconds(per_row("times", times, lengths), codes)
         recording = cls(
             blocks, sessions=codes, times=seconds, observed=observed, known=known, names=columns[0]

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import numpy as np
 from jaxtyping import Float, Int
 
-from recparam.data.checks import listed
+from recparam.data.checks import listed, shortened
 from recparam.data.clocks import as_datetime, kind_of, seconds_of, told
 
 _MISSING = ("", "NA", "N/A", "n/a", "<NA>", "NULL", "null")  # for a value that is missing, other than nan
@@ -167,10 +167,10 @@ class CsvTable:
         if number is None and whatever:
             return math.nan
         if number is None:
+            dates, got = " or of times as 2024-05-31T12:00:00.5" * (first is not None), shortened(row[place])
             raise ValueError(
-                f"Expected columns of numbers{' or of times as 2024-05-31T12:00:00.5' * (first is not None)}; got "
-                f"{row[place]!r} in column {self.names[place] or place!r} of line {line}. Choose columns with key=, "
-                "names separated by commas."
+                f"Expected columns of numbers{dates}; got {got!r} in column {self.names[place] or place!r} of line "
+                f"{line}. Choose columns with key=, names separated by commas."
             )
         return number
 
@@ -256,7 +256,8 @@ def chosen_columns(names: Sequence[str], key: str | None, without: Sequence[str]
     wanted = [key] if key in names else [name.strip() for name in next(csv.reader([key], skipinitialspace=True), [])]
     unknown = [name for name in wanted if name not in names]
     if unknown or not wanted:
-        raise ValueError(f"Expected key= as columns of {listed(names)}; got {listed(unknown) or repr(key)}.")
+        got = listed(unknown) or repr(key)
+        raise ValueError(f"Expected key= as columns of {listed(names)}; got {got}. Check the names.")
     several = [name for name in wanted if list(names).count(name) > 1 or wanted.count(name) > 1]
     if several:
         raise ValueError(f"Expected key= as names of single columns; got {several[0]!r}, of several. Rename them.")

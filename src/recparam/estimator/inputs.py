@@ -197,8 +197,8 @@ def filled(model: RPM, recording: Recording, *, index: int = 0) -> Recording:
         return recording
     if isinstance(net, PerSession):
         means = [cast(Standardised, part).mean.cpu().numpy()[None] for part in net.nets]
-        width = recording.shape[1]
-        return recording.filled(np.concatenate([in_session(m, k, width=width, double=m.dtype == np.float64) for k, m in enumerate(means)]))
+        options = {"width": recording.shape[1], "double": recording.double}
+        return recording.filled(np.concatenate([in_session(m, k, **options) for k, m in enumerate(means)]))
     if not isinstance(net, Standardised):
         raise ValueError(
             f"Expected data without missing values for {type(net).__name__}, which has no means to impute them by; got "
