@@ -352,8 +352,10 @@ def read_columns(path: Path) -> Mapping[str, np.ndarray]:
     """
     suffix = path.suffix.lower()
     try:
-        if suffix in (".npy", ".npz"):
+        if suffix == ".npz":
             return _Arrays(stored_arrays(path))
+        if suffix == ".npy":
+            return {path.stem: stored_arrays(path)[path.stem].load()}
         if suffix != ".parquet":
             return open_csv(path).columns()
         table = _read_parquet(path)
