@@ -258,7 +258,7 @@ def test_pairs_are_scored_in_order_of_time(folder: Path, capsys: pytest.CaptureF
         (["fit", "holes.npy", "--out", "new"], "column 3"),
         (["fit", "one_row.npy", "--out", "new"], "row"),
         (["fit", "data.npy", "--out", "new", "--prior", "gausian"], "gaussian"),
-        (["fit", "data.npy", "--out", "new", "--latent-dim", "0"], "latent_dim"),
+        (["fit", "data.npy", "--out", "new", "--latent-dim", "0"], "--latent-dim"),
         (["fit", "data.npy", "--out", "new", "--lag", "0"], "lag"),
         (["fit", "data.npy", "--out", "new", "--lag", "500"], "lag"),
         (["fit", "data.npy", "narrow.npy", "--out", "new"], "shape"),

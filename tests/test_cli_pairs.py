@@ -178,7 +178,7 @@ BAD = {
     "nowhere": (["fit", "counts.npy", "--sessions", "nowhere.npy"], "nowhere.npy: expected a file"),
     "hdf5": (["fit", "counts.npy", "--sessions", "trials.h5"], "trials.h5: expected sessions.*got .h5"),
     "window": (["fit", "counts.npy", "--window", "0"], "window"),
-    "encoder": (["fit", "counts.npy", "--window", "3", "--encoder", "mlp"], r"encoder='mlp'.*shape \(3, 8\)"),
+    "encoder": (["fit", "counts.npy", "--window", "3", "--encoder", "mlp"], r"--encoder 'mlp'.*shape \(3, 8\)"),
     "lengths": (["fit", "counts.npy", "--data-prime", "short.csv"], "as many rows on both sides"),
     "lag": (["fit", "counts.npy", "--data-prime", "pose.csv", "--lag", "2"], "--data-prime, --lag or --seconds"),
     "near lag": (["fit", "one.npz", "--key", "n", "--nearest-key", "position", "--lag", "1"], "--nearest-key, --lag"),

@@ -29,6 +29,33 @@ def test_rows_at_the_same_place_are_not_paired_with_themselves():
     assert (np.bincount(pairs.first) == 3).all()
 
 
+TIES = {
+    "three values": np.random.default_rng(0).integers(0, 3, 1200),
+    "far from zero": 1e9 + np.random.default_rng(0).integers(0, 5, 1200),
+    "cells of a grid": np.random.default_rng(0).integers(0, 10, (1200, 2)),
+    "one cell for each row": np.arange(1200),
+    "at one distance from all others": np.repeat(np.eye(60), 20, axis=0),
+    "rest for half of the time": np.r_[np.random.default_rng(0).normal(size=600), np.zeros(600)],
+    "rest, and places that nothing is near": np.r_[1e3 + 1e4 * np.arange(600), np.zeros(600)],
+}
+
+
+@pytest.mark.parametrize("apart", [1, 30])
+@pytest.mark.parametrize("name", TIES)
+def test_no_row_is_the_partner_of_many_where_values_are_equal(name, apart):
+    values = TIES[name].reshape(1200, -1).astype(float)
+    pairs, again, other = (nearest(Recording.of(np.zeros((1200, 1))), values, apart=apart, seed=s) for s in (0, 0, 1))
+    assert np.bincount(pairs.second).max() < 40 if apart == 1 else np.bincount(pairs.second).max() < 120
+    assert (np.bincount(pairs.first) == 10).all() and (np.abs(pairs.lag) >= apart).all()
+    assert len(np.unique(np.c_[pairs.first, pairs.second], axis=0)) == len(pairs)
+    assert np.array_equal(pairs.second, again.second) and not np.array_equal(pairs.second, other.second)
+    for row in range(0, 1200, 100):  # none of the others is closer than those that were taken
+        distance = np.linalg.norm(values - values[row], axis=1)
+        distance[max(0, row - apart + 1) : row + apart] = np.inf
+        expected = np.sort(distance)[:10]
+        np.testing.assert_allclose(np.sort(distance[pairs.second[pairs.first == row]]), expected)
+
+
 def test_masked_rows_have_no_neighbours():
     recording = Recording.of(np.zeros((6, 1)), mask=np.array([True, False, True, True, True, True]))
     pairs = nearest(recording, [0.0, np.nan, 0.3, 1.0, 1.1, 5.0], neighbours=1)
@@ -56,6 +83,8 @@ def test_equal_labels_are_paired_at_random_and_by_the_seed():
         (lambda r: nearest(r, [1, np.nan, 2], neighbours=1), "finite variable; got NaN or infinity in row 1"),
         (lambda r: nearest(r, [1, 2, 3], neighbours=3), "at least 4 rows for neighbours=3 and apart=1; got 3"),
         (lambda r: nearest(r, [1, 2, 3], neighbours=0), "neighbours >= 1"),
+        (lambda r: nearest(r, [1, 2, 3], neighbours=1, seed=-1), "seed >= 0"),
+        (lambda r: nearest(r, np.ma.masked_equal([1, 2, 3], 2), neighbours=1), "a masked array that hides 1"),
         (lambda r: same_label(r, [1, 2], seed=0), r"labels of shape \(3,\).*got \(2,\)"),
         (lambda r: same_label(r, [1, 2, 3], seed=0), "a different one for each row"),
         (lambda r: same_label(r, [1, 1, 3], seed=-1), "seed >= 0"),

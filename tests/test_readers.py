@@ -187,6 +187,16 @@ def test_tables_come_back_with_their_names(tmp_path):
         ("a,b\n1,2\n\n3,4\n\n", "a b", [[1, 2], [3, 4]]),
         ("a\r\n1\r\n2\r\n", "a", [[1], [2]]),
         ("a,b\r1,2\r", "a b", [[1, 2]]),
+        ("1 2  3\n4 5 6\n", None, [[1, 2, 3], [4, 5, 6]]),
+        ("  a    b\n 1.5   2\n", "a b", [[1.5, 2]]),
+        ("1,5 2,5\n3,5 4,5\n", None, [[1.5, 2.5], [3.5, 4.5]]),
+        ("a|b\n1|2\n", "a b", [[1, 2]]),
+        ("a,b\nmV,s\n1,2\n", "a b", [[1, 2]]),
+        ("a,b\n,mV\n1,2\n", "a b", [[1, 2]]),
+        ("s,x,x\np,nose,tail\n,x,x\n0,1,2\n1,3,4\n", "s_p x_nose_x x_tail_x", [[0, 1, 2], [1, 3, 4]]),
+        (",nose,nose\n,x,y\n0,1,2\n1,3,4\n", "nose_x nose_y", [[1, 2], [3, 4]]),
+        (",3,7\n0,1.5,2.5\n1,3.5,4.5\n2,1.5,2.5\n", "3 7", [[1.5, 2.5], [3.5, 4.5], [1.5, 2.5]]),
+        ("a,b\n1,2\n,\n,\n", "a b", [[1, 2]]),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -194,7 +204,8 @@ def test_no_cell_of_a_table_is_lost_shifted_or_repeated(tmp_path, text, names, v
     (tmp_path / "x.csv").write_bytes(text.encode(encoding))
     recording = read(tmp_path / "x.csv")
     assert recording[:].tolist() == values
-    assert recording.names == (None if names is None else tuple(names.split(" ")))
+    names = None if names is None else tuple(name.replace("_", " ") for name in names.split(" "))
+    assert recording.names == names
 
 
 def test_what_might_be_meant_otherwise_is_noted(tmp_path):
@@ -203,6 +214,18 @@ def test_what_might_be_meant_otherwise_is_noted(tmp_path):
     assert recording[:].tolist() == [[1.5, 2], [3, 4]]
     first, commas, index = recording.notes
     assert "first line, , 0, 1, is taken as names" in first and "decimal" in commas and "left out" in index
+
+
+def test_a_number_for_missing_ones_is_noted(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n-9999,2\n3,-999\n" + "2,500\n" * 3)
+    (note,) = read(tmp_path / "x.csv").notes
+    assert note.startswith("Column 'a' holds -9999 in 1 of 6 rows, far outside of its other numbers")
+
+
+def test_tables_of_text_files_come_back(tmp_path):
+    np.savetxt(tmp_path / "x.txt", VALUES)
+    np.testing.assert_array_equal(read(tmp_path / "x.txt")[:], VALUES)
+    assert list(read_columns(tmp_path / "x.txt")) == ["0", "1", "2"]
 
 
 def test_a_name_with_a_comma_is_a_key(tmp_path):
@@ -243,7 +266,7 @@ def test_columns_of_frames_on_disk_come_back(tmp_path):
         ("a,b\n1,2\n", "c,a", r"key= as columns of a, b; got c\."),
         ("a,b\n1,2\n3,4,5,6\n", None, r"2 columns in each row; got 4 in line 3"),
         ("a,b,c\n1,.1,.2,.3\n", None, r"3 columns in each row; got 4 in line 2"),
-        ("Session 12\n1,2\n", None, r"1 columns in each row; got 2 in line 2"),
+        ("Session 12\n1,2\n", None, r"1 column in each row; got 2 in line 2"),
         ("1,2\n3,4,5\n", None, r"2 columns in each row; got 3 in line 2"),
         ("a,b\n1,2\n3,\"4\n5,6\n", None, "quotes or cells that do not end"),
         ("a,b\n1_000,2\n", None, "'1_000' in column 'a' of line 2"),
@@ -255,6 +278,13 @@ def test_columns_of_frames_on_disk_come_back(tmp_path):
         ("a,a\n1,2\n", "a", "names of single columns; got 'a'"),
         ("2019,2020,2021\n.1,.2,.3\n", None, "names or numbers in the first row; got 2019, 2020, 2021"),
         (",,\n1,2,3\n", None, "got empty cells"),
+        ("3,7,12\n.1,.2,.3\n.1,.2,.3\n.1,.2,.3\n", None, "names or numbers in the first row; got 3, 7, 12"),
+        ("a\n1\n\n3\n", None, r"NaN or infinity in column 0 \('a'\), first in row 1 of 3"),
+        ("a,b\n1,2\n,\n3,4\n", None, r"NaN or infinity in column 0 \('a'\), column 1 \('b'\), first in row 1 of 3"),
+        ("a,b\nx,\ny,1\n", None, "got 'x' in column 'a' of line 2"),
+        ("a,b\n1,2\n", "a,a", "names of single columns; got 'a'"),
+        ("a,b\n1,2\n", "", "as columns of a, b; got ''"),
+        (",".join(f"c{k}" for k in range(3000)) + "\n", "z", r"columns of c0, .*, c7 and 2992 more; got z\."),
         ("", None, "got an empty file"),
         ("# only this\n", None, "got an empty file"),
         ("a,b\n", None, "0 samples"),
@@ -361,7 +391,7 @@ def test_a_missing_dependency_says_how_to_install_it(tmp_path, monkeypatch):
     ("name", "options", "message"),
     [
         ("none.npy", {}, "got a path at which there is nothing"),
-        ("x.txt", {}, r"Expected one of \.npy, \.npz, .*; got '\.txt'"),
+        ("x.md", {}, r"Expected one of \.npy, \.npz, .*; got '\.md'"),
         ("x.npy", {"key": "a"}, "got key='a' with a single one"),
         ("x.npy", {"size": 4}, "size= and grey= with videos and folders of images; got an array"),
         ("two.npz", {}, r"Expected one array .* got a \(5, 3\), b \(5, 3\), c \(5,\)\. Give key="),
@@ -372,7 +402,7 @@ def test_a_missing_dependency_says_how_to_install_it(tmp_path, monkeypatch):
 )
 def test_wrong_options_are_one_sentence(tmp_path, name, options, message):
     np.save(tmp_path / "x.npy", VALUES)
-    (tmp_path / "x.txt").write_text("1")
+    (tmp_path / "x.md").write_text("1")
     np.savez(tmp_path / "two.npz", a=VALUES, b=VALUES, c=VALUES[:, 0])
     with pytest.raises(ValueError, match=message):
         read(tmp_path / name, **options)

@@ -111,7 +111,7 @@ ROWS = Recording.of(numbers(5))
         (lambda: windowed(own_channels([numbers(5), numbers(4)]), before=1), "got own channels"),
         (lambda: TemporalConv(2, window=0, out_features=1), "window"),
         (lambda: TemporalConv(2, window=3, out_features=1)(torch.zeros(4, 2, 3)), r"\(B, 3, 2\); got \(4, 2, 3\)"),
-        (lambda: rp.RPMEstimator(encoder="temporal").fit(numbers(30)), r"\(N, W, D\), as recparam.data.windows"),
+        (lambda: rp.RPMEstimator(encoder="temporal").fit(numbers(30) % 7), r"\(N, W, D\), as recparam.data.windows"),
     ],
 )
 def test_bad_input_is_named(call: Any, words: str) -> None:

@@ -2,7 +2,8 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ import tyro
 
 from recparam.cli.experiments import EXPERIMENTS, print_end
 from recparam.cli.fit import fit, with_config
+from recparam.cli.messages import in_options, options_of
 from recparam.cli.runs import compare, report, score, transform
 
 if TYPE_CHECKING:
@@ -102,13 +104,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command, rest = (words + [""])[0], words[1:]
     program = "recparam"
+    ours: dict[str, Callable[..., int]] = {
+        "fit": fit, "transform": transform, "score": score, "compare": compare, "report": report
+    }
+    options = options_of(ours[command]) if command in ours else set[str]()
     try:
         commands = {
+            **ours,
             "fit": with_config(fit, rest) if command == "fit" else fit,
-            "transform": transform,
-            "score": score,
-            "compare": compare,
-            "report": report,
             "balls": balls,
             "experiments": experiments,
             "version": version,
@@ -117,12 +120,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             program, words, commands = "recparam experiments", rest, {"balls": balls, **EXPERIMENTS}
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)  # each once, as a line of its own
-            warnings.showwarning = _show_warning
+            warnings.showwarning = partial(_show_warning, options)
             return tyro.extras.subcommand_cli_from_dict(
                 commands, prog=program, description="Recognition-parameterised models.", args=words
             )
     except (ValueError, OSError) as error:
-        print(f"recparam: {_one_line(error)}", file=sys.stderr)
+        print(f"recparam: {in_options(_one_line(error), options)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt as stopped:
         resumes = command in ("balls", "experiments")
@@ -140,8 +143,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _show_warning(message: Warning | str, *_where: object) -> None:
-    print(f"recparam: warning: {' '.join(str(message).split())}", file=sys.stderr)
+def _show_warning(options: Collection[str], message: Warning | str, *_where: object) -> None:
+    print(f"recparam: warning: {in_options(' '.join(str(message).split()), options)}", file=sys.stderr)
 
 
 def _print_outcome(outcome: "Outcome[Run]") -> int:

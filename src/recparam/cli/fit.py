@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from recparam.cli.messages import in_options, options_of
 from recparam.cli.runs import Files, PositionalFiles, Switch, print_scored
 from recparam.estimator.settings import Settings
 from recparam.runs.reading import Reading
@@ -76,6 +77,7 @@ def fit(
         if value and (lag or seconds):
             raise ValueError(f"Expected {name}, --lag or --seconds, each of which says what a pair is; got several.")
     recording = reading.rows(files)
+    recording.notes = tuple(in_options(note, options_of(fit)) for note in recording.notes)
     if seconds is not None or rate is not None:
         rows = lag_in_rows(recording, lag=lag, seconds=seconds, rate=rate)
         settings = replace(settings, lag=tuple(rows) if len(rows) > 1 else rows[0])

@@ -11,13 +11,16 @@ from jaxtyping import Float, Shaped
 
 from recparam.data.recording import Recording
 
+_ROUNDED = 1e-4  # of what a column varies by
+
 
 def own_channels(sessions: Sequence[Any], *, times: Any = None, mask: Any = None) -> Recording:
     """One recording of sessions whose rows differ in shape or in meaning, so that each has an encoder of its own.
 
         row = (s, x_1 ... x_D, 0 ... 0)
 
-    A row is the number of its session, its values, flat, and zeros up to the widest session: float32, in memory.
+    A row is the number of its session, its values, flat, and zeros up to the widest session: float32, or float64 where
+    single precision would round away what values far from zero vary by; in memory.
 
     Args:
         sessions: At least two arrays, frames or recordings of one session each, (N_s, ...).
@@ -61,12 +64,13 @@ def own_channels(sessions: Sequence[Any], *, times: Any = None, mask: Any = None
 def of_session(recording: Recording, session: int, *, row_shapes: Sequence[tuple[int, ...]]) -> Recording:
     """Rows of one session, as rows of a recording whose sessions have channels of their own."""
     width = 1 + max(map(math.prod, row_shapes))
+    double = recording.double or recording.loses_digits(np.flatnonzero(recording.usable), least=_ROUNDED)
     known = None
     if recording.known is not None:
         known = np.ones((len(recording), width), dtype=bool)
         known[:, 1 : 1 + math.prod(recording.shape[1:])] = recording.known.reshape(len(recording), -1)
     return Recording(
-        [in_session(recording[:], session, width=width)],
+        [in_session(recording[:], session, width=width, double=double)],
         sessions=np.zeros(len(recording), dtype=np.int64),
         times=recording.times,
         observed=recording.observed,
@@ -75,9 +79,11 @@ def of_session(recording: Recording, session: int, *, row_shapes: Sequence[tuple
     )
 
 
-def in_session(values: Shaped[np.ndarray, "N ..."], session: int, *, width: int) -> Float[np.ndarray, "N width"]:
+def in_session(
+    values: Shaped[np.ndarray, "N ..."], session: int, *, width: int, double: bool = False
+) -> Float[np.ndarray, "N width"]:
     """Rows with the number of their session before them and zeros behind."""
-    rows = np.zeros((len(values), width), dtype=np.float32)
+    rows = np.zeros((len(values), width), dtype=np.float64 if double else np.float32)
     rows[:, 0] = session
     rows[:, 1 : 1 + math.prod(values.shape[1:])] = values.reshape(len(values), -1)
     return rows

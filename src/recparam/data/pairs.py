@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,9 +17,10 @@ from recparam.data.batches import Batches
 from recparam.data.labels import Labels
 from recparam.data.recording import Recording
 from recparam.data.segments import after, segments, shifted, taken_by_gaps
-from recparam.utils.checks import check_count, check_positive, is_finite_number
+from recparam.utils.checks import check_count, check_positive, check_unmasked, is_finite_number
 
 _CHUNK_NUMBERS = 1 << 23  # numbers of the data that an encoder sees at once
+_ROUNDED = 1e-2  # of what an entry varies by: a rounding that is said
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """Makes a random view of each of some rows (B, ...), with draws from the generator."""
@@ -104,12 +106,13 @@ class Pairs:
             draw: Whole numbers that decide, with the rows, views that are drawn (`views`); of no effect elsewhere.
 
         Returns:
-            x and x', each of shape (pairs, ...): float32, or uint8 where the recording holds uint8; `order` + 1 in all.
+            x and x', each of shape (pairs, ...): float32, or uint8 where the recording holds uint8, or float64 where it
+            is `in_double`; `order` + 1 in all.
         """
         chosen = slice(None) if rows is None else rows
         (recording, _), (recording_prime, second) = self.sides
-        before = (as_tensor(recording[part]) for part in self.rows(chosen).T)
-        return *before, as_tensor(recording_prime[second[chosen]])
+        before = (as_tensor(recording[part], double=recording.double) for part in self.rows(chosen).T)
+        return *before, as_tensor(recording_prime[second[chosen]], double=recording_prime.double)
 
     def batches(self, batch_size: int, *, seed: int) -> PairsLoader:
         """Batches of (x, x') in an order that depends on the seed and the epoch only, read when they are asked for.
@@ -191,7 +194,7 @@ class Views(Pairs):
     ) -> tuple[Tensor, Tensor]:
         """The views x and x' of some rows: the same ones for equal rows and `draw`; see `Pairs.tensors`."""
         chosen = self.first[slice(None) if rows is None else rows]
-        x = as_tensor(self.recording[chosen])
+        x = as_tensor(self.recording[chosen], double=self.recording.double)
         seed = np.random.SeedSequence([*draw, *chosen[:1].tolist()]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
         # A copy, since a transform may write into its input.
@@ -221,6 +224,14 @@ class PairsLoader(Batches):
     def __init__(self, pairs: Pairs, *, batch_size: int, seed: int) -> None:
         super().__init__(len(pairs), batch_size=batch_size, seed=seed)
         self.pairs = pairs
+        for recording, rows in pairs.sides:
+            if not recording.double and recording.loses_digits(np.unique(rows), least=_ROUNDED):
+                warnings.warn(
+                    f"Data far from zero: single precision rounds them by more than {_ROUNDED:.0%} of what a column "
+                    "varies by. Subtract the mean of each column first.",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, ...]:
         return self.pairs.tensors(rows.numpy(), draw=(self.seed, self.epoch))
@@ -231,14 +242,17 @@ def rows_at_once(shape: Sequence[int]) -> int:
     return max(1, _CHUNK_NUMBERS // max(1, math.prod(shape)))
 
 
-def as_tensor(values: np.ndarray) -> Tensor:
-    """Rows as networks take them: uint8 as it is (frames), everything else as float32.
+def as_tensor(values: np.ndarray, *, double: bool = False) -> Tensor:
+    """Rows as networks take them: uint8 as it is (frames), everything else as float32, or as float64 if asked for.
 
     Raises:
-        ValueError: A number too large for float32.
+        ValueError: A number too large for float32, or one that a masked array hides.
     """
+    check_unmasked("data", values)
     if values.dtype == np.uint8:
         return torch.from_numpy(np.require(values, requirements="W"))
+    if double:
+        return torch.from_numpy(np.array(values, dtype=np.float64))
     try:
         with np.errstate(over="raise"):
             return torch.from_numpy(np.array(values, dtype=np.float32))
@@ -324,8 +338,8 @@ def consecutive(
         longest = int(np.bincount(segment).max())
         raise ValueError(
             f"Expected rows from which a pair (x, x') can be made; got {count} sample{'s' * (count != 1)}, at most "
-            f"{longest} in a row without the end of a session or a gap in time. Give more data, a smaller lag, or "
-            "a larger max_gap=."
+            f"{longest} in a row without the end of a session or a gap in time. Give more data, or a smaller "
+            "lag. Or raise max_gap=."
         )
     return pairs
 

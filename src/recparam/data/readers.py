@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recparam.data.checks import listed
+from recparam.data.clocks import kind_of, told
 from recparam.data.frames import IMAGES, VIDEOS, Wide, in_one_range
 from recparam.data.hdf5 import read_hdf5
 from recparam.data.images import read_images
@@ -15,8 +17,8 @@ from recparam.data.matlab import read_matlab
 from recparam.data.numpy_files import read_numpy, stored_arrays
 from recparam.data.nwb import read_nwb, read_spikes
 from recparam.data.recording import Recording
-from recparam.data.stored import AGAIN
-from recparam.data.tables import chosen_columns, open_csv
+from recparam.data.stored import AGAIN, Stored
+from recparam.data.tables import check_data_left, chosen_columns, open_csv
 from recparam.data.videos import read_video
 from recparam.utils.extras import optional
 
@@ -76,7 +78,7 @@ def read(
         sessions = in_one_range(recordings, paths)
         return sessions[0] if len(sessions) == 1 else Recording.join(sessions)
     except ValueError as error:
-        raise ValueError(f"{', '.join(map(str, paths))}: {error}") from error
+        raise ValueError(f"{listed(paths)}: {error}") from error
 
 
 def _read_one(
@@ -113,7 +115,33 @@ def _read_one(
 
 def _parquet(path: Path, key: str | None, without: Sequence[str] = ()) -> Recording:
     table = _read_parquet(path)
-    return Recording.of(table.iloc[:, chosen_columns([str(name) for name in table.columns], key, without)])
+    if any(kind_of(str(name)) for name in table.index.names if name is not None) or table.index.dtype.kind == "M":
+        table = table.reset_index()
+    names = [str(name) for name in table.columns]
+    places = chosen_columns(names, key, without)
+    aside = places if key else []
+    known = [k for k, name in enumerate(names) if name not in without and k not in aside]
+    dates = {k: _seconds(table.iloc[:, k]) for k in known}
+    known = [k for k in known if dates[k] is not None or table.dtypes.iloc[k].kind in "iuf"]
+    if key:
+        known = [k for k in known if dates[k] is not None or kind_of(names[k]) == "clock"][:1]
+    columns = [_floats(table.iloc[:, k]) if (seconds := dates[k]) is None else seconds for k in known]
+    about = told([names[k] for k in known], columns, [j for j, k in enumerate(known) if dates[k] is not None])
+    left_out = [known[j] for j in about.left_out]
+    places = places if key else [k for k in places if k not in left_out]
+    check_data_left([names[k] for k in places], names)
+    return _noted(Recording.of(table.iloc[:, places], times=about.times, sessions=about.sessions), about.notes)
+
+
+def _seconds(column: Any) -> np.ndarray | None:
+    """Seconds since the first row, of a column of dates or of durations; None: it is none."""
+    if column.dtype.kind not in "Mm" or not len(column):
+        return None
+    return _floats((column - column.iloc[0]).dt.total_seconds())
+
+
+def _floats(column: Any) -> np.ndarray:
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _read_parquet(path: Path) -> Any:
@@ -125,26 +153,52 @@ def _read_parquet(path: Path) -> Any:
 def _csv(path: Path, key: str | None, without: Sequence[str] = ()) -> Recording:
     table = open_csv(path)
     frame = table.numbers(key, without)
-    recording = Recording.of(frame if table.named else frame.values)
-    for note in frame.notes:
+    data = frame if table.named else frame.values
+    return _noted(Recording.of(data, times=frame.times, sessions=frame.sessions), frame.notes)
+
+
+def _noted(recording: Recording, notes: Sequence[str]) -> Recording:
+    for note in notes:
         recording.noted(note)
     return recording
 
 
-def read_columns(path: Path) -> dict[str, np.ndarray]:
+class _Arrays(Mapping[str, np.ndarray]):
+    """Arrays of a file, each read when it is asked for."""
+
+    def __init__(self, path: Path, stored: Mapping[str, Stored]) -> None:
+        self._path, self._stored = path, stored
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        try:
+            return self._stored[name].load()
+        except ValueError as error:
+            raise ValueError(f"{self._path}: {error}") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def read_columns(path: Path) -> Mapping[str, np.ndarray]:
     """The arrays of a .npy or .npz file, or the columns of a table, by name: numbers, or text where some are none.
 
     Args:
         path: One of `READ_AS_COLUMNS`; cells of tables that are empty are NaN, columns without a name are numbered.
 
     Raises:
-        ValueError: One sentence that begins with the file: it is damaged, or holds Python objects.
+        ValueError: One sentence that begins with the file: it is damaged, or holds Python objects, which is found where
+            the array is asked for.
         OSError: The file cannot be read.
     """
     suffix = path.suffix.lower()
     try:
-        if suffix in (".npy", ".npz"):
-            return {name: stored.load() for name, stored in stored_arrays(path).items()}
+        if suffix == ".npz":
+            return _Arrays(path, stored_arrays(path))
+        if suffix == ".npy":
+            return {path.stem: stored_arrays(path)[path.stem].load()}
         if suffix != ".parquet":
             return open_csv(path).columns()
         table = _read_parquet(path)
@@ -158,15 +212,16 @@ def _number_or_text(column: Any) -> np.ndarray:
     if (array := column.to_numpy()).dtype.kind != "O":
         return array
     try:
-        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return _floats(column)
     except (TypeError, ValueError):
         return array.astype(str)
 
 
-READ_AS_COLUMNS = (".npy", ".npz", ".csv", ".tsv", ".parquet")
+READ_AS_COLUMNS = (".npy", ".npz", ".csv", ".tsv", ".txt", ".parquet")
 _TABLES: dict[str, Callable[[Path, str | None, Sequence[str]], Recording]] = {
     ".csv": _csv,
     ".tsv": _csv,
+    ".txt": _csv,
     ".parquet": _parquet,
 }
 _READERS: dict[str, Callable[..., Recording]] = {

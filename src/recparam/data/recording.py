@@ -21,10 +21,12 @@ from recparam.data.checks import (
     per_row,
     session_codes,
 )
+from recparam.data.clocks import named_clocks, ticks
 from recparam.utils.checks import check_finite
 
 _BLOCK_BYTES = 1 << 26  # scanned at once, so that a column scan of a mapped file needs little memory
 _MAPPED_BYTES = 1 << 28  # pages of mapped files that may stay resident before they are handed back
+_ROWS_OF_DIGITS = 1000  # from which means and spreads are told
 _FAULT_BYTES = 1 << 21  # what Linux may map around one touched byte: a large page of its cache
 
 
@@ -43,9 +45,11 @@ class Recording:
             session it is of (`recparam.data.channels`); None: all are alike.
         notes: What a reader did to the data, a sentence each.
         overlap: Other rows that a row holds, where it is a window.
+        double: Whether networks get the rows in double precision; see `in_double`.
     """
 
     overlap: int = 0
+    double: bool = False
 
     def __init__(
         self,
@@ -77,7 +81,7 @@ class Recording:
         Args:
             data: Numbers of shape (N, ...): a numpy array (memory-mapped ones stay on disk), a torch tensor, a
                 pandas data frame, nested lists, or a recording. A list of arrays, tensors or data frames, each
-                of two or more dimensions, is a list of sessions.
+                of two or more dimensions, is a list of sessions. What a masked array hides was not observed.
             sessions: The session of each row, (N,): numbers or names. The rows of a session follow each other.
             times: When each row was observed, in seconds or as datetime64, (N,), or a list with one array per
                 session; increasing within a session. None: unknown.
@@ -118,7 +122,7 @@ class Recording:
         check_shapes(blocks, columns)
         lengths = [len(block) for block in blocks]
         codes = np.repeat(np.arange(len(blocks)), lengths) if several else session_codes(sessions, lengths[0])
-        observed, known = (None, None) if mask is None else masks(mask, lengths, blocks[0].shape[1:])
+        observed, known = masks(mask, parts, blocks)
         seconds = None if times is None else in_seconds(per_row("times", times, lengths), codes)
         recording = cls(
             blocks, sessions=codes, times=seconds, observed=observed, known=known, names=columns[0]
@@ -180,6 +184,12 @@ class Recording:
         filled._unknown = values if self.row_shapes else np.broadcast_to(values, self.shape[1:])
         return filled
 
+    def in_double(self) -> Recording:
+        """The recording with rows that networks get in double precision, for one that subtracts a large mean first."""
+        found = copy.copy(self)
+        found.double = True
+        return found
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape (N, ...) of all rows together."""
@@ -239,6 +249,14 @@ class Recording:
         self._check_read(found, index)
         return found
 
+    def loses_digits(self, rows: Int[np.ndarray, " rows"], *, least: float) -> bool:
+        """Whether single precision rounds an entry of some rows by more than a share of what it varies by."""
+        if self.dtype.itemsize < 4 or self.dtype == np.float32 or not len(rows):
+            return False
+        values = np.ma.masked_invalid(self[rows[:: max(1, len(rows) // _ROWS_OF_DIGITS)]].astype(np.float64))
+        mean, spread = values.mean(0).filled(0), values.std(0).filled(0)
+        return bool(((np.abs(mean) * np.finfo(np.float32).epsneg > least * spread) & (spread > 0)).any())
+
     def constant_columns(self) -> list[str]:
         """Names or numbers of the columns of vectors whose known values never change; none for images and other shapes.
 
@@ -256,6 +274,27 @@ class Recording:
             for column in self._constant(
                 np.flatnonzero(self.usable & (self.sessions == session)), np.arange(1, 1 + shape[0])
             )
+        ]
+
+    def clock_columns(self) -> list[str]:
+        """Names or numbers of the columns of vectors that say when or where in the recording a row is.
+
+        These are clocks and counters of rows: columns whose steps within sessions are nearly all alike, or that have
+        the name of one and never fall (`recparam.data.clocks`). Of a large recording the first rows are read.
+        """
+        if len(self.shape) != 2:
+            return []
+        step = max(1, _BLOCK_BYTES // max(1, self._blocks[0][:1].nbytes))
+        rows = np.flatnonzero(self.usable)[:step]
+        if self.row_shapes is None:
+            values, sessions = self[rows].astype(np.float64), self.sessions[rows]
+            clock = ticks(values, sessions, rows) | named_clocks(self.names or (), values, sessions)
+            return [column_name(self.names, int(column)) for column in np.flatnonzero(clock)]
+        return [
+            f"column {column} of session {session}"
+            for session, shape in enumerate(self.row_shapes)
+            if len(shape) == 1 and len(own := rows[self.sessions[rows] == session])
+            for column in np.flatnonzero(ticks(self[own][:, 1 : 1 + shape[0]].astype(float), self.sessions[own], own))
         ]
 
     def _constant(self, usable: Int[np.ndarray, " rows"], columns: Int[np.ndarray, " D"]) -> Int[np.ndarray, " C"]:
@@ -289,7 +328,7 @@ class Recording:
                 names = listed([column_name(self.names, int(column)) for column in columns])
                 raise ValueError(
                     f"Expected finite numbers in data; got NaN or infinity in {names}, first in row "
-                    f"{usable[bad.any(1)][0]} of {len(self)}. Drop these columns, impute them, or declare with "
+                    f"{usable[bad.any(1)][0]} of {len(self)}. Drop these columns, or impute them. Or declare with "
                     "mask= which rows, or which values, were observed."
                 )
             return
@@ -304,7 +343,7 @@ class Recording:
         if len(bad):
             raise ValueError(
                 f"Expected finite numbers in data; got NaN or infinity in row {bad[0]} of {len(self)}, read from "
-                "disk. Impute it, or declare with mask= which rows, or which values, were observed."
+                "disk. Impute it. Or declare with mask= which rows, or which values, were observed."
             )
 
     def _all_known(self) -> Bool[np.ndarray, "N ..."]:

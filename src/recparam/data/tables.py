@@ -7,28 +7,45 @@ import csv
 import math
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+
+from recparam.data.checks import listed, shortened
+from recparam.data.clocks import as_datetime, kind_of, seconds_of, told
 
 _MISSING = ("", "NA", "N/A", "n/a", "<NA>", "NULL", "null")  # for a value that is missing, other than nan
+_SENTINELS = (-999.0, -9999.0, -99999.0, 999.0, 9999.0, 99999.0, -1e10, 1e10, -1e20, 1e20)  # written for missing ones
 _SAMPLE = 20  # lines from which separators and names are told
+_SPACES = " "  # any number of spaces and tabs between the cells
 _WHOLE = re.compile(r"\d+")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_GAP = re.compile(r'("(?:[^"]|"")*")|[ \t]+')
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Numbers in columns with names, as `Recording.of` takes them from a data frame."""
+    """Numbers in columns with names, as `Recording.of` takes them from a data frame.
+
+    Args:
+        values: A row for each line.
+        columns: Their names.
+        times: When each row was observed, in seconds, where a column says so.
+        sessions: The session of each row, where such a column begins again.
+        notes: What was understood that might have been meant otherwise, a sentence each.
+    """
 
     values: Float[np.ndarray, "N K"]
     columns: Sequence[str]
+    times: Float[np.ndarray, " N"] | None = None
+    sessions: Int[np.ndarray, " N"] | None = None
     notes: tuple[str, ...] = ()
 
     def to_numpy(self) -> Float[np.ndarray, "N K"]:
@@ -47,6 +64,7 @@ class CsvTable:
         separator: Between the cells of a row.
         skip: Lines before the first row of cells.
         notes: What was understood that might have been meant otherwise, a sentence each.
+        units: What a row below the names says of each column, where there is one.
     """
 
     path: Path
@@ -55,65 +73,103 @@ class CsvTable:
     separator: str
     skip: int
     notes: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Each row and the number of its line.
+
+        Lines without a cell are none, but between the rows of a single column, where they are missing values. Empty
+        rows at the end are none.
 
         Raises:
             ValueError: A row of another number of cells than names, quotes that do not end, or no text.
         """
         width = len(self.names)
+        empty: list[tuple[int, list[str]]] = []
         with _opened(self.path) as file:
-            lines = islice(file, self.skip, None)
-            reader = csv.reader(lines, delimiter=self.separator, skipinitialspace=True, strict=True)
+            reader = _cells(islice(file, self.skip, None), self.separator, strict=True)
             for row in reader:
-                line = reader.line_num + self.skip
-                if len(row) < width and row or any(cell.strip() for cell in row[width:]):
+                line, blank = reader.line_num + self.skip, not any(cell.strip() for cell in row)
+                if blank and len(row) < 2:
+                    empty += [(line, [""])] * (width == 1)
+                    continue
+                if len(row) < width or any(cell.strip() for cell in row[width:]):
                     raise ValueError(
-                        f"Expected {width} columns in each row; got {len(row)} in line {line}. Give each column a "
-                        "name, and each row a cell for each column."
+                        f"Expected {width} column{'s' * (width > 1)} in each row; got {len(row)} in line {line}. Give "
+                        "each column a name, and each row a cell for each column."
                     )
-                if row:  # blank lines are none
-                    yield line, row
+                if blank:
+                    empty.append((line, row))
+                    continue
+                yield from empty
+                empty.clear()
+                yield line, row
 
     def numbers(self, key: str | None = None, without: Sequence[str] = ()) -> Frame:
-        """Columns of numbers; cells that are empty are NaN.
+        """Columns of numbers; cells that are empty are NaN, and columns that are no data are left out.
 
         Args:
             key: See `chosen_columns`.
-            without: Columns that are left out where key is None, as are numbers of rows without a name.
+            without: Columns that are left out where key is None, as are clocks, counters and numbers of blocks
+                (`recparam.data.clocks`).
 
         Raises:
-            ValueError: See `rows` and `chosen_columns`, or a cell that is neither empty nor a number.
+            ValueError: See `rows` and `chosen_columns`, a cell that is neither empty nor a number, or no data.
         """
         places = chosen_columns(self.names, key, without)
-        values, points, commas = array("d"), False, False
+        aside = set(places) | {place for place, name in enumerate(self.names) if name in without}
+        clocks = [place for place, name in enumerate(self.names) if kind_of(name) == "clock" and place not in aside]
+        clocks = [] if key is None else clocks[:1]  # says when rows were observed, though it was not chosen
+        read, plain, dates = places + clocks, list[int](), dict[int, datetime]()
+        values, others, points, commas = array("d"), array("d"), False, False
         for line, row in self.rows():
-            cells = [row[place] for place in places]
+            if not values and not others:
+                found = {place: as_datetime(row[place]) for place in (clocks if key else read)}
+                dates = {place: first for place, first in found.items() if first is not None}
+                plain = [place for place in read if place not in dates and place not in clocks]
+            cells = [row[place] for place in plain]
             joined = "".join(cells)
             points, commas = points or "." in joined, commas or "," in joined
             try:
                 if "_" in joined:  # of 1_000, float makes 1000
                     raise ValueError
-                found = list(map(float, cells))
+                values.extend(list(map(float, cells)))
             except ValueError:
-                found = [self._number(row, place, line) for place in places]
-            values.extend(found)
+                values.extend([self._number(row, place, line) for place in plain])
+            if len(plain) < len(read):
+                special = (place for place in read if place not in plain)
+                others.extend([self._number(row, p, line, dates.get(p), whatever=p in clocks) for p in special])
         if points and commas:
             raise ValueError("Expected one decimal sign; got points in some numbers and commas in others. Keep one.")
-        table, notes = np.array(values, dtype=np.float64).reshape(-1, len(places)), self.notes
-        if commas:
-            notes += ("Commas in numbers are taken as decimal.",)
-        if key is None and places and not self.names[places[0]]:
-            places, table = places[1:], _without_index(table)
-            notes += ("The first column has no name and counts the rows: it is left out.",)
-        return Frame(table, [self.names[place] for place in places], notes)
+        is_plain = np.isin(read, plain)
+        table = np.empty(((len(values) + len(others)) // max(1, len(read)), len(read)))
+        table[:, is_plain] = np.array(values, dtype=np.float64).reshape(len(table), is_plain.sum())
+        table[:, ~is_plain] = np.array(others, dtype=np.float64).reshape(len(table), (~is_plain).sum())
+        names = [self.names[place] for place in read]
+        first = len(places) if key else 0
+        ours = read[first:]
+        units = [self.units[place] for place in ours] if self.units else ()
+        about = told(names[first:], list(table.T[first:]), [k for k, p in enumerate(ours) if p in dates], units)
+        keep = [k for k in range(len(places)) if key or k not in about.left_out]
+        names = [names[k] for k in keep]
+        if not key and "" in names:
+            raise ValueError("Expected a name for each column; got none for the first, with no row numbers. Name it.")
+        check_data_left(names, self.names)
+        notes = self.notes + ("Commas in numbers are taken as decimal.",) * commas
+        table = np.ascontiguousarray(table[:, keep])
+        notes += (*about.notes, *_sentinels(names, table))
+        return Frame(table, names, about.times, about.sessions, notes)
 
-    def _number(self, row: Sequence[str], place: int, line: int) -> float:
-        number = _number(row[place], self.separator)
+    def _number(
+        self, row: Sequence[str], place: int, line: int, first: datetime | None = None, *, whatever: bool = False
+    ) -> float:
+        number = _number(row[place], self.separator) if first is None else seconds_of(row[place], first)
+        if number is None and whatever:
+            return math.nan
         if number is None:
+            dates, got = " or of times as 2024-05-31T12:00:00.5" * (first is not None), shortened(row[place])
             raise ValueError(
-                f"Expected columns of numbers; got {row[place]!r} in column {self.names[place] or place!r} of line "
+                f"Expected columns of numbers{dates}; got {got!r} in column {self.names[place] or place!r} of line "
                 f"{line}. Choose columns with key=, names separated by commas."
             )
         return number
@@ -134,8 +190,9 @@ class CsvTable:
 def open_csv(path: Path) -> CsvTable:
     """Find out how a table is written: its separator, its names, what is no row.
 
-    Cells are separated by commas, semicolons or tabs, and text is UTF-8, or UTF-16 that says so. Lines before the
-    table that begin with # are comments; the last one names the columns where there are as many names in it.
+    Cells are separated by commas, semicolons, tabs, bars or spaces, and text is UTF-8, or UTF-16 that says so. Lines
+    before the table that begin with # are comments; the last one names the columns where there are as many names in
+    it. Rows of text below the names are units, or parts of names that repeat without them.
 
     Raises:
         ValueError: An empty file, one that is no text, or a first line that may be names or numbers.
@@ -163,12 +220,20 @@ def open_csv(path: Path) -> CsvTable:
             return replace(table, names=tuple(above[0]))
         if not _counted(first, others):
             return replace(table, names=tuple(map(str, range(width))), named=False)
-        table = replace(table, notes=(f"The first line, {', '.join(first)}, is taken as names.",))
+        table = replace(table, notes=(f"The first line, {listed(first)}, is taken as names.",))
     names = _stripped(first)
     if not names:
         raise ValueError("Expected names or numbers in the first row of a table; got empty cells. Name the columns.")
-    reader = csv.reader(sample, delimiter=separator, skipinitialspace=True)
-    next(reader)
+    below = _text_rows(len(names), others, separator)
+    if below and (len(set(names)) < len(names) or "" in names[1:]):
+        names = [" ".join(filter(None, parts)) for parts in zip(names, *below, strict=True)]
+        table = replace(table, notes=(*table.notes, f"The first {1 + len(below)} rows are taken as names."))
+    elif below:
+        units = tuple(map(" ".join, zip(*below, strict=True)))
+        table = replace(table, units=units, notes=(*table.notes, f"Below the names are units: {listed(units)}."))
+    reader = _cells(sample, separator)
+    for _ in islice(filter(None, reader), 1 + len(below)):
+        pass
     return replace(table, names=tuple(names), skip=skip + reader.line_num)  # names may have lines in them
 
 
@@ -190,12 +255,36 @@ def chosen_columns(names: Sequence[str], key: str | None, without: Sequence[str]
         return [place for place, name in enumerate(names) if name not in without]
     wanted = [key] if key in names else [name.strip() for name in next(csv.reader([key], skipinitialspace=True), [])]
     unknown = [name for name in wanted if name not in names]
-    if unknown:
-        raise ValueError(f"Expected key= as columns of {', '.join(names)}; got {', '.join(unknown)}.")
-    several = [name for name in wanted if list(names).count(name) > 1]
+    if unknown or not wanted:
+        got = listed(unknown) or repr(key)
+        raise ValueError(f"Expected key= as columns of {listed(names)}; got {got}. Check the names.")
+    several = [name for name in wanted if list(names).count(name) > 1 or wanted.count(name) > 1]
     if several:
         raise ValueError(f"Expected key= as names of single columns; got {several[0]!r}, of several. Rename them.")
     return [list(names).index(name) for name in wanted]
+
+
+def check_data_left(names: Sequence[str], of: Sequence[str]) -> None:
+    """Raise `ValueError` where no column of a table is data."""
+    if not names:
+        raise ValueError(
+            f"Expected columns of data; got {listed(of)} alone, which say when or where in the file a row is. Add "
+            "columns, or name those that are data with key=."
+        )
+
+
+def _sentinels(names: Sequence[str], table: Float[np.ndarray, "N K"]) -> list[str]:
+    """What is to be said of numbers that are often written for missing ones, far outside of the others."""
+    notes = []
+    for name, column in zip(names, table.T, strict=True):
+        often = np.isin(column, _SENTINELS)
+        others = np.abs(column[~often & np.isfinite(column)])
+        if often.any() and len(others) and np.abs(column[often]).min() > 10 * others.max():
+            notes.append(
+                f"Column {name!r} holds {column[often][0]:g} in {often.sum()} of {len(column)} rows, far outside of "
+                "its other numbers. Leave cells empty where a value is missing."
+            )
+    return notes
 
 
 @contextmanager
@@ -213,9 +302,15 @@ def _opened(path: Path) -> Iterator[TextIO]:
         raise ValueError(f"Expected a table of cells; got quotes or cells that do not end ({error}).") from error
 
 
+def _cells(lines: Iterable[str], separator: str, *, strict: bool = False) -> Any:
+    """A reader of cells; its `line_num` counts lines."""
+    if separator == _SPACES:
+        lines, separator = (_GAP.sub(lambda gap: gap[1] or "\t", line.strip()) for line in lines), "\t"
+    return csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=strict)
+
+
 def _split(lines: Sequence[str], separator: str) -> list[list[str]]:
-    rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    return [[cell.strip() for cell in row] for row in rows if row]
+    return [[cell.strip() for cell in row] for row in _cells(lines, separator) if row]
 
 
 def _stripped(names: Sequence[str]) -> list[str]:
@@ -236,8 +331,25 @@ def _separator(sample: Sequence[str]) -> str:
         like_first = sum(len(row) == width for row in rows[1:]) / len(rows[1:]) if rows[1:] else 1
         return like_first * sum(_number(cell, separator) is not None for cell in cells) / max(1, len(cells))
 
-    best = max("\t;,", key=share)
-    return best if share(best) else max(",;\t", key=sample[0].count)
+    best = max("\t;,|" + _SPACES, key=share)
+    return best if share(best) else max(",;\t|", key=sample[0].count)
+
+
+def _text_rows(width: int, rows: Sequence[Sequence[str]], separator: str) -> list[Sequence[str]]:
+    """The rows below the names that hold text where numbers follow: units, or further names."""
+
+    def is_text(cell: str) -> bool:
+        return _number(cell, separator) is None and as_datetime(cell) is None
+
+    found: list[Sequence[str]] = []
+    for row in rows:
+        if len(row) != width or not any(map(is_text, row)) or not all(is_text(c) or c in _MISSING for c in row):
+            break
+        found.append(row)
+    below = [row for row in rows[len(found) :] if len(row) == width]
+    texts = {place for row in found for place, cell in enumerate(row) if is_text(cell)}
+    follow = all(any(row[place] not in _MISSING and not is_text(row[place]) for row in below) for place in texts)
+    return found if follow else []
 
 
 def _number(cell: str, separator: str) -> float | None:
@@ -260,31 +372,24 @@ def _is_data(first: Sequence[str], separator: str) -> bool:
 
 
 def _counted(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
-    """Whether a first row of whole numbers counts the columns, as pandas names them: 0, 1, 2, ....
+    """Whether a first row of whole numbers names the columns, as pandas does: 0, 1, 2, ..., or below an empty cell.
 
     Raises:
-        ValueError: It counts from another number, over rows of decimals, and so may be either.
+        ValueError: They are others, over rows of decimals, and so may be either.
     """
     index = not first[0]
     names = first[1:] if index else first
-    whole = all(_WHOLE.fullmatch(name) for name in names)
-    counts = whole and [int(name) for name in names] == list(range(int(names[0]), int(names[0]) + len(names)))
-    if not counts or not others:
+    numbers = [int(name) for name in names if _WHOLE.fullmatch(name)]
+    if len(set(numbers)) < len(names) or not others:
         return False
-    decimals = all(any(re.search(r"[.,eE]", cell) for cell in row) for row in others)
-    if int(names[0]) == 0:
-        return index or (decimals and len(names) > 1)
-    if decimals and len(names) > 2:
+    decimal = [[bool(re.search(r"[.,eE]", cell)) for cell in row[index:]] for row in others]
+    some, every = all(map(any, decimal)), all(map(all, decimal)) and len(decimal) > 2 and len(names) > 1
+    counts = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    if counts and numbers[0] == 0 or index and every:
+        return index or (some and len(names) > 1)
+    if every or counts and some and len(names) > 2:
         raise ValueError(
-            f"Expected names or numbers in the first row; got {', '.join(first)} above decimals, which may be either. "
+            f"Expected names or numbers in the first row; got {listed(first)} above decimals, which may be either. "
             "Write names that are no numbers, or numbers with a decimal point."
         )
     return False
-
-
-def _without_index(table: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K-1"]:
-    """The table without a first column that counts its rows, as pandas and R write it."""
-    start = table[0, 0] if len(table) else 0
-    if start not in (0, 1) or not np.array_equal(table[:, 0], np.arange(len(table)) + start):
-        raise ValueError("Expected a name for each column; got none for the first, with no row numbers. Name it.")
-    return table[:, 1:]

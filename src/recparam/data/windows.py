@@ -47,6 +47,10 @@ class Windowed(Recording):
         """Those of the rows."""
         return self._rows.constant_columns()
 
+    def clock_columns(self) -> list[str]:
+        """Those of the rows."""
+        return self._rows.clock_columns()
+
 
 def windowed(recording: Recording, *, before: int, after: int = 0) -> Windowed:
     """The same rows, with those shortly before and after it, which the estimator encodes by convolutions over time.

@@ -28,7 +28,7 @@ def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = No
         Shape (rows, width): latents, or means and log-variances.
     """
     rows = np.arange(len(recording)) if rows is None else rows
-    chunks = ((as_tensor(recording[part]),) for part in _chunks(rows, recording))
+    chunks = ((as_tensor(recording[part], double=recording.double),) for part in _chunks(rows, recording))
     return _through(model, [network(model, index)], chunks, len(rows))[0]
 
 

@@ -368,8 +368,10 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 f"fitted; got rows of {'one shape' if recording.row_shapes is None else 'own channels'}."
             )
         if side == "x" or self.model_.shared:
-            # For scikit-learn's own messages: an array that takes no memory, or the data frame with its names.
-            seen: Any = X if hasattr(X, "columns") else np.broadcast_to(np.float32(0), recording.shape)
+            # For scikit-learn's own messages: an array that takes no memory, or a data frame with names that differ.
+            names = list(getattr(X, "columns", ()))
+            named = names and len(set(names)) == len(names)
+            seen: Any = X if named else np.broadcast_to(np.float32(0), recording.shape)
             validate_data(self, seen, skip_check_array=True, reset=reset)
         if not reset:
             shape = self.shape_in_ if self.model_.shared or side == "x" else self.shape_in_prime_

@@ -10,6 +10,7 @@ from numbers import Integral
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from recparam.data.channels import in_session
@@ -55,10 +56,16 @@ def check_settings(settings: Any) -> None:
 
 
 def check_varies(recording: Recording, name: str = "X") -> None:
-    """Raise `ValueError` if a column of vectors is constant."""
+    """Raise `ValueError` if a column of vectors is constant, or a clock or a counter of rows."""
     constant = recording.constant_columns()
     if constant:
         raise ValueError(f"Expected columns of {name} that change; got constant ones: {listed(constant)}. Drop them.")
+    clocks = recording.clock_columns()
+    if clocks:  # it tells any two rows apart: of noise, too, the bound would reach its ceiling
+        raise ValueError(
+            f"Expected columns of {name} that are data; got some that are clocks or count rows: {listed(clocks)}. Drop "
+            "them, or name the others with key=. When rows were observed is given as times=."
+        )
 
 
 def recording_and_pairs(
@@ -165,9 +172,7 @@ def _check_joined(pairs: Pairs) -> None:
 
 
 def filled_pairs(model: RPM, pairs: Pairs) -> Pairs:
-    """Pairs of recordings whose missing values are `filled`."""
-    if pairs.recording.known is None and (pairs.recording_prime is None or pairs.recording_prime.known is None):
-        return pairs
+    """Pairs of recordings that are `filled`."""
     prime = pairs.recording_prime
     return replace(
         pairs,
@@ -177,18 +182,23 @@ def filled_pairs(model: RPM, pairs: Pairs) -> Pairs:
 
 
 def filled(model: RPM, recording: Recording, *, index: int = 0) -> Recording:
-    """A recording whose missing values are imputed by the means that the encoder standardises by.
+    """A recording as the encoder reads it: its missing values imputed by the means that the encoder subtracts.
+
+    Where these are in double precision, so are the rows.
 
     Raises:
         ValueError: The encoder has no such means.
     """
+    net = network(model, index)
+    nets = net.nets if isinstance(net, PerSession) else [net]
+    if any(isinstance(part, Standardised) and part.mean.dtype == torch.float64 for part in nets):
+        recording = recording.in_double()
     if recording.known is None:
         return recording
-    net = network(model, index)
     if isinstance(net, PerSession):
         means = [cast(Standardised, part).mean.cpu().numpy()[None] for part in net.nets]
-        width = recording.shape[1]
-        return recording.filled(np.concatenate([in_session(m, k, width=width) for k, m in enumerate(means)]))
+        options = {"width": recording.shape[1], "double": recording.double}
+        return recording.filled(np.concatenate([in_session(m, k, **options) for k, m in enumerate(means)]))
     if not isinstance(net, Standardised):
         raise ValueError(
             f"Expected data without missing values for {type(net).__name__}, which has no means to impute them by; got "

@@ -63,6 +63,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 _DROPOUTS, _DROPOUTS_OF_IMAGES = (0.0, 0.3), (0.3,)
 _LAGS, _LAGS_OF_IMAGES = (1,), (1, 2, 3)
+_ROUNDED = 1e-4  # of what a column varies by, from which it is centred in double precision
 _STATISTICS_ROWS = 10_000  # rows from which columns are standardised
 
 
@@ -262,6 +263,8 @@ def recognition(prior: Prior, net: nn.Module) -> RecognitionModel:
 
 
 def sample_rows(recording: Recording, rows: Int[np.ndarray, " rows"]) -> Float[Tensor, "sampled ..."]:
-    """Evenly spaced rows of those of a recording: enough for their means."""
+    """Evenly spaced rows of those of a recording: enough for their means; in double precision where it is needed."""
     step = max(1, math.ceil(len(rows) / _STATISTICS_ROWS))
-    return as_tensor(recording[rows[::step]]).float()
+    double = recording.loses_digits(rows, least=_ROUNDED)
+    sample = as_tensor(recording[rows[::step]], double=double)
+    return sample if double else sample.float()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from recparam.utils.checks import check_unmasked
+
 Array = Float[np.ndarray, "..."]
 
 
 def as_array(name: str, value: object) -> Array:
     """The value in double precision; a ValueError that names it where it is empty or not finite."""
+    check_unmasked(name, value)
     array = np.asarray(value, dtype=np.float64)
     if array.size == 0:
         raise ValueError(f"Expected {name} with at least one entry; got shape {array.shape}.")

@@ -24,7 +24,7 @@ from recparam.mutual_information.permuted import permutation_p_value
 from recparam.ops import BlockScore, pairwise_infonce
 from recparam.priors import InfoNCEPrior, Kind
 from recparam.recognition import Deterministic
-from recparam.utils.checks import check_count, check_finite
+from recparam.utils.checks import check_count, check_finite, check_unmasked
 from recparam.utils.seeds import seeded
 
 Data = Tensor | ArrayLike | Sequence[float] | Sequence[Sequence[float]]
@@ -380,6 +380,7 @@ def _split(
 
 def _matrix(name: str, value: Data) -> Float[Tensor, "N D"]:
     """Float64 of shape (N, D); vectors are one column."""
+    check_unmasked(name, value)
     try:
         matrix = torch.as_tensor(value).detach().cpu()
         matrix = matrix.to(torch.float64)

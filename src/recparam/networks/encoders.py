@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -210,6 +211,9 @@ class Standardised(nn.Module):
 
         net(dropout((x - mean) / scale))
 
+    A mean in double precision is subtracted in double precision: of x far from zero, single precision would round away
+    what x varies by. It comes of rows in double precision; saved states keep it. Not every device has that.
+
     Args:
         net: takes what x is, as floats.
         mean: subtracted, of the shape of a row.
@@ -236,7 +240,8 @@ class Standardised(nn.Module):
         """Take mean and scale from rows: entry by entry, or one scale for all where it is a single number.
 
         Args:
-            rows: floats, ``(N, ...)``. NaN is passed over. An entry that never changes keeps a scale of one.
+            rows: floats, ``(N, ...)``, of the precision in which to subtract their mean. NaN is passed over. An entry
+                that never changes keeps a scale of one.
 
         Raises:
             ValueError: an entry is NaN in all rows.
@@ -247,6 +252,8 @@ class Standardised(nn.Module):
             raise ValueError(
                 f"Expected a value in each column of the fitted rows; got none in {entry}. Leave such columns out."
             )
+        if rows.dtype == torch.float64 and self.mean.dtype != torch.float64:
+            self.mean = self.mean.double()
         self.mean.copy_(mean)
         centred = rows - self.mean
         spread = centred.square().nanmean(0).sqrt() if self.scale.ndim else centred.square().nanmean().sqrt()
@@ -254,4 +261,10 @@ class Standardised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardise a batch and map it."""
-        return self.net(self.dropout((x.to(self.mean.dtype) - self.mean) / self.scale))
+        return self.net(self.dropout((x.to(self.mean.dtype) - self.mean).to(self.scale.dtype) / self.scale))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        saved = state_dict.get(f"{prefix}mean")
+        if isinstance(saved, Tensor) and saved.dtype == torch.float64:
+            self.mean = self.mean.double()
+        super()._load_from_state_dict(state_dict, prefix, *rest)

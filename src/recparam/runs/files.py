@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from recparam.data.checks import listed
 from recparam.data.readers import READ_AS_COLUMNS, read, read_columns
 from recparam.data.recording import Recording
 from recparam.utils.extras import optional
@@ -90,12 +91,12 @@ def read_labels(path: Path, *, rows: int, key: str | None = None) -> dict[str, F
         names = recording.names or tuple(f"column {k}" for k in range(recording.shape[-1]))
         arrays = {name: recording[:][:, k] for k, name in enumerate(names)} if len(recording.shape) == 2 else {}
     if key is not None and key not in arrays:
-        raise ValueError(f"Expected --key as one of {', '.join(arrays)}; got {key!r}, which is not in {path}.")
+        raise ValueError(f"Expected --key as one of {listed(arrays)}; got {key!r}, which is not in {path}.")
     arrays = {key: arrays[key]} if key is not None else arrays
     arrays = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf" and array.ndim in (1, 2)}
     fitting = {name: array for name, array in arrays.items() if len(array) == rows}
     if not fitting:
-        found = ", ".join(f"{array.shape} in {name}" for name, array in arrays.items()) or "no table of numbers"
+        found = listed(f"{array.shape} in {name}" for name, array in arrays.items()) or "no table of numbers"
         raise ValueError(f"Expected --labels with {rows} rows, one per row of the data; got {found} in {path}.")
     columns: dict[str, np.ndarray] = {}
     for name, array in fitting.items():
@@ -133,11 +134,11 @@ def read_values(path: Path, *, key: str | None = None) -> np.ndarray:
     found = read_columns(path)
     names = list(found) if key is None else [name.strip() for name in key.split(",")]
     if key is None and len(names) != 1:
-        raise ValueError(f"{path}: expected one column, or the key of one; got {', '.join(names)}. Give its name.")
+        raise ValueError(f"{path}: expected one column, or the key of one; got {listed(names)}. Give its name.")
     for name in names:
         if name not in found:
-            raise ValueError(f"{path}: expected one of {', '.join(found)}; got {name!r}, which is not in it.")
+            raise ValueError(f"{path}: expected one of {listed(found)}; got {name!r}, which is not in it.")
     columns = [np.atleast_1d(found[name]) for name in names]
     if len({len(column) for column in columns}) > 1:
-        raise ValueError(f"{path}: expected {', '.join(names)} with as many rows each; got others.")
+        raise ValueError(f"{path}: expected {listed(names)} with as many rows each; got others.")
     return np.concatenate([column.reshape(len(column), -1) for column in columns], axis=1)

@@ -57,6 +57,15 @@ def check_positive(name: str, value: object, *, what: str = "number") -> None:
         raise ValueError(f"Expected {name} > 0, a finite {what}; got {value!r}.")
 
 
+def check_unmasked(name: str, value: object) -> None:
+    """Raise `ValueError` if a value is a masked array that hides something, which other arrays would show again."""
+    if np.ma.is_masked(value):
+        raise ValueError(
+            f"Expected {name} with all values observed; got a masked array that hides {np.ma.count_masked(value)}. "
+            "Leave such rows out."
+        )
+
+
 def check_finite(name: str, value: Tensor | NDArray[Any]) -> None:
     """Raise `NonFiniteError` if a floating-point tensor or array holds NaN or infinity.
 
