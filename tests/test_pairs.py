@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recparam.data.axes import DataWarning
 from recparam.data.pairs import by_index, consecutive
 from recparam.data.recording import Recording, _portions
 
@@ -210,7 +211,8 @@ def test_sessions_are_joined_with_what_is_known_of_them():
     assert joined.sessions.tolist() == [0, 0, 1, 2, 2]
     assert joined.times.tolist() == [0, 1, 0, 0, 1]
     assert joined.usable.tolist() == [True] * 4 + [False]
-    assert Recording.join([one, Recording.of(np.ones((1, 1)))]).times is None
+    with pytest.warns(DataWarning, match="known of 1 of 2"):
+        assert Recording.join([one, Recording.of(np.ones((1, 1)))]).times is None
 
 
 def nan_at(*places, shape=(5, 3)):

@@ -1,0 +1,86 @@
+"""Sessions and times of the rows of several parts, which are one recording together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from recparam.data.axes import DataWarning
+from recparam.data.checks import in_seconds, per_row
+from recparam.data.containers import Contents, as_clock
+
+
+def sessions_of(
+    found: Sequence[Contents], lengths: Sequence[int]
+) -> tuple[Int[np.ndarray, " N"], tuple[str, ...] | None]:
+    """The session of each row of several parts, each of one or more, and the names of the sessions."""
+    own_codes = [one.sessions for one in found]
+    codes = [np.zeros(n, dtype=np.int64) if own is None else own for own, n in zip(own_codes, lengths, strict=True)]
+    starts = np.cumsum([0, *(int(own[-1]) + 1 for own in codes[:-1])])
+    names = joined_names([(one.session_names, own) for one, own in zip(found, codes, strict=True)])
+    return np.concatenate([own + start for own, start in zip(codes, starts, strict=True)]), names
+
+
+def joined_names(parts: Sequence[tuple[tuple[str, ...] | None, np.ndarray]]) -> tuple[str, ...] | None:
+    """The names of the sessions of parts, of which those without names keep their number; None: none has names."""
+    if all(names is None for names, _ in parts):
+        return None
+    joined: list[str] = []
+    for names, sessions in parts:
+        joined += names or (str(len(joined) + number) for number in range(int(sessions[-1]) + 1))
+    return tuple(joined)
+
+
+def times_of(
+    found: Sequence[Contents], lengths: Sequence[int], codes: Int[np.ndarray, " N"], times: Any
+) -> tuple[Float[np.ndarray, " N"] | None, np.datetime64 | None]:
+    """When each row was observed, as declared or as the data say, and the date that is counted from."""
+    said = times is None
+    if said:
+        if (clock := _all_or_none([one.times for one in found])) is None:
+            return None, None
+    else:
+        clock = [as_clock(own) for own in times] if _per_session(times) else as_clock(times)
+        if len(found) == 1 and found[0].trials > 1 and np.size(clock) * found[0].trials == sum(lengths):
+            clock = np.tile(np.ravel(clock), found[0].trials)
+        clock = per_row("times", clock, lengths)
+    try:
+        return in_seconds(clock, codes), clock[0] if clock.dtype.kind == "M" else None
+    except ValueError as error:
+        raise ValueError(f"{error} They are those of the index or coordinates of data.") if said else error from None
+
+
+def joined_times(
+    parts: Sequence[tuple[np.ndarray | None, np.datetime64 | None]],
+) -> tuple[Float[np.ndarray, " N"] | None, np.datetime64 | None]:
+    """The times of parts on one clock, and the date that they are counted from, where all have one."""
+    origins = [origin for _, origin in parts]
+    first = origins[0] if all(origin is not None for origin in origins) else None
+    shift = [0.0 if first is None else float((origin - first) / np.timedelta64(1, "s")) for origin in origins]
+    moved = [None if times is None else times + by for (times, _), by in zip(parts, shift, strict=True)]
+    return _all_or_none(moved), first
+
+
+def _all_or_none(times: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Times of all parts, one after the other; None where some have none, with a warning where others have them."""
+    known = [own for own in times if own is not None]
+    if len({own.dtype.kind == "M" for own in known}) > 1:
+        raise ValueError("Expected times in seconds, or as dates, of all sessions; got both. Convert some.")
+    if len(known) == len(times):
+        return np.concatenate(known)
+    if known:
+        warnings.warn(
+            f"Times are known of {len(known)} of {len(times)} sessions or files, and are left out: gaps in time are "
+            "not seen. Give times for all of them.",
+            DataWarning,
+            stacklevel=5,
+        )
+    return None
+
+
+def _per_session(times: Any) -> bool:
+    return isinstance(times, list | tuple) and bool(times) and all(getattr(own, "ndim", 0) == 1 for own in times)
