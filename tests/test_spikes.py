@@ -40,8 +40,9 @@ def test_sampled_times_of_long_recordings(rate: float, hours: int) -> None:
     samples = np.arange(first, first + 4000)
     counts = bin_spikes([samples / rate], width=20 / rate, start=first / rate, stop=(first + 4000) / rate)[:]
     assert counts.ravel().tolist() == [20] * 200
-    counts = bin_spikes([samples * (1 / rate)], width=20 * (1 / rate), start=0, stop=(first + 4000) / rate)[:]
-    assert counts[-(200 - 1) :].ravel().tolist() == [20] * 199
+    step, begin = 1 / rate, (first - 20_000) / rate
+    counts = bin_spikes([samples * step], width=20 * step, start=begin, stop=(first + 4000) / rate)[:]
+    assert counts.ravel().tolist() == [0] * 1000 + [20] * 200
 
 
 def test_random_times_are_where_exact_arithmetic_puts_them() -> None:

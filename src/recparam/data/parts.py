@@ -45,8 +45,9 @@ def times_of(
             return None, None
     else:
         clock = [as_clock(own) for own in times] if _per_session(times) else as_clock(times)
-        if len(found) == 1 and found[0].trials > 1 and np.size(clock) * found[0].trials == sum(lengths):
-            clock = np.tile(np.ravel(clock), found[0].trials)
+        if found[0].trials > 1 and len(found) == 1:  # a clock for all trials, or one for each
+            clock = np.concatenate(clock) if isinstance(clock, list) else np.ravel(clock)
+            clock = np.tile(clock, found[0].trials if len(clock) * found[0].trials == sum(lengths) else 1)
         clock = per_row("times", clock, lengths)
     try:
         return in_seconds(clock, codes), clock[0] if clock.dtype.kind == "M" else None
