@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recparam.data.axes import DataWarning
+from recparam.data.mapped import portions
 from recparam.data.pairs import by_index, consecutive
-from recparam.data.recording import Recording, _portions
+from recparam.data.recording import Recording
 
 
 def numbered(*lengths, width=2):
@@ -385,7 +386,7 @@ print(json.dumps({"size": recording[:1].nbytes * len(recording), "read": read, "
 def test_rows_of_mapped_files_are_read_in_portions_of_few_pages(rows, row_bytes):
     starts = np.array(rows) * row_bytes
     seen = []
-    for part, touched in _portions(starts, row_bytes):
+    for part, touched in portions(starts, row_bytes):
         seen += rows[part]
         begins = starts[part]
         pages = {page for begin in begins for page in range(begin >> 21, ((begin + row_bytes - 1) >> 21) + 1)}

@@ -55,7 +55,7 @@ def test_the_readme_s_lines_on_one_s_own_data_run(tmp_path: Path, monkeypatch: p
         program, *words = shlex.split(line)
         assert program == "recparam"
         assert main([*words, "--max-steps", "20"] if words[0] == "fit" else words) == 0
-    assert np.genfromtxt("latents.csv", delimiter=",", names=True).dtype.names == ("session", "z1", "z2")
+    assert np.genfromtxt("latents.csv", delimiter=",", names=True).dtype.names == ("session", "row", "z1", "z2")
     assert Path("run/report.html").is_file()
 
 

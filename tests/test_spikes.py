@@ -11,7 +11,8 @@ from recparam.data.spikes import bin_spikes
 
 
 @pytest.mark.parametrize(
-    ("width", "start"), [(1, 0), (30, 123_456_789), (7, -50), (600, 10**12 + 1), (20_000_000, 1_700_000_000_000_000_003)]
+    ("width", "start"),
+    [(1, 0), (30, 123_456_789), (7, -50), (600, 10**12 + 1), (20_000_000, 1_700_000_000_000_000_003)],
 )
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
 def test_whole_numbers_are_counted_exactly(width: int, start: int, dtype: type[np.integer]) -> None:

@@ -1,18 +1,24 @@
 """Data that say more than their numbers: axes with names, clocks and trials; values on the clock of a recording."""
 
+import csv
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import recparam as rp
+from recparam.cli import main
 from recparam.data.axes import DataWarning
 from recparam.data.grids import on_times, resample
 from recparam.data.pairs import aligned, consecutive
 from recparam.data.recording import Recording
 from recparam.data.spikes import bin_spikes
 from recparam.data.windows import windowed
+from recparam.runs.reading import DataFiles, Reading
 
 
 def walk(*shape: int) -> np.ndarray:
@@ -374,3 +380,130 @@ def test_wrong_values_are_one_sentence(values, times, options, message) -> None:
 def test_windows_keep_times_and_names() -> None:
     recording = windowed(Recording.of(np.eye(4), sessions=list("aabb"), times=[0, 1, 0, 1]), before=1)
     assert recording.session_names == ("a", "b") and recording.times is not None
+
+
+# The command line
+
+QUICK = ["--max-steps", "20", "--batch-size", "64", "--restarts", "1", "--lag", "1"]
+
+
+def seen(rows: int = 240) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    place = np.sin(np.cumsum(0.2 * rng.normal(size=(rows, 2)), axis=0))
+    return np.tanh(place @ rng.normal(size=(2, 6))) + 0.05 * rng.normal(size=(rows, 6))
+
+
+def table_of(path: Path) -> dict[str, list[str]]:
+    with path.open(newline="") as file:
+        names, *rows = csv.reader(file)
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def test_latents_have_the_session_the_time_and_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clock = 36000 + 0.0123456 * np.arange(240)
+    labels = np.repeat(["rest, first", "run"], 120)
+    np.savez("data.npz", seen=seen(), clock=clock, phase=labels)
+    words = ["data.npz", "--sessions-key", "phase", "--times-key", "clock"]
+    assert main(["fit", *words, "--out", "run", *QUICK]) == 0
+    for name in ("run.yaml", "run.json"):  # JSON is YAML
+        assert yaml.safe_load((tmp_path / "run" / name).read_text())["reading"]["times_key"] == "clock"
+    with np.load("run/latents.npz") as file:
+        assert file["times"].tolist() == clock.tolist() and file["rows"].tolist() == list(range(240))
+        assert file["session_names"].tolist() == ["rest, first", "run"]
+        assert file["sessions"].tolist() == [0] * 120 + [1] * 120
+        z = file["z"]
+    assert main(["transform", "run", "data.npz", "-o", "z.csv"]) == 0  # the options are the run's
+    table = table_of(tmp_path / "z.csv")
+    assert list(table) == ["session", "session_name", "time", "row", "z1", "z2"]
+    assert [float(time) for time in table["time"]] == clock.tolist()  # to the last digit
+    assert table["session_name"] == labels.tolist() and table["row"] == [str(row) for row in range(240)]
+    assert np.array_equal(np.array(table["z1"], dtype=np.float32), z[:, 0].astype(np.float32))
+
+
+def test_latents_of_parquet_have_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    dates = pandas.date_range("2024-01-01", periods=240, freq="20ms", tz="Europe/Berlin")
+    pandas.DataFrame(seen(), columns=list("abcdef")).assign(when=dates).to_parquet("data.parquet")
+    assert main(["fit", "data.parquet", "--times-key", "when", "--out", "run", *QUICK]) == 0
+    assert main(["transform", "run", "data.parquet", "-o", "z.parquet"]) == 0
+    table = pandas.read_parquet("z.parquet")
+    assert list(table.columns) == ["session", "time", "row", "z1", "z2"]
+    np.testing.assert_allclose(table["time"], 0.02 * np.arange(240), atol=1e-9)
+
+
+def test_no_pair_crosses_a_gap_in_the_times_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    milliseconds = 20.0 * np.arange(240) + 5000 * (np.arange(240) >= 100)
+    table = np.column_stack([milliseconds, seen()])
+    np.savetxt(tmp_path / "data.csv", table, delimiter=",", header="clock_ms,a,b,c,d,e,f", comments="")
+    words = ["fit", str(tmp_path / "data.csv"), "--times-key", "clock_ms", "--out", str(tmp_path / "run"), *QUICK[:-2]]
+    assert main([*words, "--seconds", "0.04"]) == 0
+    printed = capsys.readouterr().out
+    assert "Times are those of clock_ms, in seconds." in printed and "(240, 6)" in printed
+    assert rp.RPMEstimator.load(tmp_path / "run").lag_ == (2,)
+    files, reading = DataFiles((tmp_path / "data.csv",)), Reading(times_key="clock_ms")
+    recording = reading.rows(files)
+    np.testing.assert_allclose(recording.times, milliseconds / 1000)
+    assert len(reading.pairs(recording, files, lag=1)) == 238
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--times-key", "back"], "--times-key back: .*increase within a session.*--sessions-key"),
+        (["--times-key", "short"], "--times-key short: .*one per row"),
+        (["--times-key", "none"], "got 'none', which is not in it"),
+        (["--bin", "0.1", "--times-key", "back"], "--bin or --times-key"),
+        (["--dims", "time,channel,trial"], "a name for each axis"),
+    ],
+)
+def test_wrong_options_are_one_sentence(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "x.npz", seen=seen(), back=np.arange(240)[::-1], short=np.arange(9))
+    assert main(["fit", str(tmp_path / "x.npz"), "--out", str(tmp_path / "run"), *words, *QUICK]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_trials_of_a_file_are_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    trials = seen().reshape(12, 20, 6)
+    trials[3, 15:] = np.nan
+    np.savez("trials.npz", trials=trials, clock=0.1 * np.arange(20))
+    words = ["trials.npz", "--dims", "trial,time,channel", "--times-key", "clock"]
+    assert main(["fit", *words, "--out", "run", *QUICK]) == 0
+    assert "12 sessions" in capsys.readouterr().out
+    with np.load("run/latents.npz") as file:
+        assert np.bincount(file["sessions"]).tolist() == [20] * 12
+        np.testing.assert_allclose(file["times"], np.tile(0.1 * np.arange(20), 12))
+        assert np.flatnonzero(np.isnan(file["z"][:, 0])).tolist() == list(range(75, 80))
+    np.save("turned.npy", seen().T)
+    assert main(["fit", "turned.npy", "--out", "doubted", *QUICK[:-1], "3"]) == 2  # six rows are too few
+    assert "--dims channel,time" in capsys.readouterr().err
+    assert main(["fit", "turned.npy", "--dims", "channel,time", "--out", "turned", *QUICK]) == 0
+    assert "Data of shape" not in capsys.readouterr().err
+    assert rp.RPMEstimator.load("turned").n_features_in_ == 6
+
+
+def test_spikes_of_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    units = {f"unit {k}": np.sort(rng.uniform(0, 30, 400)) for k in range(5)}
+    np.savez("spikes.npz", **units)
+    expected = bin_spikes(units, width=0.1)
+    recording = Reading(bin=0.1).rows(DataFiles((Path("spikes.npz"),)))
+    np.testing.assert_array_equal(recording[:], expected[:])
+    assert recording.names == tuple(units)
+    rows = [(name, repr(float(time))) for name, times in units.items() for time in times]
+    Path("spikes.csv").write_text("unit,time\n" + "\n".join(",".join(row) for row in rows))
+    both = Reading(bin=0.1).rows(DataFiles((Path("spikes.csv"), Path("spikes.npz"))))
+    np.testing.assert_array_equal(both[:], np.concatenate([expected[:]] * 2))
+    assert np.bincount(both.sessions).tolist() == [len(expected)] * 2
+    assert main(["fit", "spikes.npz", "--bin", "0.1", "--out", "run", *QUICK]) == 0
+    assert main(["transform", "run", "spikes.csv", "-o", "z.csv"]) == 0
+    np.testing.assert_allclose(np.array(table_of(Path("z.csv"))["time"], float), expected.times)
+    Path("other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="columns unit and time; got a, b"):
+        Reading(bin=0.1).rows(DataFiles((Path("other.csv"),)))

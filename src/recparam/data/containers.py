@@ -6,7 +6,9 @@ They are told by what they have, so that no package is imported.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +28,9 @@ _SECONDS = {
 }
 _UNITS = {word: seconds for seconds, words in _SECONDS.items() for word in words}
 _UNIT = re.compile(r".*[_ (\[]+([^\W\d_]+)[)\]]?")
+
+
+_DECLARED: ContextVar[Sequence[str] | None] = ContextVar("declared", default=None)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,16 @@ class Contents:
     declared: bool = True
 
 
+@contextmanager
+def declared(dims: Sequence[str] | None) -> Iterator[None]:
+    """Within, arrays that do not say what their axes are have these; so they are declared of what a reader finds."""
+    token = _DECLARED.set(dims)
+    try:
+        yield
+    finally:
+        _DECLARED.reset(token)
+
+
 def is_list_of_series(data: Any) -> bool:
     """Whether data are a list of series of pynapple, one per session."""
     return isinstance(data, list | tuple) and len(data) > 0 and all(hasattr(part, "time_support") for part in data)
@@ -80,11 +95,14 @@ def contents_of(data: Any, name: str, *, dims: Sequence[str] | None) -> Contents
             )
         data = data.to_dataarray(dim="variable")
     if hasattr(data, "coords") and hasattr(data, "dims"):
+        if dims is None and all(re.fullmatch(r"dim_\d+", str(dim)) for dim in data.dims):  # without names
+            return Contents(data.values, declared=False)
         return _of_axes(data.values, name, dims or data.dims, data.coords, declared=dims is not None)
+    dims = dims if hasattr(data, "time_support") else dims or _DECLARED.get()
     if dims is not None:
         if hasattr(data, "time_support"):
             raise ValueError(f"Expected dims= with arrays; got it with {type(data).__name__}, whose axes are known.")
-        return _of_axes(array_and_names(data, name)[0], name, dims, {}, declared=True)
+        return _of_axes(array_and_names(data, name)[0], name, [str(dim).strip() for dim in dims], {}, declared=True)
     if hasattr(data, "time_support"):
         return _of_series(data, name)
     if hasattr(data, "columns") and hasattr(data, "index"):
@@ -186,7 +204,7 @@ def _without_padding(trials: np.ndarray) -> tuple[Bool[np.ndarray, " N"] | None,
     """Which rows of trials (T, steps, ...) are not NaN as a whole, as those are that fill up shorter ones."""
     if trials.dtype.kind != "f":
         return None, ()
-    empty = np.isnan(trials.reshape(*trials.shape[:2], -1)).all(2)
+    empty = np.asarray(np.isnan(trials.reshape(*trials.shape[:2], -1)).all(2))
     padding = np.logical_and.accumulate(empty, axis=1) | np.logical_and.accumulate(empty[:, ::-1], axis=1)[:, ::-1]
     if not padding.any():
         return None, ()

@@ -146,7 +146,7 @@ def resample(
     given: tuple[Any, Any] = (np.split(values, cuts), np.split(times, cuts)) if several else (values, times)
     found = on_times(*given, like, how=how, period=period, max_gap=max_gap)
     known = ~np.isnan(found)
-    usable = known.reshape(len(found), -1).any(1)
+    usable = np.asarray(known.reshape(len(found), -1).any(1))
     if not usable.any():
         raise ValueError(
             f"Expected recordings that overlap in time; got {times.min():g} to {times.max():g} s and "

@@ -60,10 +60,12 @@ def joined_times(
 ) -> tuple[Float[np.ndarray, " N"] | None, np.datetime64 | None]:
     """The times of parts on one clock, and the date that they are counted from, where all have one."""
     origins = [origin for _, origin in parts]
-    first = origins[0] if all(origin is not None for origin in origins) else None
-    shift = [0.0 if first is None else float((origin - first) / np.timedelta64(1, "s")) for origin in origins]
+    dated = [origin for origin in origins if origin is not None]
+    if len(dated) < len(origins):
+        return _all_or_none([times for times, _ in parts]), None
+    shift = [float((origin - dated[0]) / np.timedelta64(1, "s")) for origin in dated]
     moved = [None if times is None else times + by for (times, _), by in zip(parts, shift, strict=True)]
-    return _all_or_none(moved), first
+    return _all_or_none(moved), dated[0]
 
 
 def _all_or_none(times: Sequence[np.ndarray | None]) -> np.ndarray | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,11 @@ from recparam.data.checks import (
     session_codes,
 )
 from recparam.data.containers import contents_of, is_list_of_series, names_of_sessions
+from recparam.data.mapped import MAPPED_BYTES, memory_map, portions
 from recparam.data.parts import joined_names, joined_times, sessions_of, times_of
 from recparam.utils.checks import check_finite
 
 _BLOCK_BYTES = 1 << 26  # scanned at once, so that a column scan of a mapped file needs little memory
-_MAPPED_BYTES = 1 << 28  # pages of mapped files that may stay resident before they are handed back
-_FAULT_BYTES = 1 << 21  # what Linux may map around one touched byte: a large page of its cache
 
 
 class Recording:
@@ -276,7 +275,7 @@ class Recording:
             block = self._blocks[home]
             here = np.flatnonzero(homes == home)
             within = index[here] - (self._ends[home] - len(block))
-            for part, touched in _portions(within * block[:1].nbytes, block[:1].nbytes):
+            for part, touched in portions(within * block[:1].nbytes, block[:1].nbytes):
                 self._hand_back(touched)
                 found[here[part]] = block[within[part]]
         self._check_read(found, index)
@@ -355,36 +354,8 @@ class Recording:
 
     def _hand_back(self, touched: int) -> None:
         """Let go of pages of mapped files, which count as resident memory until somebody does, before more are read."""
-        if self._touched + touched > _MAPPED_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+        if self._touched + touched > MAPPED_BYTES and hasattr(mmap, "MADV_DONTNEED"):
             for mapped in self._maps:
                 mapped.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
         self._touched += touched
-
-
-def _portions(starts: Int[np.ndarray, " rows"], row_bytes: int) -> Iterator[tuple[slice, int]]:
-    """Rows read together, so that few pages are mapped at once, and the bytes that each portion may map.
-
-    Args:
-        starts: Where each row begins in its file, in bytes, in the order in which the rows are read.
-        row_bytes: Size of a row.
-    """
-    if not len(starts):
-        return
-    moved = np.diff(starts // _FAULT_BYTES, prepend=-1) != 0
-    touched = np.cumsum((moved + row_bytes // _FAULT_BYTES) * _FAULT_BYTES)
-    cuts = np.flatnonzero(np.diff(touched // _MAPPED_BYTES)) + 1
-    for begin, end in zip([0, *cuts], [*cuts, len(starts)], strict=True):
-        yield slice(int(begin), int(end)), int(touched[end - 1] - (touched[begin - 1] if begin else 0))
-
-
-def memory_map(array: np.ndarray) -> mmap.mmap | None:
-    """The file mapping behind an array or a view of one; None for arrays in memory and copy-on-write maps."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        mapped = getattr(base, "_mmap", None)
-        if mapped is not None:
-            # Pages of a copy-on-write map may hold changes, which handing them back would lose.
-            return None if getattr(base, "mode", None) == "c" else mapped
-        base = base.base
-    return None

@@ -197,11 +197,12 @@ def _is_nested(entry: Any) -> bool:
 
 def _units(spikes: Any) -> tuple[list[np.ndarray], tuple[str, ...] | None]:
     """Sorted spike times of each unit, and names where they have some."""
-    named, filled = isinstance(spikes, Mapping), isinstance(spikes, np.ndarray) and spikes.dtype != object
-    units = [_unit(times, filled=filled) for times in (spikes.values() if named else spikes)]
+    filled = isinstance(spikes, np.ndarray) and spikes.dtype != object
+    each: Iterable[Any] = spikes.values() if isinstance(spikes, Mapping) else spikes
+    units = [_unit(times, filled=filled) for times in each]
     if not units:
         raise ValueError("Expected spikes as one list of times for each of one or more units; got another shape.")
-    return units, tuple(map(str, spikes)) if named else None
+    return units, tuple(map(str, spikes)) if isinstance(spikes, Mapping) else None
 
 
 def _unit(times: Any, *, filled: bool) -> Shaped[np.ndarray, " n"]:
@@ -232,17 +233,17 @@ def _intervals(trials: Any) -> tuple[tuple[str, ...] | None, list[tuple[Any, Any
     """Names of intervals, where they have some, and when each begins and ends."""
     names = tuple(map(str, trials)) if isinstance(trials, Mapping) and not hasattr(trials, "columns") else None
     pairs: Iterable[Any] = trials.values() if names is not None else trials
-    columns = [str(column) for column in trials.columns] if hasattr(trials, "columns") else []
+    columns = [str(column) for column in getattr(trials, "columns", ())]
     ends = [[name for name in columns if name in known] for known in (_STARTS, _STOPS)]
     if all(len(found) == 1 for found in ends):
         pairs = zip(*(np.asarray(trials[name]) for (name,) in ends), strict=True)
-    found = [tuple(pair) if hasattr(pair, "__len__") or isinstance(pair, tuple) else (pair,) for pair in pairs]
+    found: list[tuple[Any, ...]] = [tuple(pair) if hasattr(pair, "__len__") else (pair,) for pair in pairs]
     for number, pair in enumerate(found):
         if len(pair) != 2 or not all(isinstance(bound, Real) and is_finite_number(bound) for bound in pair):
             raise ValueError(f"Expected trials as pairs (start, stop) of finite seconds; got {pair!r} in {number}.")
     if not found:
         raise ValueError("Expected trials as pairs (start, stop) of finite seconds; got none.")
-    return names, found
+    return names, [(first, last) for first, last in found]
 
 
 def _around(events: Any, window: Sequence[float | int], width: float | int) -> tuple[list[tuple[Any, Any]], int]:

@@ -52,6 +52,11 @@ class Reading:
         grey: Whether frames lose their colour.
         window: Rows of a window, of which the row itself is the last. The default lag is then as many rows.
         sessions_key: Array or column with the session of each row, in DATA or in the file of --sessions.
+        times_key: Array or column of DATA with the time of each row: seconds, the unit that ends its name (t_ms), or
+            dates such as 2024-01-31T10:30:00. No pair crosses a gap in time.
+        dims: What each axis of an array is, such as trial,time,channel or channel,time. Trials are sessions.
+        bin: DATA are spike times, counted in bins of so many seconds: npz with an array for each unit, or tables with
+            columns unit and time.
         nearest_key: Arrays or columns of DATA, such as a position: pairs are rows at which they are alike.
         apart: Least number of rows between such a pair of one session. None: 1.
         own_channels: Each file has channels, and so an encoder, of its own; pairs are then those of --nearest-key.
@@ -63,6 +68,9 @@ class Reading:
     grey: bool | None = None
     window: int | None = None
     sessions_key: str | None = None
+    times_key: str | None = None
+    dims: str | None = None
+    bin: float | None = None
     nearest_key: str | None = None
     apart: int | None = None
     own_channels: bool = False
@@ -83,8 +91,17 @@ class Reading:
 
         if not files.data:
             raise ValueError("Expected DATA, at least one file; got none.")
+        if self.bin is not None:
+            for name, value in (
+                ("--times-key", self.times_key),
+                ("--dims", self.dims),
+                ("--sessions-key", self.sessions_key if files.sessions is None else None),
+            ):
+                if value is not None:
+                    raise ValueError(f"Expected --bin or {name}; got both. Bins of spikes have times of their own.")
         if not self.own_channels:
-            return self._windowed(self._with_sessions(self._read(files.data, self.key), files))
+            recording = self._with_sessions(self._read(files.data, self.key), files)
+            return self._windowed(self._with_times(recording, files.data))
         for name, value in (
             ("--window", self.window),
             ("--data-prime", files.data_prime or None),
@@ -97,7 +114,7 @@ class Reading:
             raise ValueError(
                 "Expected as many files as sessions with --own-channels, at least two, in the order of the fit; got 1."
             )
-        return own_channels([self._read([path], self.key) for path in files.data])
+        return own_channels([self._with_times(self._read([path], self.key), [path]) for path in files.data])
 
     def pairs(self, recording: Recording, files: DataFiles, *, lag: int | Sequence[int]) -> Pairs:
         """The pairs of rows of files: of two modalities, of rows where a variable is alike, or some rows apart.
@@ -123,19 +140,25 @@ class Reading:
         elif files.data_prime:
             raise ValueError("Expected --data-prime or --nearest-key, which both say what a pair is; got both.")
         if files.data_prime:
-            prime = self._with_sessions(self._read(files.data_prime, self.key_prime), files)
+            prime = self._with_sessions(self._read(files.data_prime, self.key_prime, prime=True), files)
             return aligned(recording, self._windowed(prime))
         if self.nearest_key is not None:
             return nearest(recording, _values(files.data, self.nearest_key), apart=self.apart or 1)
         return consecutive(recording, lag=lag)
 
-    def _read(self, paths: Sequence[Path], key: str | None) -> Recording:
+    def _read(self, paths: Sequence[Path], key: str | None, *, prime: bool = False) -> Recording:
+        from recparam.data.containers import declared
         from recparam.data.readers import read
+        from recparam.data.spikes import bin_spikes
+        from recparam.runs.files import read_spike_times
 
-        named = [self.sessions_key, *(self.nearest_key or "").split(",")]
-        return read(
-            list(paths), key=key, size=self.size, grey=self.grey, without=[name.strip() for name in named if name]
-        )
+        if self.bin is not None and not prime:
+            spikes = [read_spike_times(path, key=key) for path in paths]
+            return bin_spikes(spikes if len(spikes) > 1 else spikes[0], width=self.bin)
+        named = [self.sessions_key, self.times_key, *(self.nearest_key or "").split(",")]
+        without = [name.strip() for name in named if name]
+        with declared(self.dims.split(",") if self.dims and not prime else None):
+            return read(list(paths), key=key, size=self.size, grey=self.grey, without=without)
 
     def _windowed(self, recording: Recording) -> Recording:
         from recparam.data.windows import windowed
@@ -151,6 +174,7 @@ class Reading:
         import numpy as np
 
         from recparam.data.checks import per_row, session_codes
+        from recparam.data.containers import names_of_sessions
 
         if files.sessions is None and self.sessions_key is None:
             return recording
@@ -162,7 +186,31 @@ class Reading:
             start = int(codes[-1][-1]) + 1
         split = copy.copy(recording)
         split.sessions = np.concatenate(codes)
+        split.session_names = names_of_sessions(labels, split.sessions)
         return split
+
+    def _with_times(self, recording: Recording, paths: Sequence[Path]) -> Recording:
+        """The recording with the times that its files hold."""
+        import numpy as np
+
+        from recparam.data.checks import in_seconds, per_row
+        from recparam.data.containers import as_clock, seconds_of_unit
+
+        if self.times_key is None:
+            return recording
+        timed = copy.copy(recording)
+        try:
+            clock = as_clock(_values(paths, self.times_key)[:, 0])
+            dates = clock.dtype.kind == "M"
+            if self.dims and len(clock) and len(recording) % len(clock) == 0:  # the same for all trials
+                clock = np.tile(clock, len(recording) // len(clock))
+            clock = per_row("times", clock if dates else clock * seconds_of_unit(self.times_key), [len(recording)])
+            timed.times, timed.origin = in_seconds(clock, recording.sessions), clock[0] if dates else None
+        except ValueError as error:
+            text = str(error).replace("sessions=", "--sessions-key")
+            raise ValueError(f"--times-key {self.times_key}: {text}") from None
+        since = f"seconds since {np.datetime_as_string(clock[0])}" if dates else "seconds"
+        return timed.noted(f"Times are those of {self.times_key}, in {since}.")
 
 
 def _values(paths: Sequence[Path], key: str | None) -> np.ndarray:
