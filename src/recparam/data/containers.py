@@ -121,6 +121,9 @@ def as_clock(values: Any) -> np.ndarray:
     accessor = getattr(values, "dt", values)
     if getattr(accessor, "tz", None) is not None:
         values = accessor.tz_convert(None)
+    if isinstance(values, np.ma.MaskedArray):  # what is masked has no time
+        dates = values.dtype.kind in "mM"
+        values = values.filled("NaT") if dates else values.astype(np.float64).filled(np.nan)
     array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
     if array.dtype.kind in "OUS":
         array = _from_text(array)

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from recparam.data.axes import DataWarning
-from recparam.data.checks import in_seconds, per_row
-from recparam.data.containers import Contents, as_clock
+from recparam.data.checks import in_seconds, masks, per_row, session_codes
+from recparam.data.containers import Contents, as_clock, names_of_sessions
 
 
 def sessions_of(
-    found: Sequence[Contents], lengths: Sequence[int]
+    found: Sequence[Contents], lengths: Sequence[int], sessions: Any
 ) -> tuple[Int[np.ndarray, " N"], tuple[str, ...] | None]:
-    """The session of each row of several parts, each of one or more, and the names of the sessions."""
+    """The session of each row, and the names of the sessions: as declared of a single part, or as the parts say."""
+    if sessions is not None:
+        declared = session_codes(sessions, lengths[0])
+        return declared, names_of_sessions(np.asarray(sessions), declared)
     own_codes = [one.sessions for one in found]
     codes = [np.zeros(n, dtype=np.int64) if own is None else own for own, n in zip(own_codes, lengths, strict=True)]
     starts = np.cumsum([0, *(int(own[-1]) + 1 for own in codes[:-1])])
@@ -33,6 +36,18 @@ def joined_names(parts: Sequence[tuple[tuple[str, ...] | None, np.ndarray]]) -> 
     for names, sessions in parts:
         joined += names or (str(len(joined) + number) for number in range(int(sessions[-1]) + 1))
     return tuple(joined)
+
+
+def known_of(
+    found: Sequence[Contents], lengths: Sequence[int], mask: Any, row: tuple[int, ...]
+) -> tuple[Bool[np.ndarray, " N"] | None, Bool[np.ndarray, "N ..."] | None]:
+    """Which rows, and which single values, were observed, as declared or as the parts say; None: all."""
+    if mask is not None:
+        return masks(mask, lengths, row)
+    if all(one.observed is None for one in found):
+        return None, None
+    every = [np.ones(n, bool) if one.observed is None else one.observed for one, n in zip(found, lengths, strict=True)]
+    return np.concatenate(every), None
 
 
 def times_of(
@@ -52,7 +67,12 @@ def times_of(
     try:
         return in_seconds(clock, codes), clock[0] if clock.dtype.kind == "M" else None
     except ValueError as error:
-        raise ValueError(f"{error} They are those of the index or coordinates of data.") if said else error from None
+        if not said:
+            raise
+        raise ValueError(
+            f"{error} They are those of the index or the coordinates of data, which reset_index(drop=True) or "
+            "drop_vars(...) takes off."
+        ) from error
 
 
 def joined_times(

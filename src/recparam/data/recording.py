@@ -17,12 +17,10 @@ from recparam.data.checks import (
     column_name,
     is_list_of_sessions,
     listed,
-    masks,
-    session_codes,
 )
-from recparam.data.containers import contents_of, is_list_of_series, names_of_sessions
+from recparam.data.containers import contents_of, is_list_of_series
 from recparam.data.mapped import MAPPED_BYTES, memory_map, portions
-from recparam.data.parts import joined_names, joined_times, sessions_of, times_of
+from recparam.data.parts import joined_names, joined_times, known_of, sessions_of, times_of
 from recparam.utils.checks import check_finite
 
 _BLOCK_BYTES = 1 << 26  # scanned at once, so that a column scan of a mapped file needs little memory
@@ -138,17 +136,10 @@ class Recording:
         if not found[0].declared and sessions is times is mask is None:
             warn_of_axes(blocks[0], stacklevel=2)
         lengths = [len(block) for block in blocks]
-        if several or (sessions is None and found[0].sessions is not None):
-            codes, session_names = sessions_of(found, lengths)
-        else:
-            codes = session_codes(sessions, lengths[0])
-            session_names = None if sessions is None else names_of_sessions(np.asarray(sessions), codes)
+        codes, session_names = sessions_of(found, lengths, sessions)
         seconds, origin = times_of(found, lengths, codes, times)
         counted = [] if origin is None else [f"Times are in seconds since {origin}."]
-        observed, known = (None, None) if mask is None else masks(mask, lengths, blocks[0].shape[1:])
-        if mask is None and any(one.observed is not None for one in found):
-            every = [one.observed if one.observed is not None else np.ones(len(one.values), bool) for one in found]
-            observed = np.concatenate(every)
+        observed, known = known_of(found, lengths, mask, blocks[0].shape[1:])
         recording = cls(
             blocks,
             sessions=codes,
