@@ -123,7 +123,7 @@ def as_clock(values: Any) -> np.ndarray:
         values = accessor.tz_convert(None)
     if isinstance(values, np.ma.MaskedArray):  # what is masked has no time
         dates = values.dtype.kind in "mM"
-        values = values.filled("NaT") if dates else values.astype(np.float64).filled(np.nan)
+        values = np.ma.filled(values if dates else values.astype(np.float64), "NaT" if dates else np.nan)
     array = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
     if array.dtype.kind in "OUS":
         array = _from_text(array)
