@@ -102,7 +102,10 @@ def contents_of(data: Any, name: str, *, dims: Sequence[str] | None) -> Contents
     if dims is not None:
         if hasattr(data, "time_support"):
             raise ValueError(f"Expected dims= with arrays; got it with {type(data).__name__}, whose axes are known.")
-        return _of_axes(array_and_names(data, name)[0], name, [str(dim).strip() for dim in dims], {}, declared=True)
+        array = np.asarray(array_and_names(data, name)[0])
+        if isinstance(data, np.ma.MaskedArray):
+            array = np.ma.array(array, mask=np.ma.getmaskarray(data))
+        return _of_axes(array, name, [str(dim).strip() for dim in dims], {}, declared=True)
     if hasattr(data, "time_support"):
         return _of_series(data, name)
     if hasattr(data, "columns") and hasattr(data, "index"):
@@ -207,7 +210,7 @@ def _without_padding(trials: np.ndarray) -> tuple[Bool[np.ndarray, " N"] | None,
     """Which rows of trials (T, steps, ...) are not NaN as a whole, as those are that fill up shorter ones."""
     if trials.dtype.kind != "f":
         return None, ()
-    empty = np.asarray(np.isnan(trials.reshape(*trials.shape[:2], -1)).all(2))
+    empty = np.asarray(np.isnan(np.asarray(trials).reshape(*trials.shape[:2], -1)).all(2))
     padding = np.logical_and.accumulate(empty, axis=1) | np.logical_and.accumulate(empty[:, ::-1], axis=1)[:, ::-1]
     if not padding.any():
         return None, ()
