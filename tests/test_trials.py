@@ -504,6 +504,18 @@ def test_spikes_of_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert main(["fit", "spikes.npz", "--bin", "0.1", "--out", "run", *QUICK]) == 0
     assert main(["transform", "run", "spikes.csv", "-o", "z.csv"]) == 0
     np.testing.assert_allclose(np.array(table_of(Path("z.csv"))["time"], float), expected.times)
+    clock = np.arange(0.5, 29, 1 / 30)
+    np.savetxt("pose.csv", np.c_[clock, np.sin(clock), np.cos(clock)], delimiter=",", header="t,x,y", comments="")
+    words = ["spikes.npz", "--bin", "0.1", "--data-prime", "pose.csv", "--times-key-prime", "t", "--one-clock", "mean"]
+    assert main(["fit", *words, "--out", "both", *QUICK[:-2]]) == 0
+    files = DataFiles((Path("spikes.npz"),), (Path("pose.csv"),))
+    reading = Reading(bin=0.1, times_key_prime="t", one_clock="mean")
+    pose = reading.pairs(recording, files, lag=1).recording_prime
+    assert pose is not None and pose.shape == (len(expected), 2)
+    inside = (expected.times > 0.6) & (expected.times < 28.9)
+    np.testing.assert_allclose(pose[:][inside, 0], np.sin(expected.times[inside]), atol=0.02)
+    assert not pose.usable[expected.times > 29.1].any()
+    assert main(["transform", "both", "spikes.npz", "--data-prime", "pose.csv", "-o", "both.npz"]) == 0
     Path("other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="columns unit and time; got a, b"):
         Reading(bin=0.1).rows(DataFiles((Path("other.csv"),)))

@@ -50,6 +50,7 @@ def fit(
     - recparam fit trials.npy --dims trial,time,channel
     - recparam fit spikes.npz --bin 0.05
     - recparam fit neurons.npy --data-prime pose.npy
+    - recparam fit spikes.npz --bin 0.05 --data-prime pose.csv --times-key-prime t --one-clock mean
     - recparam fit recording.npy --out run --resume
     - recparam fit --config run/run.yaml --seed 1 --out another
 

@@ -39,11 +39,12 @@ def joined_names(parts: Sequence[tuple[tuple[str, ...] | None, np.ndarray]]) -> 
 
 
 def known_of(
-    found: Sequence[Contents], lengths: Sequence[int], mask: Any, row: tuple[int, ...]
+    found: Sequence[Contents], blocks: Sequence[np.ndarray], mask: Any
 ) -> tuple[Bool[np.ndarray, " N"] | None, Bool[np.ndarray, "N ..."] | None]:
     """Which rows, and which single values, were observed, as declared or as the parts say; None: all."""
+    lengths = [len(block) for block in blocks]
     if mask is not None:
-        return masks(mask, lengths, row)
+        return masks(mask, lengths, blocks[0].shape[1:])
     if all(one.observed is None for one in found):
         return None, None
     every = [np.ones(n, bool) if one.observed is None else one.observed for one, n in zip(found, lengths, strict=True)]

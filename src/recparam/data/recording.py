@@ -139,7 +139,7 @@ class Recording:
         codes, session_names = sessions_of(found, lengths, sessions)
         seconds, origin = times_of(found, lengths, codes, times)
         counted = [] if origin is None else [f"Times are in seconds since {origin}."]
-        observed, known = known_of(found, lengths, mask, blocks[0].shape[1:])
+        observed, known = known_of(found, blocks, mask)
         recording = cls(
             blocks,
             sessions=codes,
