@@ -169,8 +169,8 @@ class Reading:
         if self.bin is not None and not prime:
             spikes = [read_spike_times(path, key=key) for path in paths]
             return bin_spikes(spikes if len(spikes) > 1 else spikes[0], width=self.bin)
-        times_key = self.times_key_prime if prime else self.times_key
-        without = [name.strip() for name in (self.sessions_key, times_key, *(self.nearest_key or "").split(",")) if name]
+        named = [self.sessions_key, self.times_key_prime if prime else self.times_key]
+        without = [name.strip() for name in [*named, *(self.nearest_key or "").split(",")] if name]
         with declared(self.dims.split(",") if self.dims and not prime else None):
             return read(list(paths), key=key, size=self.size, grey=self.grey, without=without)
 
