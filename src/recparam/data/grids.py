@@ -85,11 +85,13 @@ def on_times(
     known = [_known(*part, recording) for part in parts]
     found = np.full((len(recording), *known[0][0].shape[1:]), np.nan)
     segment, step = segments(recording, None)
+    steps = np.broadcast_to(step, len(recording))  # of each session
     if how == "mean":
-        _check_bins(step, [clock for _, clock in known])
+        _check_bins(float(steps.min()), [clock for _, clock in known])
     for start, end in zip(*segment_ends(segment), strict=True):
         own, clock = known[int(recording.sessions[start]) if several else 0]
-        found[start:end] = _at(own, clock, recording.times[start:end], step, how=how, period=period, max_gap=max_gap)
+        rows, step = slice(start, end), float(steps[start])
+        found[rows] = _at(own, clock, recording.times[rows], step, how=how, period=period, max_gap=max_gap)
     if period is None:
         return found
     low = -period / 2 if any((own < 0).any() for own, _ in known) else 0.0

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from recparam.data.containers import as_clock
 from recparam.data.frames import IMAGES, VIDEOS, read_images, read_video
 from recparam.data.recording import Recording
 from recparam.data.tables import chosen_columns, open_csv
@@ -313,7 +312,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
 def _number_or_text(column: Any) -> np.ndarray:
     """A column of a data frame, in which objects are numbers with missing ones among them, or text."""
     if getattr(column.dtype, "tz", None) is not None:
-        return as_clock(column)
+        column = column.dt.tz_convert(None)
     if (array := column.to_numpy()).dtype.kind != "O":
         return array
     try:
