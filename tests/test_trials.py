@@ -472,7 +472,7 @@ def test_trials_of_a_file_are_declared(tmp_path: Path, monkeypatch: pytest.Monke
     trials = seen().reshape(12, 20, 6)
     trials[3, 15:] = np.nan
     np.savez("trials.npz", trials=trials, clock=0.1 * np.arange(20))
-    words = ["trials.npz", "--dims", "trial,time,channel", "--times-key", "clock"]
+    words = ["trials.npz", "--key", "trials", "--dims", "trial,time,channel", "--times-key", "clock"]
     assert main(["fit", *words, "--out", "run", *QUICK]) == 0
     assert "12 sessions" in capsys.readouterr().out
     with np.load("run/latents.npz") as file:

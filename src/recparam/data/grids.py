@@ -87,14 +87,15 @@ def on_times(
     segment, step = segments(recording, None)
     steps = np.broadcast_to(step, len(recording))  # of each session
     if how == "mean":
-        _check_bins(float(steps.min()), [clock for _, clock in known])
+        _check_bins(float(steps.min()), [apart for *_, apart in known])
     for start, end in zip(*segment_ends(segment), strict=True):
-        own, clock = known[int(recording.sessions[start]) if several else 0]
+        own, clock, apart = known[int(recording.sessions[start]) if several else 0]
         rows, step = slice(start, end), float(steps[start])
-        found[rows] = _at(own, clock, recording.times[rows], step, how=how, period=period, max_gap=max_gap)
+        gap = _GAP * apart if max_gap is None else float(max_gap)
+        found[rows] = _at(own, clock, recording.times[rows], step, how=how, period=period, gap=gap)
     if period is None:
         return found
-    low = -period / 2 if any((own < 0).any() for own, _ in known) else 0.0
+    low = -period / 2 if any((own < 0).any() for own, *_ in known) else 0.0
     wrapped = low + np.mod(found - low, period)
     return np.where(wrapped >= low + period, low, wrapped)  # rounding may reach the upper end
 
@@ -170,8 +171,10 @@ def resample(
     )
 
 
-def _known(values: Any, times: Any, recording: Recording) -> tuple[Float[np.ndarray, "M ..."], Float[np.ndarray, " M"]]:
-    """Values and their times, checked, on the clock of the recording."""
+def _known(
+    values: Any, times: Any, recording: Recording
+) -> tuple[Float[np.ndarray, "M ..."], Float[np.ndarray, " M"], float]:
+    """Values and their times, checked, on the clock of the recording, and the median step of these in seconds."""
     array = np.asarray(values)
     array = array_and_names(array[:, None] if array.ndim == 1 else array, "values")[0].reshape(array.shape)
     clock = as_clock(times)
@@ -184,15 +187,14 @@ def _known(values: Any, times: Any, recording: Recording) -> tuple[Float[np.ndar
         raise ValueError(f"Expected times of shape ({len(array)},), one for each value; got {clock.shape}.")
     if not np.isfinite(clock).all() or (np.diff(clock) <= 0).any():
         raise ValueError("Expected finite times that increase, of values; got others. Sort both, and drop copies.")
-    return array.astype(np.float64), clock
+    return array.astype(np.float64), clock, float(np.median(np.diff(clock))) if len(clock) > 1 else 0.0
 
 
-def _check_bins(step: float, clocks: list[np.ndarray]) -> None:
+def _check_bins(step: float, apart: list[float]) -> None:
     """That rows have bins, with a warning where values come too slowly to be in each."""
     if not step > 0:
         raise ValueError("Expected sessions of two rows or more for how='mean', which tell the bin; got one each.")
-    apart = [float(np.median(np.diff(clock))) for clock in clocks if len(clock) > 1]
-    if apart and min(apart) > step * (1 + _SLACK):
+    if min(apart) > step * (1 + _SLACK):
         warnings.warn(
             f"Values come every {min(apart):.3g} s and rows every {step:.3g} s, so that most bins hold none and are "
             "NaN. Use how='linear' or how='nearest'.",
@@ -209,14 +211,17 @@ def _at(
     *,
     how: str,
     period: float | int | None,
-    max_gap: float | int | None,
+    gap: float,
 ) -> Float[np.ndarray, "n ..."]:
-    """Values at the times of rows without a gap between them, a median step of the recording apart."""
+    """Values at the times of rows without a gap between them, a median step of the recording apart.
+
+    Neighbouring values further apart than `gap` seconds have a gap between them.
+    """
     if how == "mean":
         edges = np.r_[times[0] - step / 2, (times[1:] + times[:-1]) / 2, times[-1] + step / 2]
-        return _means(values, np.searchsorted(clock, edges - _SLACK * step), period)
-    apart = float(np.median(np.diff(clock))) if len(clock) > 1 else 0.0
-    gap = (_GAP * apart if max_gap is None else float(max_gap)) * (1 + _SLACK)
+        cuts = np.searchsorted(clock, edges - _SLACK * step)
+        return _means(values[cuts[0] : cuts[-1]], cuts - cuts[0], period)
+    gap *= 1 + _SLACK
     right = np.searchsorted(clock, times).clip(1, max(len(clock) - 1, 1)).clip(max=len(clock) - 1)
     left = np.maximum(right - 1, 0)
     if how == "nearest" or len(clock) < 2:

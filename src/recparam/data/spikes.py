@@ -120,16 +120,19 @@ def _counts(
     if stop is not None:
         # Of a long recording only the spikes of the trial, and of the bins next to it, are worth a division.
         units = [times[slice(*np.searchsorted(times, (begin - width, stop + width)))] for times in units]
-    places = [_places(times, begin, width) for times in units]
+    alike = len({times.dtype for times in units}) == 1  # of others each has digits of its own
+    each = [np.concatenate(units)] if alike else units
+    places = np.concatenate([_places(times, begin, width) for times in each])
     if bins is None:
-        bins = 1 + max(int(of.max(initial=-1)) for of in places) if stop is None else int(_places(stop, begin, width))
+        bins = 1 + int(places.max(initial=-1)) if stop is None else int(_places(stop, begin, width))
     if bins < 1:
         raise ValueError(
             f"Expected start, stop and width that leave a bin; got {begin:g}, {stop} and {width:g} seconds."
         )
+    inside = (places >= 0) & (places < bins)
+    owners = np.repeat(np.arange(len(units)), [len(times) for times in units])
     counts = np.zeros((bins, len(units)), dtype=np.float32)
-    for unit, where in enumerate(places):
-        counts[:, unit] = np.bincount(where[(where >= 0) & (where < bins)], minlength=bins)
+    np.add.at(counts, (places[inside], owners[inside]), 1)
     return counts, begin
 
 
