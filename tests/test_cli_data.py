@@ -76,7 +76,7 @@ def test_transform_writes_the_same_latents_in_every_format(folder: Path, tmp_pat
         assert z.shape == (240, 2) and std.shape == (240, 2) and not file["sessions"].any()
         assert np.allclose(z, stored["z"], atol=1e-6)
     table = np.genfromtxt(tmp_path / "z.csv", delimiter=",", names=True)
-    assert table.dtype.names == ("session", "z1", "z2", "std1", "std2")
+    assert table.dtype.names == ("session", "row", "z1", "z2", "std1", "std2")
     assert np.array_equal(table["z2"].astype(np.float32), z[:, 1].astype(np.float32))
 
 
@@ -86,7 +86,7 @@ def test_latents_are_written_as_parquet(folder: Path, tmp_path: Path) -> None:
     words = ["transform", str(folder / "one"), str(folder / "data.npy"), "-o", str(tmp_path / "z.parquet")]
     assert main(words) == 0
     table = pandas.read_parquet(tmp_path / "z.parquet")
-    assert list(table.columns) == ["session", "z1", "z2"]
+    assert list(table.columns) == ["session", "row", "z1", "z2"]
     with np.load(folder / "one" / "latents.npz") as stored:
         assert np.allclose(table[["z1", "z2"]].to_numpy(), stored["z"], atol=1e-6)
 

@@ -116,7 +116,7 @@ def test_every_spike_is_in_a_bin_unless_told_otherwise():
     ("spikes", "options", "message"),
     [
         ([], {"width": 1}, "one or more units"),
-        ([[[1.0]]], {"width": 1}, "got another shape"),
+        ([[[[1.0]]]], {"width": 1}, "got another shape"),
         ([[1.0]], {"width": 0}, "width > 0"),
         ([[np.nan]], {"width": 1}, "finite spike times"),
         ([[]], {"width": 1}, "start= where there are no spikes"),

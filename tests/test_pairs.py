@@ -11,8 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recparam.data.axes import DataWarning
+from recparam.data.mapped import portions
 from recparam.data.pairs import by_index, consecutive
-from recparam.data.recording import Recording, _portions
+from recparam.data.recording import Recording
 
 
 def numbered(*lengths, width=2):
@@ -210,7 +212,8 @@ def test_sessions_are_joined_with_what_is_known_of_them():
     assert joined.sessions.tolist() == [0, 0, 1, 2, 2]
     assert joined.times.tolist() == [0, 1, 0, 0, 1]
     assert joined.usable.tolist() == [True] * 4 + [False]
-    assert Recording.join([one, Recording.of(np.ones((1, 1)))]).times is None
+    with pytest.warns(DataWarning, match="known of 1 of 2"):
+        assert Recording.join([one, Recording.of(np.ones((1, 1)))]).times is None
 
 
 def nan_at(*places, shape=(5, 3)):
@@ -383,7 +386,7 @@ print(json.dumps({"size": recording[:1].nbytes * len(recording), "read": read, "
 def test_rows_of_mapped_files_are_read_in_portions_of_few_pages(rows, row_bytes):
     starts = np.array(rows) * row_bytes
     seen = []
-    for part, touched in _portions(starts, row_bytes):
+    for part, touched in portions(starts, row_bytes):
         seen += rows[part]
         begins = starts[part]
         pages = {page for begin in begins for page in range(begin >> 21, ((begin + row_bytes - 1) >> 21) + 1)}

@@ -55,7 +55,7 @@ def test_the_readme_s_lines_on_one_s_own_data_run(tmp_path: Path, monkeypatch: p
         program, *words = shlex.split(line)
         assert program == "recparam"
         assert main([*words, "--max-steps", "20"] if words[0] == "fit" else words) == 0
-    assert np.genfromtxt("latents.csv", delimiter=",", names=True).dtype.names == ("session", "z1", "z2")
+    assert np.genfromtxt("latents.csv", delimiter=",", names=True).dtype.names == ("session", "row", "z1", "z2")
     assert Path("run/report.html").is_file()
 
 
@@ -142,6 +142,10 @@ def test_the_commands_of_the_page_on_the_command_line_run(tmp_path: Path, monkey
     np.savez("tuesday.npz", counts=seen[150:, :6], position=place[150:])
     header = ",".join([*"abcdefgh", "trial"])
     np.savetxt("trials.csv", np.c_[seen, np.arange(300) // 100], delimiter=",", header=header, comments="")
+    table = np.c_[0.1 * np.arange(300), seen]
+    np.savetxt("timed.csv", table, delimiter=",", header=",".join(["t", *"abcdefgh"]), comments="")
+    np.save("trials.npy", seen.reshape(10, 30, 8))
+    np.savez("spikes.npz", **{name: rng.uniform(0, 20, 500) for name in "abcde"})
     np.savetxt("behaviour.csv", place, delimiter=",", header="x,y", comments="")
     found = commands_of((DOCS / "command-line.md").read_text(encoding="utf-8"))
     run = [words for words in found if "--resume" not in words]  # of which tests of their own interrupt a fit

@@ -48,7 +48,11 @@ def fit(
     - recparam fit monday.csv tuesday.csv --lag 1 2 3 --restarts 4
     - recparam fit video.mp4 --prior gaussian --seconds 0.1
     - recparam fit trials.csv --sessions-key trial --window 10
+    - recparam fit timed.csv --times-key t --seconds 0.1
+    - recparam fit trials.npy --dims trial,time,channel
+    - recparam fit spikes.npz --bin 0.05
     - recparam fit neurons.npy --data-prime pose.npy
+    - recparam fit spikes.npz --bin 0.05 --data-prime pose.csv --times-key-prime t --one-clock mean
     - recparam fit recording.npy --out run --resume
     - recparam fit --config run/run.yaml --seed 1 --out another
 

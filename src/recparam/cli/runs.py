@@ -40,7 +40,8 @@ def transform(
 ) -> int:
     """Write the latents of data: one row per row of the data.
 
-    Latents of a second modality are written as z_prime. Files are read as in the fit, but for the options that are set.
+    Each row has its session, its time where it is known, and its number in the data, from 0. Latents of a second
+    modality are written as z_prime. Files are read as in the fit, but for the options that are set.
 
     For example:
     - recparam transform run recording.npy -o latents.npz
@@ -50,7 +51,7 @@ def transform(
         run: Folder that recparam fit wrote.
         files: The data.
         reading: How files become rows.
-        out: File to write: npz (arrays z, sessions, times), csv or parquet (columns z1, z2, ...).
+        out: File to write: npz (arrays z, sessions, times, rows), csv or parquet (columns session, time, row, z1, ...).
         std: Write standard deviations too.
         json: Print JSON.
     """

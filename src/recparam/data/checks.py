@@ -72,7 +72,7 @@ def array_and_names(data: Any, name: str) -> tuple[np.ndarray, tuple[str, ...] |
     return _numbers(array, name, names), names
 
 
-def _hidden(part: Any, shape: tuple[int, ...]) -> Bool[np.ndarray, "N ..."]:
+def hidden(part: Any, shape: tuple[int, ...]) -> Bool[np.ndarray, "N ..."]:
     """Which values a masked array hides; of others none."""
     if not isinstance(part, np.ma.MaskedArray):
         return np.zeros(shape, dtype=bool)
@@ -209,8 +209,8 @@ def masks(
     """
     observed, known = (None, None) if mask is None else _from_mask(mask, [len(b) for b in blocks], blocks[0].shape[1:])
     if any(isinstance(part, np.ma.MaskedArray) for part in parts):
-        hidden = np.concatenate([_hidden(part, block.shape) for part, block in zip(parts, blocks, strict=True)])
-        known = known & ~hidden if known is not None else ~hidden if hidden.any() else None
+        lost = np.concatenate([hidden(part, block.shape) for part, block in zip(parts, blocks, strict=True)])
+        known = known & ~lost if known is not None else ~lost if lost.any() else None
     if known is not None:
         some = np.asarray(known.reshape(len(known), -1).any(1))
         observed = some if observed is None else observed & some

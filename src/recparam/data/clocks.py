@@ -52,6 +52,11 @@ def kind_of(name: str) -> Kind | None:
     return None
 
 
+def is_clock(name: object) -> bool:
+    """Whether an axis, an index or a column has the name of a clock."""
+    return isinstance(name, str) and kind_of(name) == "clock"
+
+
 def unit_of(name: str) -> tuple[str, float]:
     """The unit that the name of a clock states, and how many seconds it has; seconds where it states none."""
     for word in map(str.lower, _WORD.findall(name)):

@@ -115,7 +115,8 @@ def _read_one(
 
 def _parquet(path: Path, key: str | None, without: Sequence[str] = ()) -> Recording:
     table = _read_parquet(path)
-    if any(kind_of(str(name)) for name in table.index.names if name is not None) or table.index.dtype.kind == "M":
+    index = table.index  # with levels, such as (trial, time), it is understood by `Recording.of`
+    if index.nlevels == 1 and (index.dtype.kind == "M" or index.name is not None and kind_of(str(index.name))):
         table = table.reset_index()
     names = [str(name) for name in table.columns]
     places = chosen_columns(names, key, without)
@@ -209,6 +210,8 @@ def read_columns(path: Path) -> Mapping[str, np.ndarray]:
 
 def _number_or_text(column: Any) -> np.ndarray:
     """A column of a data frame, in which objects are numbers with missing ones among them, or text."""
+    if getattr(column.dtype, "tz", None) is not None:
+        column = column.dt.tz_convert(None)
     if (array := column.to_numpy()).dtype.kind != "O":
         return array
     try:

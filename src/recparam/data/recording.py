@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import copy
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from recparam.data.axes import warn_of_axes
 from recparam.data.checks import (
     array_and_names,
     check_shapes,
     column_name,
-    in_seconds,
     is_list_of_sessions,
     listed,
-    masks,
-    per_row,
-    session_codes,
 )
 from recparam.data.clocks import named_clocks, ticks
+from recparam.data.containers import contents_of, is_list_of_series
+from recparam.data.mapped import MAPPED_BYTES, memory_map, portions
+from recparam.data.parts import joined_names, joined_times, known_of, sessions_of, times_of
 from recparam.utils.checks import check_finite
 
 _BLOCK_BYTES = 1 << 26  # scanned at once, so that a column scan of a mapped file needs little memory
-_MAPPED_BYTES = 1 << 28  # pages of mapped files that may stay resident before they are handed back
 _ROWS_OF_DIGITS = 1000  # from which means and spreads are told
-_FAULT_BYTES = 1 << 21  # what Linux may map around one touched byte: a large page of its cache
 
 
 class Recording:
@@ -37,7 +35,9 @@ class Recording:
 
     Attributes:
         sessions: The session of each row, whole numbers from 0 that never decrease, (N,).
+        session_names: What the sessions are called; None: they have no names.
         times: When each row was observed, in seconds, increasing within a session, (N,); None: unknown.
+        origin: The date that times are counted from, in UTC where dates had a time zone; None: unknown.
         observed: Which rows may be used, (N,); None: all. Pairs never hold another row.
         known: Which single values were observed, of the shape of the data; None: all. Others are read as NaN.
         names: What the columns of vectors are called; None: unknown.
@@ -62,6 +62,8 @@ class Recording:
         names: tuple[str, ...] | None = None,
         notes: tuple[str, ...] = (),
         row_shapes: tuple[tuple[int, ...], ...] | None = None,
+        session_names: tuple[str, ...] | None = None,
+        origin: np.datetime64 | None = None,
     ) -> None:
         mapped = [memory_map(block) for block in blocks]
         if len(blocks) > 1 and not any(mapped):
@@ -72,22 +74,31 @@ class Recording:
         self._touched = 0
         self.sessions, self.times, self.names, self.notes = sessions, times, names, notes
         self.observed, self.known, self.row_shapes = observed, known, row_shapes
+        self.session_names, self.origin = session_names, origin
         self._unknown: np.ndarray | None = None
 
     @classmethod
-    def of(cls, data: Any, *, sessions: Any = None, times: Any = None, mask: Any = None) -> Recording:
+    def of(
+        cls, data: Any, *, sessions: Any = None, times: Any = None, mask: Any = None, dims: Sequence[str] | None = None
+    ) -> Recording:
         """A recording of an array, a tensor or a data frame, or of a list of them, one per session.
 
         Args:
             data: Numbers of shape (N, ...): a numpy array (memory-mapped ones stay on disk), a torch tensor, a
                 pandas data frame, nested lists, or a recording. A list of arrays, tensors or data frames, each
-                of two or more dimensions, is a list of sessions. What a masked array hides was not observed.
+                of two or more dimensions, is a list of sessions. A data frame whose index is dates, or is called
+                time, has times, and one with a MultiIndex (trial, time) sessions too; so have arrays of xarray, by
+                the names of their dimensions, and series of pynapple, whose epochs are sessions. What a masked array
+                hides was not observed.
             sessions: The session of each row, (N,): numbers or names. The rows of a session follow each other.
-            times: When each row was observed, in seconds or as datetime64, (N,), or a list with one array per
-                session; increasing within a session. None: unknown.
+            times: When each row was observed, in seconds or as dates, (N,), or a list with one array per
+                session; increasing within a session. Of trials also (steps,), the same for each. None: unknown.
             mask: True where a row was observed, (N,), or where a single value was, of the shape of the data; or a
                 list with one such array per session. Other rows, and values, may hold NaN. A row of which nothing
                 was observed is in no pair. None: all were.
+            dims: What each axis of the data is, such as ("trial", "time", "channel") or ("channel", "time"). Trials
+                are sessions, one after the other; rows at their ends that are NaN alone are in no pair. None: the
+                first axis is time, or what the data say.
 
         Returns:
             The recording. Values in memory are checked now; those on disk where they are read.
@@ -96,36 +107,54 @@ class Recording:
             ValueError: Numbers that are not finite (their columns are named), objects, complex numbers or text,
                 sessions whose rows differ in shape, no rows, no columns, labels of another length.
 
+        Warns:
+            DataWarning: Numbers that look like trials, or like channels in rows, where nothing is declared.
+
         Example:
             >>> import numpy as np
             >>> from recparam.data.recording import Recording
             >>> recording = Recording.of([np.zeros((5, 3)), np.ones((4, 3))])
             >>> recording.shape, recording.sessions.tolist()
             ((9, 3), [0, 0, 0, 0, 0, 1, 1, 1, 1])
+            >>> Recording.of(np.zeros((20, 5, 3)), dims=("trial", "time", "channel"))
+            Recording((100, 3), float64, 20 sessions, in memory)
         """
         if isinstance(data, Recording):
-            if sessions is None and times is None and mask is None:
+            if sessions is None and times is None and mask is None and dims is None:
                 return data
             raise ValueError(
-                "Expected a recording alone; got sessions=, times= or mask= with it. Give them to Recording.of, "
+                "Expected a recording alone; got sessions=, times=, mask= or dims= with it. Give them to Recording.of, "
                 "with the array."
             )
-        several = is_list_of_sessions(data)
+        several = is_list_of_sessions(data) or is_list_of_series(data)
         if several and sessions is not None:
             raise ValueError(
                 "Expected sessions= with a single array; got a list of arrays, which says where each session ends. "
                 "Leave sessions= out, or concatenate the arrays."
             )
-        parts = list(data) if several else [data]
-        named = [array_and_names(part, "data" if not several else f"data[{k}]") for k, part in enumerate(parts)]
-        blocks, columns = [block for block, _ in named], [names for _, names in named]
+        parts = [(f"data[{k}]", part) for k, part in enumerate(data)] if several else [("data", data)]
+        found = [contents_of(part, name, dims=dims) for name, part in parts]
+        named = [array_and_names(one.values, name) for one, (name, _) in zip(found, parts, strict=True)]
+        blocks = [block for block, _ in named]
+        columns = [one.names or names for one, (_, names) in zip(found, named, strict=True)]
         check_shapes(blocks, columns)
+        if not found[0].declared and sessions is times is mask is None:
+            warn_of_axes(blocks[0], stacklevel=2)
         lengths = [len(block) for block in blocks]
-        codes = np.repeat(np.arange(len(blocks)), lengths) if several else session_codes(sessions, lengths[0])
-        observed, known = masks(mask, parts, blocks)
-        seconds = None if times is None else in_seconds(per_row("times", times, lengths), codes)
+        codes, session_names = sessions_of(found, lengths, sessions)
+        seconds, origin = times_of(found, lengths, codes, times)
+        counted = [] if origin is None else [f"Times are in seconds since {origin}."]
+        observed, known = known_of(found, blocks, mask)
         recording = cls(
-            blocks, sessions=codes, times=seconds, observed=observed, known=known, names=columns[0]
+            blocks,
+            sessions=codes,
+            times=seconds,
+            observed=observed,
+            known=known,
+            names=columns[0],
+            notes=(*(note for one in found for note in one.notes), *counted),
+            session_names=session_names,
+            origin=origin,
         )
         recording._check_values()
         return recording
@@ -135,10 +164,13 @@ class Recording:
         """One recording of several, whose sessions stay apart; memory-mapped rows stay on disk.
 
         Args:
-            recordings: At least one, with rows of the same shape and names; times of all or of none are kept.
+            recordings: At least one, with rows of the same shape and names. Times are kept where all have them.
 
         Raises:
             ValueError: Rows of different shapes or names, of sessions with channels of their own, or windows.
+
+        Warns:
+            DataWarning: Some have times and some have none.
         """
         if any(type(recording) is not Recording for recording in recordings):
             raise ValueError(
@@ -156,13 +188,15 @@ class Recording:
         columns = [recording.names for recording in recordings for _ in recording._blocks]
         check_shapes(blocks, columns)
         starts = np.cumsum([0, *(int(recording.sessions[-1]) + 1 for recording in recordings[:-1])])
-        times = [recording.times for recording in recordings if recording.times is not None]
+        times, origin = joined_times([(recording.times, recording.origin) for recording in recordings])
         masked = any(recording.observed is not None for recording in recordings)
         missing = any(recording.known is not None for recording in recordings)
         return cls(
             blocks,
             sessions=np.concatenate([r.sessions + start for r, start in zip(recordings, starts, strict=True)]),
-            times=np.concatenate(times) if len(times) == len(recordings) else None,
+            times=times,
+            origin=origin,
+            session_names=joined_names([(recording.session_names, recording.sessions) for recording in recordings]),
             observed=np.concatenate([recording.usable for recording in recordings]) if masked else None,
             known=np.concatenate([recording._all_known() for recording in recordings]) if missing else None,
             names=columns[0],
@@ -243,7 +277,7 @@ class Recording:
             block = self._blocks[home]
             here = np.flatnonzero(homes == home)
             within = index[here] - (self._ends[home] - len(block))
-            for part, touched in _portions(within * block[:1].nbytes, block[:1].nbytes):
+            for part, touched in portions(within * block[:1].nbytes, block[:1].nbytes):
                 self._hand_back(touched)
                 found[here[part]] = block[within[part]]
         self._check_read(found, index)
@@ -351,36 +385,8 @@ class Recording:
 
     def _hand_back(self, touched: int) -> None:
         """Let go of pages of mapped files, which count as resident memory until somebody does, before more are read."""
-        if self._touched + touched > _MAPPED_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+        if self._touched + touched > MAPPED_BYTES and hasattr(mmap, "MADV_DONTNEED"):
             for mapped in self._maps:
                 mapped.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
         self._touched += touched
-
-
-def _portions(starts: Int[np.ndarray, " rows"], row_bytes: int) -> Iterator[tuple[slice, int]]:
-    """Rows read together, so that few pages are mapped at once, and the bytes that each portion may map.
-
-    Args:
-        starts: Where each row begins in its file, in bytes, in the order in which the rows are read.
-        row_bytes: Size of a row.
-    """
-    if not len(starts):
-        return
-    moved = np.diff(starts // _FAULT_BYTES, prepend=-1) != 0
-    touched = np.cumsum((moved + row_bytes // _FAULT_BYTES) * _FAULT_BYTES)
-    cuts = np.flatnonzero(np.diff(touched // _MAPPED_BYTES)) + 1
-    for begin, end in zip([0, *cuts], [*cuts, len(starts)], strict=True):
-        yield slice(int(begin), int(end)), int(touched[end - 1] - (touched[begin - 1] if begin else 0))
-
-
-def memory_map(array: np.ndarray) -> mmap.mmap | None:
-    """The file mapping behind an array or a view of one; None for arrays in memory and copy-on-write maps."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        mapped = getattr(base, "_mmap", None)
-        if mapped is not None:
-            # Pages of a copy-on-write map may hold changes, which handing them back would lose.
-            return None if getattr(base, "mode", None) == "c" else mapped
-        base = base.base
-    return None

@@ -27,7 +27,9 @@ class Windowed(Recording):
         super().__init__(
             recording._blocks,
             sessions=recording.sessions,
+            session_names=recording.session_names,
             times=recording.times,
+            origin=recording.origin,
             observed=observed,
             notes=(*recording.notes, f"Each row is a window of {before} rows before it to {after} after it."),
         )
