@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, no_type_check
 
 import numpy as np
@@ -22,6 +22,7 @@ from recparam.estimator.inputs import check_settings, check_varies, filled_pairs
 from recparam.estimator.names import choose_encoder, dropouts, make_model, make_network, make_prior
 from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.settings import Settings
+from recparam.estimator.spheres import spheres
 from recparam.estimator.starts import Plan, split_off, train_starts
 from recparam.utils.seeds import seeded
 
@@ -123,15 +124,19 @@ class RPMEstimator(Fitted):
         fitted, held_out = split_off(declared, self.validation_fraction)
         parts = sources(self, fitted)
         shares = [dropouts(self.dropout, part.shape) for part in parts]
+        on_spheres = spheres(self.prior, dim)
         specs = [
             [
-                choose_encoder(
-                    part.encoder,
-                    shape=part.shape,
-                    latent_dim=dim,
-                    density=prior.needs_density,
-                    dropout=each[number % len(each)],
-                    of=part.name,
+                replace(
+                    choose_encoder(
+                        part.encoder,
+                        shape=part.shape,
+                        latent_dim=dim,
+                        density=prior.needs_density,
+                        dropout=each[number % len(each)],
+                        of=part.name,
+                    ),
+                    spheres=on_spheres,
                 )
                 for part, each in zip(parts, shares, strict=True)
             ]
