@@ -34,6 +34,7 @@ from .couplings import Switching as Switching
 from .couplings import VonMisesFisher as VonMisesFisher
 from .data.labels import Labels as Labels
 from .estimator import RPMEstimator as RPMEstimator
+from .evaluation.angles import angle_of as angle_of
 from .marginals import BatchMarginal as BatchMarginal
 from .marginals import DatasetMarginal as DatasetMarginal
 from .marginals import QueueMarginal as QueueMarginal
