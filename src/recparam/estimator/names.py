@@ -27,7 +27,7 @@ from recparam.couplings import (
 )
 from recparam.data.pairs import as_tensor
 from recparam.data.recording import Recording
-from recparam.estimator.spheres import onto_spheres, spheres
+from recparam.estimator.spheres import onto_spheres, spheres, surround
 from recparam.model import RPM
 from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Standardised, TemporalConv
 from recparam.networks.per_session import PerSession
@@ -254,7 +254,10 @@ def make_network(
         net = spec.build()
     net = onto_spheres(net, spec.spheres)
     if isinstance(net, Standardised) and rows is not None:
-        net.set_from(rows())
+        sample = rows()
+        net.set_from(sample)
+        if spec.spheres:
+            surround(net, sample)
     return net
 
 

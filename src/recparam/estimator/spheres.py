@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from recparam.networks import CentreOfMassCNN, OnSphere, Standardised
+
+_ROWS = 1000
 
 
 def spheres(prior: object, dim: int) -> tuple[int, ...]:
@@ -57,6 +61,18 @@ def onto_spheres(net: nn.Module, widths: tuple[int, ...]) -> nn.Module:
         return wrapped
     net.net = wrapped
     return net
+
+
+@torch.no_grad()
+def surround(net: Standardised, rows: Float[Tensor, "N ..."]) -> None:
+    """Let the outputs of an untrained network surround the origin, for which a session's part of a batch may be small.
+
+    Args:
+        net: Its `OnSphere` is set.
+        rows: Training rows, of which a thousand are used; NaN is put at the mean.
+    """
+    rows = rows[:: max(1, len(rows) // _ROWS)]
+    net.train()(torch.where(rows.isnan(), net.mean, rows))
 
 
 def spheres_text(widths: tuple[int, ...]) -> str:

@@ -71,4 +71,5 @@ class OnSphere(nn.Module):
         outputs = self.net(x)
         if self.training:
             self.initialise(outputs.detach())
-        return unit_vectors((outputs - self.centre) @ self.whitening, self.width)
+        # a copy, since a session's second part of a batch may set the matrix that the first has gone through
+        return unit_vectors((outputs - self.centre) @ self.whitening.clone(), self.width)
