@@ -60,7 +60,7 @@ def simulated(kind: str, seed: int, *, rows: int = 4000, cells: int = 60) -> Wor
         log_tuning = 4 / angles * (np.cos(truth[:, None] - preferred) - 1).sum(-1)
         priors = (("circle", 2), ("gaussian", 2), ("gaussian", 3))
         if kind == "torus":
-            priors = (("torus", 4), ("gaussian", 2), ("gaussian", 3), ("gaussian", 4))
+            priors = (("torus", 4), ("gaussian", 3), ("gaussian", 4))
     counts = np.sqrt(rng.poisson(3 * np.exp(log_tuning))).astype(np.float32)
     train = rows * 3 // 4
     return World(Recording.of(counts), Recording.of(counts[:train]), truth, priors, sphere=kind == "sphere")
@@ -73,7 +73,7 @@ def mouse(cases: Path, *, beside: int, lag: int) -> World:
     train = len(counts) * 3 // 4
     parts = [Recording.of(counts[:stop], sessions=segment[:stop]) for stop in (len(counts), train)]
     rows, first = (windowed(part, before=beside, after=beside) if beside else part for part in parts)
-    priors = (("circle", 2), ("sphere", 3), ("gaussian", 2), ("gaussian", 3))
+    priors = (("circle", 2), ("gaussian", 2), ("gaussian", 3))
     return World(rows, first, file["wake_angle_rad"][:, None], priors, lag=lag)
 
 

@@ -119,7 +119,7 @@ class TestDirections:
         z, z_prime = (torch.stack([a.cos(), a.sin(), b.cos(), b.sin()], 1) for a, b in zip(wide, narrow, strict=True))
         coupling = rp.Directions(4, width=2)
         assert not coupling.initialised and "takes its concentration" in repr(coupling)
-        with pytest.raises(UninitialisedError):
+        with pytest.raises(UninitialisedError, match="concentration is set.*or give concentration="):
             coupling.eval()(z, z_prime)
         coupling.initialise(3 * z, 0.1 * z_prime)  # lengths say nothing
         for kappa, rbf_of in zip(coupling.concentration.detach(), ([0, 1], [2, 3]), strict=True):
@@ -272,6 +272,12 @@ class TestEstimator:
         frames = np.random.default_rng(0).integers(0, 255, size=(60, 16, 16, 1), dtype=np.uint8)
         with pytest.raises(ValueError, match="places in pixels"):
             quick(prior="circle", encoder="centre-of-mass").fit(frames)
+
+    @quiet
+    def test_a_prior_given_as_an_object_is_treated_as_that_of_the_name(self) -> None:
+        given, named = (quick(prior=p, max_steps=5).fit(X[:300]) for p in (rp.InfoNCEPrior(rp.Directions(2)), "circle"))
+        assert np.array_equal(given.transform(X), named.transform(X))
+        assert "points on a circle" in given.describe()
 
     @quiet
     def test_two_modalities_own_channels_and_missing_values(self) -> None:

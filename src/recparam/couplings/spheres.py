@@ -47,6 +47,7 @@ class Directions(Coupling):
         tensor(0., grad_fn=<SumBackward1>)
     """
 
+    _waits_for = "concentration"
     initialised_flag: Tensor
 
     def __init__(self, dim: int, *, width: int | None = None, concentration: float | None = None) -> None:
@@ -68,6 +69,11 @@ class Directions(Coupling):
     def concentration(self) -> Tensor:
         """kappa, one of each sphere, shape (D / width,)."""
         return (_QUICKNESS * self.tenth_log_concentration).exp()
+
+    @property
+    def spheres(self) -> tuple[int, ...]:
+        """`width` columns of each."""
+        return (self.width,) * (self.dim // self.width)
 
     @property
     def initialised(self) -> bool:

@@ -22,7 +22,7 @@ from recparam.estimator.inputs import check_settings, check_varies, filled_pairs
 from recparam.estimator.names import choose_encoder, dropouts, make_model, make_network, make_prior
 from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.settings import Settings
-from recparam.estimator.spheres import spheres
+from recparam.estimator.spheres import spheres_of
 from recparam.estimator.starts import Plan, split_off, train_starts
 from recparam.utils.seeds import seeded
 
@@ -124,7 +124,6 @@ class RPMEstimator(Fitted):
         fitted, held_out = split_off(declared, self.validation_fraction)
         parts = sources(self, fitted)
         shares = [dropouts(self.dropout, part.shape) for part in parts]
-        on_spheres = spheres(self.prior, dim)
         specs = [
             [
                 replace(
@@ -136,7 +135,7 @@ class RPMEstimator(Fitted):
                         dropout=each[number % len(each)],
                         of=part.name,
                     ),
-                    spheres=on_spheres,
+                    spheres=spheres_of(prior),
                 )
                 for part, each in zip(parts, shares, strict=True)
             ]

@@ -27,7 +27,7 @@ from recparam.couplings import (
 )
 from recparam.data.pairs import as_tensor
 from recparam.data.recording import Recording
-from recparam.estimator.spheres import onto_spheres, spheres, surround
+from recparam.estimator.spheres import check_spheres, onto_spheres, surround
 from recparam.model import RPM
 from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Standardised, TemporalConv
 from recparam.networks.per_session import PerSession
@@ -140,7 +140,7 @@ def make_prior(prior: object, dim: int) -> Prior:
     elif prior not in PRIORS:
         raise ValueError(unknown_name("prior", prior, PRIORS))
     else:
-        spheres(prior, dim)
+        check_spheres(prior, dim)
         made = PRIORS[prior](dim)
     if dim < 2 and isinstance(made, InfoNCEPrior) and isinstance(made.coupling, Cosine):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Priors of latents on circles and spheres, by name: the numbers of latents they can have, and their encoders."""
+"""Priors of latents on circles and spheres: the numbers of latents they can have, and their encoders."""
 
 from __future__ import annotations
 
@@ -7,39 +7,34 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recparam.networks import CentreOfMassCNN, OnSphere, Standardised
+from recparam.priors import InfoNCEPrior, Prior
 
 _ROWS = 1000
 
 
-def spheres(prior: object, dim: int) -> tuple[int, ...]:
-    """Latents of each sphere under a prior with this name, of so many latents; empty: its latents are on no sphere.
+def check_spheres(prior: str, dim: int) -> None:
+    """Raise `ValueError` for a number of latents that the prior with this name cannot have."""
+    if prior == "circle" and dim != 2:
+        other = "prior='torus' for several circles" if dim > 2 and dim % 2 == 0 else "prior='sphere' from 3 on"
+        raise ValueError(
+            f"Expected latent_dim=2 with prior='circle', the cosine and sine of an angle; got {dim}. Use "
+            f"latent_dim=2, or {other}."
+        )
+    if prior == "torus" and dim % 2:
+        raise ValueError(
+            f"Expected an even latent_dim with prior='torus', a cosine and a sine for each circle; got {dim}. Use "
+            f"latent_dim={dim + 1} for {(dim + 1) // 2} circle(s)."
+        )
+    if prior == "sphere" and dim < 3:
+        raise ValueError(
+            f"Expected latent_dim >= 3 with prior='sphere', the coordinates of a point on it; got {dim}. Use "
+            "latent_dim=3, or prior='circle' with latent_dim=2."
+        )
 
-    Raises:
-        ValueError: A number of latents that the prior cannot have.
-    """
-    if prior == "circle":
-        if dim != 2:
-            other = "prior='torus' for several circles" if dim > 2 and dim % 2 == 0 else "prior='sphere' from 3 on"
-            raise ValueError(
-                f"Expected latent_dim=2 with prior='circle', the cosine and sine of an angle; got {dim}. Use "
-                f"latent_dim=2, or {other}."
-            )
-        return (2,)
-    if prior == "torus":
-        if dim % 2:
-            raise ValueError(
-                f"Expected an even latent_dim with prior='torus', a cosine and a sine for each circle; got {dim}. Use "
-                f"latent_dim={dim + 1} for {(dim + 1) // 2} circle(s)."
-            )
-        return (2,) * (dim // 2)
-    if prior == "sphere":
-        if dim < 3:
-            raise ValueError(
-                f"Expected latent_dim >= 3 with prior='sphere', the coordinates of a point on it; got {dim}. Use "
-                "latent_dim=3, or prior='circle' with latent_dim=2."
-            )
-        return (dim,)
-    return ()
+
+def spheres_of(prior: Prior) -> tuple[int, ...]:
+    """Latents of each sphere that a prior takes latents to be on; empty: they may be anywhere."""
+    return prior.coupling.spheres if isinstance(prior, InfoNCEPrior) else ()
 
 
 def onto_spheres(net: nn.Module, widths: tuple[int, ...]) -> nn.Module:
