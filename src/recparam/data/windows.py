@@ -48,6 +48,14 @@ class Windowed(Recording):
         return self._rows.constant_columns()
 
 
+def centred(recording: Recording, window: int) -> Recording:
+    """The same rows, each in the middle of so many, an odd number; the recording itself for 1. See `windowed`."""
+    check_count("window", window)
+    if window % 2 == 0:
+        raise ValueError(f"Expected window as an odd number of rows, with one in the middle; got {window}.")
+    return recording if window == 1 else windowed(recording, before=window // 2, after=window // 2)
+
+
 def windowed(recording: Recording, *, before: int, after: int = 0) -> Windowed:
     """The same rows, with those shortly before and after it, which the estimator encodes by convolutions over time.
 
