@@ -46,7 +46,7 @@ def fit(
     - recparam fit recording.npy --lag 1 --latent-dim 2 --out run
     - recparam fit monday.csv tuesday.csv --lag 1 2 3 --restarts 4
     - recparam fit video.mp4 --prior gaussian --seconds 0.1
-    - recparam fit trials.csv --sessions-key trial --window 10
+    - recparam fit trials.csv --sessions-key trial --window 11
     - recparam fit neurons.npy --data-prime pose.npy
     - recparam fit recording.npy --out run --resume
     - recparam fit --config run/run.yaml --seed 1 --out another

@@ -73,15 +73,19 @@ def candidates(
         ValueError: Data or settings that no choice can be fitted with.
     """
     chosen = choices(settings, recording, order=prior.order, declared=declared is not None)
+    if settings.lag is None and declared is None:  # a recording may be too short for all others
+        chosen.append(replace(chosen[0], window=settings.window or 1, lag=(1,)))
     parts: list[tuple[Choice, Pairs, Pairs]] = []
     problem: ValueError | None = None
     for choice in chosen:
+        if parts and choice is chosen[-1] and choice.lag == (1,):
+            break
         try:
             pairs = declared or paired(recording, choice.lag, window=choice.window, order=prior.order)
             parts.append((choice, *split_off(pairs, settings.validation_fraction)))
         except ValueError as error:  # such as sessions that are shorter than the lag
-            problem = problem or error
-    if problem is not None and not parts:
+            problem = error
+    if not parts and problem is not None:
         raise problem
     shares = [len(fitted) / len(choice.lag) for choice, fitted, _ in parts]
     small: dict[Any, Recording] = {}

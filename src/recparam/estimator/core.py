@@ -21,7 +21,7 @@ from recparam.estimator.device import device_of
 from recparam.estimator.encoding import encoded_pairs, parameters_of
 from recparam.estimator.fitted import Fitted
 from recparam.estimator.held_out import spread_pairs, strata_of
-from recparam.estimator.inputs import check_settings, check_varies, filled, split_off, warn_of_labels
+from recparam.estimator.inputs import check_settings, check_varies, filled, paired, split_off, warn_of_labels
 from recparam.estimator.names import make_prior
 from recparam.estimator.predicted import Targets
 from recparam.estimator.resuming import Checkpoint, facts_of
@@ -125,6 +125,8 @@ class RPMEstimator(Fitted):
             X, X_prime, sessions, times, pairs, order=prior.order, reset=True
         )
         warn_of_labels(y)
+        if declared is None:
+            paired(recording, 1, window=1, order=prior.order)  # there are rows for a pair
         check_varies(recording)
         if declared is not None and declared.recording_prime is not None:
             check_varies(declared.recording_prime, "X_prime")
@@ -156,7 +158,7 @@ class RPMEstimator(Fitted):
         if not hasattr(self, "model_"):
             return self.fit(X, y, X_prime=X_prime, sessions=sessions, times=times, pairs=pairs)
         check_settings(self)
-        declared = self._pairs(X, X_prime, sessions, times, pairs)
+        declared = self.pairs_of(X, X_prime=X_prime, sessions=sessions, times=times, pairs=pairs)
         warn_of_labels(y)
         self._seed = mixed(self._seed, 1)
         fitted, held_out = split_off(declared, self.validation_fraction)
@@ -219,6 +221,7 @@ class RPMEstimator(Fitted):
         facts = None
         if checkpoint is not None:
             numbers = {"max_steps": plan.steps, "batch_size": plan.batch_size, "seed": plan.seed}
+            numbers |= {"learning_rate": plan.lr or found[0].learning_rate}
             facts = facts_of(self.get_params(deep=False) | numbers, candidates=found)
         device = device_of(self.accelerator, self.devices, self.precision)
         search = Search(found, targets, plan=plan, device=device, checkpoint=checkpoint)

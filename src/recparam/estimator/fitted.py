@@ -158,7 +158,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             A `Bound` in nats, averaged over pairs.
         """
         check_is_fitted(self)
-        declared = self._pairs(X, X_prime, sessions, times, pairs)
+        declared = self.pairs_of(X, X_prime=X_prime, sessions=sessions, times=times, pairs=pairs)
         encoded = encoded_pairs(self.model_, declared)
         doubt = doubt_of_encoding(lambda rows: encoded_pairs(self.model_, declared, rows.numpy()), encoded)
         bound = self._head.elbo(*encoded, strata=strata_of(declared), side=side).doubted(doubt)
@@ -329,12 +329,13 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 "their own, each of which has its R(z'). Use transform, match or elbo."
             )
 
-    def _pairs(self, X: Any, X_prime: Any, sessions: Any, times: Any, pairs: Pairs | None) -> Pairs:
-        """The pairs of data like those that were fitted."""
-        return cast(
-            Pairs,
-            self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)[1],
-        )
+    def pairs_of(
+        self, X: Any, *, X_prime: Any = None, sessions: Any = None, times: Any = None, pairs: Pairs | None = None
+    ) -> Pairs:
+        """The pairs of data, made as those that were fitted; arguments as for `fit`."""
+        check_is_fitted(self)
+        found = self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)[1]
+        return cast(Pairs, found)
 
     def _recording_and_pairs(
         self, X: Any, X_prime: Any, sessions: Any, times: Any, pairs: Pairs | None, *, order: int, reset: bool

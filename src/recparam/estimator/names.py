@@ -206,11 +206,12 @@ def choose_encoder(
             return EncoderSpec("SmoothedMLP", arguments | {"dropout": dropout}, (shape, shape))
         return EncoderSpec("TemporalConv", arguments, (shape, shape), dropout)
     factor = -(-max(shape[:2]) // _SIDE)
-    sides = (-(-shape[0] // factor), -(-shape[1] // factor))
+    height, width = (-(-side // factor) for side in shape[:2])
+    sides = (height, width)
     pool, pooled = (None if factor == 1 else (factor, sides)), (*sides, *shape[2:])
     channels = shape[-1] if len(shape) == 3 else 1
     if encoder == "conv":
-        arguments = {"height": sides[0], "width": sides[1], "in_channels": channels, "out_features": out}
+        arguments = {"height": height, "width": width, "in_channels": channels, "out_features": out}
         return EncoderSpec("ConvEncoder", arguments, (pooled, ()), dropout, pool)
     if latent_dim % 2 or density or len(shape) == 2:
         raise ValueError(

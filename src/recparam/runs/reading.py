@@ -50,7 +50,6 @@ class Reading:
         key_prime: Likewise in the files of the second modality.
         size: Longer side of frames in pixels.
         grey: Whether frames lose their colour.
-        window: Rows of a window, of which the row itself is the last. The default lag is then as many rows.
         sessions_key: Array or column with the session of each row, in DATA or in the file of --sessions.
         nearest_key: Arrays or columns of DATA, such as a position: pairs are rows at which they are alike.
         apart: Least number of rows between such a pair of one session. None: 1.
@@ -61,7 +60,6 @@ class Reading:
     key_prime: str | None = None
     size: int | None = None
     grey: bool | None = None
-    window: int | None = None
     sessions_key: str | None = None
     nearest_key: str | None = None
     apart: int | None = None
@@ -84,9 +82,8 @@ class Reading:
         if not files.data:
             raise ValueError("Expected DATA, at least one file; got none.")
         if not self.own_channels:
-            return self._windowed(self._with_sessions(self._read(files.data, self.key), files))
+            return self._with_sessions(self._read(files.data, self.key), files)
         for name, value in (
-            ("--window", self.window),
             ("--data-prime", files.data_prime or None),
             ("--sessions", files.sessions),
             ("--sessions-key", self.sessions_key),
@@ -100,18 +97,27 @@ class Reading:
         return own_channels([self._read([path], self.key) for path in files.data])
 
     def pairs(self, recording: Recording, files: DataFiles, *, lag: int | Sequence[int]) -> Pairs:
-        """The pairs of rows of files: of two modalities, of rows where a variable is alike, or some rows apart.
+        """The pairs of rows of files: those that are declared, and otherwise rows a lag apart.
+
+        Raises:
+            ValueError: No such pairs, or options that do not go together.
+        """
+        from recparam.data.pairs import consecutive
+
+        return self.declared(recording, files) or consecutive(recording, lag=lag)
+
+    def declared(self, recording: Recording, files: DataFiles) -> Pairs | None:
+        """The pairs of two modalities, or of rows where a variable is alike; None where neither is asked for.
 
         Args:
             recording: What `rows` made of the files.
             files: The files.
-            lag: Rows from x to x', where nothing else says what a pair is.
 
         Raises:
             ValueError: No such pairs, or options that do not go together.
         """
         from recparam.data.conditioned import nearest
-        from recparam.data.pairs import aligned, consecutive
+        from recparam.data.pairs import aligned
 
         if self.nearest_key is None:
             for name, value in (("--own-channels", self.own_channels), ("--apart", self.apart)):
@@ -124,10 +130,10 @@ class Reading:
             raise ValueError("Expected --data-prime or --nearest-key, which both say what a pair is; got both.")
         if files.data_prime:
             prime = self._with_sessions(self._read(files.data_prime, self.key_prime), files)
-            return aligned(recording, self._windowed(prime))
+            return aligned(recording, prime)
         if self.nearest_key is not None:
             return nearest(recording, _values(files.data, self.nearest_key), apart=self.apart or 1)
-        return consecutive(recording, lag=lag)
+        return None
 
     def _read(self, paths: Sequence[Path], key: str | None) -> Recording:
         from recparam.data.readers import read
@@ -136,15 +142,6 @@ class Reading:
         return read(
             list(paths), key=key, size=self.size, grey=self.grey, without=[name.strip() for name in named if name]
         )
-
-    def _windowed(self, recording: Recording) -> Recording:
-        from recparam.data.windows import windowed
-        from recparam.utils.checks import check_count
-
-        if self.window is None:
-            return recording
-        check_count("window", self.window)
-        return windowed(recording, before=self.window - 1)
 
     def _with_sessions(self, recording: Recording, files: DataFiles) -> Recording:
         """The recording with each of its sessions split where the labels of its rows change."""
