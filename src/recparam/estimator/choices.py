@@ -61,13 +61,14 @@ def choices(settings: Any, recording: Recording, *, order: int, declared: bool) 
     if settings.window is not None:
         windows = (settings.window,)
     elif compares and len(shape) == 1 and not rows and named in _CHOSEN and recording.known is None:
-        windows = [window for window in WINDOWS if given is None or window <= min(given)]
+        windows = [window for window in WINDOWS if given is None or window <= max(1, min(given))]
     found: list[Choice] = []
     for window in windows:
         lags: Sequence[tuple[int, ...]] = [given] if given else [(window,)]
         if given is None and window == 1:
-            alone = (recording.overlap + 1,) if recording.overlap else NEAR
-            lags = [(1,)] if order > 1 or declared else [alone] if recording.overlap else [NEAR, FAR]
+            lags = [NEAR, FAR] if len(shape) == 1 else [NEAR]
+            if order > 1 or declared or recording.overlap:
+                lags = [(recording.overlap + 1,)]
         found += [Choice(encoder, window, lag) for encoder in encoders for lag in lags]
     return found if compares else found[:1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, no_type_check
@@ -26,7 +27,7 @@ from recparam.estimator.names import make_prior
 from recparam.estimator.predicted import Targets
 from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.settings import Settings
-from recparam.estimator.starts import Plan, Search
+from recparam.estimator.starts import EARLY, LATE, Plan, Search
 from recparam.utils.seeds import mixed
 
 _STEPS, _BATCH = 1200, 512
@@ -217,7 +218,11 @@ class RPMEstimator(Fitted):
             seed=self._seed,
             progress=self.progress,
             precision=self.precision,
+            halvings=LATE if images else EARLY,  # of small networks on frames the slow ones may end ahead
         )
+        if self.progress and (len(found) > 1 or starts > 1):
+            compared = "; ".join(candidate.choice.text for candidate in found)
+            print(f"At most {plan.budget(len(found))} steps: {compared}; {starts} start(s).", file=sys.stderr)
         facts = None
         if checkpoint is not None:
             numbers = {"max_steps": plan.steps, "batch_size": plan.batch_size, "seed": plan.seed}

@@ -22,8 +22,7 @@ from recparam.training.optimise import Optimisation, Step
 
 _VALIDATIONS = 20  # in a whole fit
 _PATIENCE = 1 / 3  # of the steps, without a better validation
-_CHOICES = (1 / 16, 1 / 8)  # of the steps, after which choices are halved, and one of them taken
-_STARTS = (1 / 8, 1 / 4)  # likewise starts
+EARLY, LATE = ((1 / 16, 1 / 8), (1 / 8, 1 / 4)), ((1.0, 1.0), (1 / 2, 1.0))  # of the steps: see `Plan`
 Starts = list[dict[str, Any]]
 
 
@@ -39,6 +38,7 @@ class Plan:
         seed: Decides everything random.
         progress: Whether to print each validation.
         precision: Of the steps, as in `Settings`.
+        halvings: The parts of the steps after which choices are halved, and one of them taken; and likewise starts.
     """
 
     steps: int
@@ -48,6 +48,7 @@ class Plan:
     seed: int
     progress: bool
     precision: str = "32-true"
+    halvings: tuple[tuple[float, float], tuple[float, float]] = EARLY
 
     def until(self, fraction: float) -> int:
         """The step at which that part of the steps is taken."""
@@ -55,8 +56,8 @@ class Plan:
 
     def budget(self, choices: int) -> int:
         """Steps of all starts together, at most."""
-        first, second = map(self.until, _CHOICES)
-        third, fourth = map(self.until, _STARTS)
+        first, second = map(self.until, self.halvings[0])
+        third, fourth = map(self.until, self.halvings[1])
         steps = self.steps
         if choices > 1:
             steps += choices * first + _half(choices) * (second - first) - second
@@ -117,16 +118,16 @@ class Search:
                 run.load_state_dict(state)
         alive = list(range(len(self.candidates)))
         if len(alive) > 1:
-            alive = self._round(0, alive, _CHOICES[0], _half(len(alive)), self._share)
-            alive = self._round(1, alive, _CHOICES[1], 1, self._share)
+            alive = self._round(0, alive, self.plan.halvings[0][0], _half(len(alive)), self._share)
+            alive = self._round(1, alive, self.plan.halvings[0][1], 1, self._share)
         chosen = alive[0]
         if self.plan.starts > 1:
             if len(self._runs) == len(self.candidates):
                 for nth in range(1, self.plan.starts):
                     self._start(chosen, nth)
             alive = [chosen, *range(len(self.candidates), len(self._runs))]
-            alive = self._round(2, alive, _STARTS[0], _half(len(alive)), self._bound)
-            alive = self._round(3, alive, _STARTS[1], 1, self._bound)
+            alive = self._round(2, alive, self.plan.halvings[1][0], _half(len(alive)), self._bound)
+            alive = self._round(3, alive, self.plan.halvings[1][1], 1, self._bound)
         best = self._runs[alive[0]]
         self.table[alive[0]]["chosen"] = True
         best.train(self.plan.steps)
