@@ -18,4 +18,4 @@ def reflected_walk(rng: np.random.Generator, rows: int, *, step: float) -> np.nd
 
 def quick(**settings: Any) -> rp.RPMEstimator:
     """One start of a few steps."""
-    return rp.RPMEstimator(**{"random_state": 0, "restarts": 1, "batch_size": 128} | settings)
+    return rp.RPMEstimator(**{"lag": 1, "dropout": 0.0, "random_state": 0, "restarts": 1, "batch_size": 128} | settings)

@@ -152,7 +152,7 @@ def test_json_is_all_there_is_on_standard_output(
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["run"] == str(out) and Path(found["report"]).is_file()
-    assert found["lag"] == 2 and found["steps"] <= 20 and len(found["restarts"]) == 1
+    assert found["lag"] == [2] and found["steps"] <= 20 and len(found["restarts"]) == 1
     stored = json.loads((out / "run.json").read_text())["bound"]
     assert found["bound"]["value_nats"] == pytest.approx(stored["value_nats"])
     assert main(["transform", str(out), data, "-o", str(tmp_path / "z.npz"), "--json"]) == 0

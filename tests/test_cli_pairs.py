@@ -23,8 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
 QUICK = ["--max-steps", "20", "--batch-size", "64", "--restarts", "1", "--accelerator", "cpu"]
 TRIALS = np.repeat(["b", "a", "c"], 60)
 FITS = {
-    "windows": ["table.csv", "--sessions-key", "trial", "--window", "4"],
-    "rows": ["both.npz", "--key", "counts", "--sessions", "trials.npy", "--lag", "4"],
+    "windows": ["table.csv", "--sessions-key", "trial", "--window", "5"],
+    "rows": ["both.npz", "--key", "counts", "--sessions", "trials.npy", "--lag", "5"],
     "two": ["counts.npy", "--data-prime", "pose.csv", "--sessions-key", "trial", "--sessions", "table.csv"],
     "own": ["one.npz", "two.npz", "--key", "n", "--own-channels", "--nearest-key", "position"],
 }
@@ -85,10 +85,11 @@ def test_a_column_or_a_file_says_where_sessions_end_and_is_no_data(folder: Path)
 
 def test_windows_are_those_of_the_library(folder: Path) -> None:
     est = rp.RPMEstimator.load(folder / "windows")
-    rows = windowed(Reading(sessions_key="trial").rows(DataFiles((folder / "table.csv",))), before=3)
-    assert est.lag == 4 and est.shape_in_ == (4, 8) and "TemporalConv" in est.describe()
-    again = rp.RPMEstimator(lag=4, max_steps=20, batch_size=64, restarts=1, random_state=0, accelerator="cpu").fit(rows)
-    np.testing.assert_array_equal(again.transform(rows), est.transform(rows))
+    rows = Reading(sessions_key="trial").rows(DataFiles((folder / "table.csv",)))
+    wide = windowed(rows, before=2, after=2)
+    assert (est.window_, est.lag_, est.shape_in_) == (5, (5,), (8,)) and "SmoothedMLP" in est.describe()
+    again = rp.RPMEstimator(lag=5, max_steps=20, batch_size=64, restarts=1, random_state=0, accelerator="cpu").fit(wide)
+    np.testing.assert_array_equal(again.transform(wide), est.transform(rows))
     with np.load(folder / "windows" / "latents.npz") as file:
         np.testing.assert_array_equal(file["z"], est.transform(rows))
 
@@ -162,7 +163,7 @@ def test_windows_and_rows_are_compared_on_the_same_pairs(folder: Path, capsys: p
     words = ["compare", "windows", "rows", "--data", "fresh.npz", "--key", "counts", "--sessions-key", "trial"]
     compared = found(folder, capsys, *words)
     windows, rows = compared["models"]
-    assert compared["rows"] == 168 and windows["value_nats"] != rows["value_nats"]
+    assert compared["rows"] == 165 and windows["value_nats"] != rows["value_nats"]
 
 
 AT = ["--sessions", "trials.npy"]
@@ -178,7 +179,7 @@ BAD = {
     "nowhere": (["fit", "counts.npy", "--sessions", "nowhere.npy"], "nowhere.npy: expected a file"),
     "hdf5": (["fit", "counts.npy", "--sessions", "trials.h5"], "trials.h5: expected sessions.*got .h5"),
     "window": (["fit", "counts.npy", "--window", "0"], "window"),
-    "encoder": (["fit", "counts.npy", "--window", "3", "--encoder", "mlp"], r"--encoder 'mlp'.*shape \(3, 8\)"),
+    "encoder": (["fit", "counts.npy", "--window", "4"], "window as an odd number"),
     "lengths": (["fit", "counts.npy", "--data-prime", "short.csv"], "as many rows on both sides"),
     "lag": (["fit", "counts.npy", "--data-prime", "pose.csv", "--lag", "2"], "--data-prime, --lag or --seconds"),
     "near lag": (["fit", "one.npz", "--key", "n", "--nearest-key", "position", "--lag", "1"], "--nearest-key, --lag"),
@@ -186,7 +187,7 @@ BAD = {
     "widths": (["fit", "counts.npy", "pose.csv"], "--own-channels"),
     "no variable": (["fit", "counts.npy", "pose.csv", "--own-channels"], "--nearest-key with --own-channels"),
     "apart": (["fit", "counts.npy", "--apart", "3"], "--nearest-key with --apart"),
-    "own windows": (["fit", "counts.npy", "pose.csv", "--own-channels", "--window", "3"], "--own-channels or --window"),
+    "own windows": (["fit", *FITS["own"], "--window", "3"], "share their columns, for windows"),
     "own sessions": (["fit", "counts.npy", "--own-channels", "--sessions", "trials.npy"], "or --sessions; got both"),
     "one own": (["transform", "own", "one.npz", "-o", "z.npz"], "at least two, in the order of the fit"),
     "no second": (["score", "two", "counts.npy", "--sessions", "table.csv"], "Expected --data-prime, a second"),

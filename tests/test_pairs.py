@@ -133,10 +133,13 @@ def test_each_session_s_end_is_held_out_with_a_gap_before_it():
     assert wide.second.max() == 19 and not set(wide.second) & {3, 4, 5, 6}
 
 
-def test_of_short_trials_the_last_are_held_out_whole():
+def test_of_many_sessions_whole_ones_are_held_out_evenly_spaced():
     fit, held_out = consecutive(Recording.of(numbered(*[3] * 10))).split(0.2)
-    assert set(fit.recording.sessions[fit.first]) == set(range(8))
-    assert set(held_out.recording.sessions[held_out.first]) == {8, 9}
+    assert set(held_out.recording.sessions[held_out.first]) == {4, 9}
+    assert set(fit.recording.sessions[fit.first]) == set(range(10)) - {4, 9}
+    assert len(fit) + len(held_out) == 20  # no pair is lost
+    few = consecutive(Recording.of(numbered(*[3] * 9))).split(0.2)[1]
+    assert set(few.recording.sessions[few.first]) == {8}  # too short to hold out the end of each
 
 
 def test_too_little_to_hold_out_is_an_error():

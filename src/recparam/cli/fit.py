@@ -47,7 +47,7 @@ def fit(
     - recparam fit recording.npy --lag 1 --latent-dim 2 --out run
     - recparam fit monday.csv tuesday.csv --lag 1 2 3 --restarts 4
     - recparam fit video.mp4 --prior gaussian --seconds 0.1
-    - recparam fit trials.csv --sessions-key trial --window 10
+    - recparam fit trials.csv --sessions-key trial --window 11
     - recparam fit timed.csv --times-key t --seconds 0.1
     - recparam fit trials.npy --dims trial,time,channel
     - recparam fit spikes.npz --bin 0.05

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -122,8 +122,9 @@ def compare(
         if pairs is None and X_prime is None:
             _check_alike("lag", {name: e.lag_ for name, e in estimators.items()}, "Fit them alike, or give pairs=.")
         first = next(iter(estimators.values()))
-        _, given = recording_and_pairs(
-            data, X_prime, sessions=sessions, times=times, pairs=pairs, lag=first.lag_, order=1
+        given = cast(
+            Pairs,
+            recording_and_pairs(data, X_prime, sessions=sessions, times=times, pairs=pairs, lag=first.lag_, order=1)[1],
         )
         banks = {name: e.bank_size_ for name, e in estimators.items()}
         # A prior that reads several rows has fewer pairs in short trials, and so may have a smaller bank.

@@ -19,6 +19,7 @@ from recparam.data.recording import Recording
 from recparam.data.segments import after, segments, shifted, taken_by_gaps
 from recparam.utils.checks import check_count, check_positive, check_unmasked, is_finite_number
 
+_MANY = 2  # sessions that are held out whole, where there are as many
 _CHUNK_NUMBERS = 1 << 23  # numbers of the data that an encoder sees at once
 _ROUNDED = 1e-2  # of what an entry varies by: a rounding that is said
 
@@ -131,11 +132,12 @@ class Pairs:
         return replace(self, first=self.first[keep], second=self.second[keep])
 
     def split(self, fraction: float = 0.2, *, gap: int | None = None) -> tuple[Pairs, Pairs]:
-        """Pairs to fit, and held-out pairs of a contiguous block at the end of each session.
+        """Pairs to fit, and held-out pairs: of the end of each session, or of whole sessions where there are many.
 
         A random choice of pairs would hold out neighbours of what was fitted, and a series resembles its
-        neighbours. No row is in both parts, and pairs with a row in each are left out. Where sessions are too short
-        for a pair in such a block, the last sessions are held out whole.
+        neighbours. No row is in both parts, and pairs with a row in each are left out. Of many sessions, such as
+        trials, whole ones are held out, evenly spaced: their ends would be no sample of what happens in them, and
+        pairs across each border would be lost.
 
         Args:
             fraction: Part of the rows of each session to hold out, between 0 and 1.
@@ -166,7 +168,10 @@ class Pairs:
         cuts = ends - np.round(lengths * fraction).astype(np.int64)
         rows = np.arange(len(sessions))
         parts = self._parts(rows < (cuts - gap)[sessions], rows >= cuts[sessions])
-        if len(parts[1]) < 2 and len(lengths) > 1:
+        if len(lengths) >= _MANY / fraction:
+            whole = _spaced(lengths, fraction)[sessions]
+            parts = self._parts(~whole, whole)
+        elif len(parts[1]) < 2 and len(lengths) > 1:
             kept = min(int(np.searchsorted(ends, (1 - fraction) * ends[-1])) + 1, len(lengths) - 1)
             parts = self._parts(sessions < kept, sessions >= kept)
         if min(map(len, parts)) < 2:
@@ -235,6 +240,16 @@ class PairsLoader(Batches):
 
     def _gather(self, rows: Tensor) -> tuple[Tensor, ...]:
         return self.pairs.tensors(rows.numpy(), draw=(self.seed, self.epoch))
+
+
+def _spaced(lengths: Int[np.ndarray, " S"], fraction: float) -> Bool[np.ndarray, " S"]:
+    """Which sessions to hold out, evenly spaced, so that at no time more than that part of the rows are."""
+    chosen, held, seen = np.zeros(len(lengths), dtype=bool), 0, 0
+    for session, length in enumerate(lengths):
+        seen += length
+        chosen[session] = held + length <= fraction * seen
+        held += length * chosen[session]
+    return chosen
 
 
 def rows_at_once(shape: Sequence[int]) -> int:

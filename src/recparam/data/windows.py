@@ -16,6 +16,7 @@ class Windowed(Recording):
     def __init__(self, recording: Recording, *, before: int, after: int) -> None:
         segment = segments(recording, None)[0]
         starts, ends = segment_ends(segment)
+        self.double = recording.double
         self._rows, self._steps, self.overlap = recording, np.arange(-before, after + 1), before + after
         self._first, self._last = starts[segment], ends[segment] - 1
         observed = recording.observed
@@ -52,6 +53,14 @@ class Windowed(Recording):
     def clock_columns(self) -> list[str]:
         """Those of the rows."""
         return self._rows.clock_columns()
+
+
+def centred(recording: Recording, window: int) -> Recording:
+    """The same rows, each in the middle of so many, an odd number; the recording itself for 1. See `windowed`."""
+    check_count("window", window)
+    if window % 2 == 0:
+        raise ValueError(f"Expected window as an odd number of rows, with one in the middle; got {window}.")
+    return recording if window == 1 else windowed(recording, before=window // 2, after=window // 2)
 
 
 def windowed(recording: Recording, *, before: int, after: int = 0) -> Windowed:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ class FitWarning(UserWarning):
     """A fit is suspect; the text says why, and what to try."""
 
 
-def alarms(z: Tensor, *, held_out: Bound, step: int, history: Sequence[Step]) -> list[str]:
+def alarms(
+    z: Tensor, *, held_out: Bound, step: int, history: Sequence[Step], starts: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
     """What is wrong with a fit: a sentence and a remedy for each fault; empty if there is none.
 
     Args:
@@ -28,6 +31,7 @@ def alarms(z: Tensor, *, held_out: Bound, step: int, history: Sequence[Step]) ->
         held_out: The held-out bound of the weights that are kept.
         step: The step of these weights.
         history: One dictionary per evaluation on the held-out rows.
+        starts: One dictionary per start, as `restarts_`.
     """
     found: list[str] = []
     z = z.double()

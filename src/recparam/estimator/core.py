@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, no_type_check
 
 import numpy as np
@@ -14,20 +16,23 @@ from recparam.data.contexts import lags_of
 from recparam.data.pairs import Pairs
 from recparam.estimator import saved
 from recparam.estimator.alarms import alarms, warn
+from recparam.estimator.candidates import Candidate, candidates
+from recparam.estimator.choices import Choice
 from recparam.estimator.device import device_of
 from recparam.estimator.encoding import encoded_pairs, parameters_of
 from recparam.estimator.fitted import Fitted
 from recparam.estimator.held_out import spread_pairs, strata_of
-from recparam.estimator.inputs import check_settings, check_varies, filled_pairs, sources, warn_of_labels
-from recparam.estimator.names import choose_encoder, dropouts, make_model, make_network, make_prior
+from recparam.estimator.inputs import check_settings, check_varies, filled, paired, split_off, warn_of_labels
+from recparam.estimator.names import make_prior
+from recparam.estimator.predicted import Targets
 from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.settings import Settings
-from recparam.estimator.spheres import spheres_of
-from recparam.estimator.starts import Plan, split_off, train_starts
-from recparam.utils.seeds import seeded
+from recparam.estimator.starts import EARLY, LATE, Plan, Search
+from recparam.utils.seeds import mixed
 
-_STEPS, _BATCH = 1500, 512
-_STEPS_OF_IMAGES, _BATCH_OF_IMAGES = 500, 128
+_STEPS, _BATCH = 1200, 512
+_STEPS_OF_IMAGES, _BATCH_OF_IMAGES = 480, 128
+_PARTS = ("fitted", "held_out")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -53,10 +58,12 @@ class RPMEstimator(Fitted):
         encoder_: Its network. Where x' has a network of its own, that is `encoder_prime_`.
         prior_: Its prior.
         history_: One dictionary per evaluation on the held-out rows: step, bound_nats, ceiling_nats, validation_nats.
-        restarts_: One dictionary per start, when one was chosen: seed, steps, validation_nats, chosen.
+        restarts_: One dictionary per start: choice, window, lag, dropout, seed, steps, predicted_share (of the rows
+            beyond the window, by which choices are compared), validation_nats, chosen.
         validation_nats_: The held-out bound of the state that was kept.
         n_features_in_: As scikit-learn's.
-        lag_: The lags that were used.
+        window_: Rows of the window that the encoder reads.
+        lag_: The lags that were used, where pairs were not declared otherwise.
         bank_size_: Pairs in the bank; fewer than `bank_size` where there are fewer training pairs.
         shape_in_: Shape of a row of x, and `shape_in_prime_` of x' where that has an encoder of its own.
         session_shapes_: Shapes of the rows of sessions with channels of their own; None: there are none.
@@ -114,51 +121,26 @@ class RPMEstimator(Fitted):
         """
         check_settings(self)
         checkpoint = resume if resume is None or isinstance(resume, Checkpoint) else Checkpoint(resume)
-        dim, prior = self.latent_dim, make_prior(self.prior, self.latent_dim)
-        order = prior.order
-        recording, declared = self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=order, reset=True)
+        prior = make_prior(self.prior, self.latent_dim)
+        recording, declared = self._recording_and_pairs(
+            X, X_prime, sessions, times, pairs, order=prior.order, reset=True
+        )
         warn_of_labels(y)
+        if declared is None:
+            paired(recording, 1, window=1, order=prior.order)  # there are rows for a pair
         check_varies(recording)
-        if declared.recording_prime is not None:
+        if declared is not None and declared.recording_prime is not None:
             check_varies(declared.recording_prime, "X_prime")
-        fitted, held_out = split_off(declared, self.validation_fraction)
-        parts = sources(self, fitted)
-        shares = [dropouts(self.dropout, part.shape) for part in parts]
-        specs = [
-            [
-                replace(
-                    choose_encoder(
-                        part.encoder,
-                        shape=part.shape,
-                        latent_dim=dim,
-                        density=prior.needs_density,
-                        dropout=each[number % len(each)],
-                        of=part.name,
-                    ),
-                    spheres=spheres_of(prior),
-                )
-                for part, each in zip(parts, shares, strict=True)
-            ]
-            for number in range(max(map(len, shares)))
-        ]
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if checkpoint is not None and checkpoint.facts is not None and self.random_state is None:
             seed = checkpoint.facts["seed"]
-        models = []
-        for restart in range(self.restarts):
-            with seeded(_mixed(seed, restart)):
-                nets = [
-                    make_network(spec, part.encoder, rows=part.rows, restart=restart)
-                    for spec, part in zip(specs[restart % len(specs)], parts, strict=True)
-                ]
-                models.append(make_model(nets, prior, row_shapes=recording.row_shapes))
-        fitted, held_out = (filled_pairs(models[0], part) for part in (fitted, held_out))
-        self._check_outputs(models[0], fitted)
-        self._set_encoders(specs[0], [part.shape for part in parts], per_session=recording.row_shapes is not None)
-        self._seed, self._paired, self._lags = seed, declared.how, lags_of(declared)
-        self._train(models, fitted, held_out, checkpoint)
-        self._specs = specs[next(number for number, start in enumerate(self.restarts_) if start["chosen"]) % len(specs)]
-        return self
+        self._seed = seed
+        found = candidates(self, recording, declared, prior=prior, seed=seed)
+        targets = None
+        if len(found) > 1:
+            rows = filled(found[0].make(0, 0), recording)
+            targets = Targets(rows, *(_rows_of_all([getattr(c, part) for c in found]) for part in _PARTS))
+        return self._train(found, targets, checkpoint, starts=self.restarts)
 
     def partial_fit(
         self,
@@ -177,10 +159,14 @@ class RPMEstimator(Fitted):
         if not hasattr(self, "model_"):
             return self.fit(X, y, X_prime=X_prime, sessions=sessions, times=times, pairs=pairs)
         check_settings(self)
-        _, declared = self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)
+        declared = self.pairs_of(X, X_prime=X_prime, sessions=sessions, times=times, pairs=pairs)
         warn_of_labels(y)
-        self._seed, self._paired, self._lags = _mixed(self._seed, 1), declared.how, lags_of(declared)
-        return self._train([self.model_], *split_off(declared, self.validation_fraction))
+        self._seed = mixed(self._seed, 1)
+        fitted, held_out = split_off(declared, self.validation_fraction)
+        bank, last = spread_pairs(fitted, self.bank_size), self.model_
+        choice = Choice(self.encoder, self.window_, self.lag_)
+        again = Candidate(choice, fitted, held_out, bank, [self._specs], self._shapes, lambda number, nth: last)
+        return self._train([again], starts=1)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the fitted model as a folder: config.json, to read, and weights.safetensors; whole or not at all.
@@ -216,49 +202,60 @@ class RPMEstimator(Fitted):
         return saved.load(cls, folder, encoder=encoder, encoder_prime=encoder_prime, prior=prior)
 
     def _train(
-        self, models: list[Any], fitted: Pairs, held_out: Pairs, checkpoint: Checkpoint | None = None
+        self,
+        found: Sequence[Candidate],
+        targets: Targets | None = None,
+        checkpoint: Checkpoint | None = None,
+        *,
+        starts: int,
     ) -> RPMEstimator:
-        images = len(self.shape_in_) > 1
-        bank = spread_pairs(fitted, self.bank_size)
+        images = len(found[0].shapes[0]) > 1 and not found[0].fitted.recording.overlap
         plan = Plan(
             steps=(_STEPS_OF_IMAGES if images else _STEPS) if self.max_steps is None else self.max_steps,
+            starts=starts,
             batch_size=(_BATCH_OF_IMAGES if images else _BATCH) if self.batch_size is None else self.batch_size,
             lr=self.learning_rate,
             seed=self._seed,
             progress=self.progress,
             precision=self.precision,
+            halvings=LATE if images else EARLY,  # of small networks on frames the slow ones may end ahead
         )
-        numbers = {"max_steps": plan.steps, "batch_size": plan.batch_size, "seed": plan.seed}
-        settings = self.get_params(deep=False) | numbers
-        best, self.restarts_ = train_starts(
-            models,
-            fitted,
-            held_out,
-            plan=plan,
-            bank_rows=bank,
-            device=device_of(self.accelerator, self.devices, self.precision),
-            checkpoint=checkpoint,
-            facts=checkpoint
-            and facts_of(settings, specs=self._specs, prior=models[0].prior, pairs=(fitted, held_out)),
+        if self.progress and (len(found) > 1 or starts > 1):
+            compared = "; ".join(candidate.choice.text for candidate in found)
+            print(f"At most {plan.budget(len(found))} steps: {compared}; {starts} start(s).", file=sys.stderr)
+        facts = None
+        if checkpoint is not None:
+            numbers = {"max_steps": plan.steps, "batch_size": plan.batch_size, "seed": plan.seed}
+            numbers |= {"learning_rate": plan.lr or found[0].learning_rate}
+            facts = facts_of(self.get_params(deep=False) | numbers, candidates=found)
+        device = device_of(self.accelerator, self.devices, self.precision)
+        search = Search(found, targets, plan=plan, device=device, checkpoint=checkpoint)
+        best, chosen, nth = search.train(facts)
+        fitted, held_out = chosen.fitted, chosen.held_out
+        self.restarts_, self.history_, self.validation_nats_ = search.table, best.history, float(best.best)
+        self.window_, self.lag_, self._paired = chosen.choice.window, chosen.choice.lag, fitted.how
+        self._lags = lags_of(fitted)
+        self._set_encoders(
+            chosen.encoders(nth), chosen.shapes, per_session=fitted.recording.row_shapes is not None
         )
-        self.history_, self.validation_nats_ = best.history, float(best.best)
-        bank = bank[np.argsort(fitted.second[bank], kind="stable")]
+        bank = chosen.bank_rows[np.argsort(fitted.second[chosen.bank_rows], kind="stable")]
         self._set_model(best.model, encoded_pairs(best.model, fitted, bank), strata_of(fitted, bank))
         z = self._head.recognition(parameters_of(best.model, held_out.recording, np.unique(held_out.first))).mean
-        warn(alarms(z, held_out=best.best, step=best.best_step, history=best.history), stacklevel=3)
+        warn(
+            alarms(z, held_out=best.best, step=best.best_step, history=best.history, starts=search.table),
+            stacklevel=3,
+        )
         return self
 
-    def _check_outputs(self, model: Any, fitted: Pairs) -> None:
-        outputs = self.latent_dim * (2 if model.prior.needs_density else 1)
-        x, x_prime = encoded_pairs(model, fitted, np.arange(2))  # x may be several rows, of the encoder of x'
-        sides = {"": x, "_prime": x_prime} if model.prior.order == 1 else {"": x_prime}
-        for name, parameters in sides.items():
-            if tuple(parameters.shape) != (2, outputs):
-                raise ValueError(
-                    f"Expected an encoder{name} with {outputs} outputs for latent_dim={self.latent_dim}"
-                    f"{' (means and log-variances)' if model.prior.needs_density else ''}; got outputs of shape "
-                    f"{tuple(parameters.shape)} for 2 rows."
-                )
+
+def _rows_of_all(parts: Sequence[Pairs]) -> np.ndarray:
+    """Which rows are in pairs of each part, (N,)."""
+    found = np.ones(len(parts[0].recording), dtype=bool)
+    for pairs in parts:
+        here = np.zeros_like(found)
+        here[pairs.first] = here[pairs.second] = True
+        found &= here
+    return found
 
 
 if RPMEstimator.__doc__ and Settings.__doc__:  # python -OO has none
@@ -266,7 +263,3 @@ if RPMEstimator.__doc__ and Settings.__doc__:  # python -OO has none
         "        SETTINGS\n", Settings.__doc__.partition("Args:\n")[2].rstrip() + "\n"
     )
 no_type_check(RPMEstimator.__init__)  # by scikit-learn's conventions, `fit` checks what `__init__` took
-
-
-def _mixed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)

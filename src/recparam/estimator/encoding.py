@@ -32,6 +32,12 @@ def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = No
     return _through(model, [network(model, index)], chunks, len(rows))[0]
 
 
+def latents_of(model: RPM, x: Tensor) -> Tensor:
+    """The recognition network's output for rows in memory, in chunks and evaluation mode, (rows, width)."""
+    chunks = ((part,) for part in x.split(rows_at_once(x.shape[1:])))
+    return _through(model, [network(model)], chunks, len(x))[0]
+
+
 def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """The recognition parameters of the x and x' of some pairs, or of all; a row that is in several is encoded once.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -22,11 +22,12 @@ from recparam.data.channels import of_session
 from recparam.data.contexts import contexts_of
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
+from recparam.data.windows import Windowed, centred
 from recparam.estimator.encoding import encoded_pairs, network, parameters_of
 from recparam.estimator.head import Head
 from recparam.estimator.held_out import spread_out, strata_of
 from recparam.estimator.inputs import filled, filled_pairs, recording_and_pairs
-from recparam.estimator.names import EncoderSpec, describe_prior, lags
+from recparam.estimator.names import EncoderSpec, describe_prior
 from recparam.estimator.settings import Settings
 from recparam.estimator.spheres import spheres_text
 from recparam.model import RPM
@@ -50,17 +51,13 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     shape_in_prime_: tuple[int, ...]
     session_shapes_: tuple[tuple[int, ...], ...] | None
     history_: list[Step]
-    restarts_: list[dict[str, int | float | bool]]
+    restarts_: list[dict[str, Any]]
+    window_: int
+    lag_: tuple[int, ...]
     validation_nats_: float
     _seed: int
     _paired: str  # how rows were paired, for `describe`
     _lags: tuple[int, ...]  # of pairs whose x has rows before it
-
-    @property
-    def lag_(self) -> tuple[int, ...]:
-        """Rows from x to x', where pairs were not declared otherwise."""
-        check_is_fitted(self)
-        return lags(self.lag, self.shape_in_, self.prior_.order)
 
     @property
     def order_(self) -> int:
@@ -76,21 +73,44 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
     @overload
     def transform(
-        self, X: Any, *, return_std: Literal[False] = False, side: str = "x", session: int | None = None
+        self,
+        X: Any,
+        *,
+        sessions: Any = None,
+        times: Any = None,
+        return_std: Literal[False] = False,
+        side: str = "x",
+        session: int | None = None,
     ) -> Float[np.ndarray, "N D"]: ...
 
     @overload
     def transform(
-        self, X: Any, *, return_std: bool, side: str = "x", session: int | None = None
+        self,
+        X: Any,
+        *,
+        sessions: Any = None,
+        times: Any = None,
+        return_std: bool,
+        side: str = "x",
+        session: int | None = None,
     ) -> Float[np.ndarray, "N D"] | tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]: ...
 
     def transform(
-        self, X: Any, *, return_std: bool = False, side: str = "x", session: int | None = None
+        self,
+        X: Any,
+        *,
+        sessions: Any = None,
+        times: Any = None,
+        return_std: bool = False,
+        side: str = "x",
+        session: int | None = None,
     ) -> Float[np.ndarray, "N D"] | tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]:
         """The latents of rows: the mean of R(z|x), as float32.
 
         Args:
             X: Rows, (N, ...), of the shape that was fitted.
+            sessions: As for `fit`: where the encoder reads windows, none reaches from one into another.
+            times: As for `fit`: or across a gap.
             return_std: Whether to return their standard deviation too; zero for latents that are points.
             side: "x", or "x_prime" for rows of the second modality, whose latents are z'; without effect where x and x'
                 share an encoder.
@@ -101,7 +121,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             Shape (N, latent_dim), or two such arrays; NaN in rows that are masked as a whole.
         """
         check_is_fitted(self)
-        recording, index = self._rows(X, side, session)
+        recording, index = self._rows(X, side, session, sessions=sessions, times=times)
         seen = np.flatnonzero(recording.usable)
         encoded = self._head.recognition(parameters_of(self.model_, recording, seen, index=index))
         parts = []
@@ -140,7 +160,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             A `Bound` in nats, averaged over pairs.
         """
         check_is_fitted(self)
-        _, declared = self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)
+        declared = self.pairs_of(X, X_prime=X_prime, sessions=sessions, times=times, pairs=pairs)
         encoded = encoded_pairs(self.model_, declared)
         doubt = doubt_of_encoding(lambda rows: encoded_pairs(self.model_, declared, rows.numpy()), encoded)
         bound = self._head.elbo(*encoded, strata=strata_of(declared), side=side).doubted(doubt)
@@ -251,8 +271,18 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 f"pairs    {self._paired}, bank of {len(self._head.bank[0])}",
                 f"training {last['step']} steps, seed {self._seed}, best of {len(self.restarts_)} start(s), "
                 f"held-out bound {self.validation_nats_:.3f} nats",
+                *self._compared(),
             )
         )
+
+    def _compared(self) -> list[str]:
+        """What was compared, and by what."""
+        shares: dict[str, float] = {}
+        for start in self.restarts_:
+            if start["predicted_share"] is not None:
+                shares[start["choice"]] = start["predicted_share"]
+        ranked = sorted(shares.items(), key=lambda found: -found[1])
+        return [f"compared {choice}: predicts {share:.3f} of the next rows" for choice, share in ranked]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -304,15 +334,32 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 "their own, each of which has its R(z'). Use transform, match or elbo."
             )
 
+    def pairs_of(
+        self, X: Any, *, X_prime: Any = None, sessions: Any = None, times: Any = None, pairs: Pairs | None = None
+    ) -> Pairs:
+        """The pairs of data, made as those that were fitted; arguments as for `fit`."""
+        check_is_fitted(self)
+        found = self._recording_and_pairs(X, X_prime, sessions, times, pairs, order=self.order_, reset=False)[1]
+        return cast(Pairs, found)
+
     def _recording_and_pairs(
         self, X: Any, X_prime: Any, sessions: Any, times: Any, pairs: Pairs | None, *, order: int, reset: bool
-    ) -> tuple[Recording, Pairs]:
+    ) -> tuple[Recording, Pairs | None]:
         if not reset and X_prime is None and pairs is None and not self.model_.shared:
             raise ValueError("Expected X_prime=, the rows of the second modality, as for fit; got none.")
         recording, declared = recording_and_pairs(
-            X, X_prime, sessions=sessions, times=times, pairs=pairs, lag=self.lag, order=order
+            X,
+            X_prime,
+            sessions=sessions,
+            times=times,
+            pairs=pairs,
+            lag=None if reset else self.lag_,
+            window=(self.window or 1) if reset else self.window_,
+            order=order,
         )
         self._check_rows(X, recording, reset=reset)
+        if declared is None:
+            return recording, None
         if not reset and self.model_.shared != (declared.recording_prime is None):
             fitted, got = ("one recording", "two") if self.model_.shared else ("two recordings", "one")
             raise ValueError(f"Expected pairs of {fitted}, as fitted; got pairs of {got}. Fit another estimator.")
@@ -342,17 +389,20 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         recording, index = self._rows(X, side)
         return parameters_of(self.model_, recording, index=index)
 
-    def _rows(self, X: Any, side: str, session: int | None = None) -> tuple[Recording, int]:
+    def _rows(
+        self, X: Any, side: str, session: int | None = None, *, sessions: Any = None, times: Any = None
+    ) -> tuple[Recording, int]:
         """Single rows, as the encoder reads them, and the index of their observation."""
         if side not in _SIDES:
             raise ValueError(f"Expected side='x' or 'x_prime'; got {side!r}.")
-        recording, index = Recording.of(X), _SIDES.index(side)
+        recording, index = Recording.of(X, sessions=sessions, times=times), _SIDES.index(side)
         if session is not None:
             X, recording = None, self._of_session(recording, session)
         self._check_rows(X, recording, reset=False, side=side)
         if not recording.usable.any():
             raise ValueError(f"Expected rows that were observed; got a mask of all {len(recording)} rows. Unmask some.")
-        return filled(self.model_, recording, index=index), index
+        recording = filled(self.model_, recording, index=index)
+        return centred(recording, 1 if isinstance(recording, Windowed) else self.window_), index
 
     def _of_session(self, recording: Recording, session: int) -> Recording:
         shapes = self.session_shapes_

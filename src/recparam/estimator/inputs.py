@@ -18,13 +18,13 @@ from recparam.data.checks import listed
 from recparam.data.contexts import with_contexts
 from recparam.data.pairs import Pairs, aligned, consecutive
 from recparam.data.recording import Recording
-from recparam.data.windows import Windowed
+from recparam.data.windows import Windowed, centred
 from recparam.estimator.alarms import warn
 from recparam.estimator.device import device_of
 from recparam.estimator.encoding import network
-from recparam.estimator.names import lags, sample_rows
+from recparam.estimator.names import sample_rows
 from recparam.model import RPM
-from recparam.networks import Standardised
+from recparam.networks import Pooled, Standardised
 from recparam.networks.per_session import PerSession
 from recparam.utils.checks import check_count, check_positive, is_finite_number
 
@@ -37,10 +37,11 @@ def check_settings(settings: Any) -> None:
     """
     for name in ("latent_dim", "restarts", "bank_size"):
         check_count(name, getattr(settings, name))
-    for name, least in (("max_steps", 1), ("batch_size", 2)):
+    for name, least in (("max_steps", 1), ("batch_size", 2), ("window", 1)):
         if getattr(settings, name) is not None:
             check_count(name, getattr(settings, name), least=least)
-    check_positive("learning_rate", settings.learning_rate)
+    if settings.learning_rate is not None:
+        check_positive("learning_rate", settings.learning_rate)
     shares = 0.0 if settings.dropout is None else settings.dropout
     shares = shares if isinstance(shares, tuple | list | np.ndarray) else [shares]
     for name, value in (("validation_fraction", settings.validation_fraction), *(("dropout", v) for v in shares)):
@@ -69,11 +70,29 @@ def check_varies(recording: Recording, name: str = "X") -> None:
 
 
 def recording_and_pairs(
-    X: Any, X_prime: Any, *, sessions: Any, times: Any, pairs: Pairs | None, lag: Any, order: int
-) -> tuple[Recording, Pairs]:
+    X: Any,
+    X_prime: Any,
+    *,
+    sessions: Any,
+    times: Any,
+    pairs: Pairs | None,
+    lag: Any = None,
+    window: int = 1,
+    order: int,
+) -> tuple[Recording, Pairs | None]:
     """The recording of X, and the pairs that were declared: by `pairs`, by X_prime, or by a lag.
 
     For a prior of an order above one, those with as many earlier rows.
+
+    Args:
+        X: As for `fit`.
+        X_prime: Likewise.
+        sessions: Likewise.
+        times: Likewise.
+        pairs: Likewise.
+        lag: Of pairs that nothing else declares; None: they are not made.
+        window: Rows around each row that the pairs hold.
+        order: Of the prior.
 
     Raises:
         ValueError: Data that are no recording, pairs of another recording, both pairs and X_prime, or pairs that cannot
@@ -89,12 +108,40 @@ def recording_and_pairs(
             raise ValueError(
                 f"Expected X to be the recording of pairs, of shape {pairs.recording.shape}; got {recording.shape}."
             )
-        return recording, with_contexts(pairs, order)
+        return recording, in_windows(with_contexts(pairs, order), window)
     if X_prime is None:
-        return recording, with_contexts(consecutive(recording, lag=lags(lag, recording.shape[1:], order)), order)
+        return recording, None if lag is None else paired(recording, lag, window=window, order=order)
     labelled = isinstance(X_prime, Recording) or sessions is None or len(X_prime) != len(recording)
     both = aligned(recording, Recording.of(X_prime, sessions=None if labelled else sessions))
-    return recording, with_contexts(both, order)
+    return recording, in_windows(with_contexts(both, order), window)
+
+
+def paired(recording: Recording, lag: Any, *, window: int, order: int) -> Pairs:
+    """Pairs of rows a lag apart, each in a window, with the earlier rows that a prior of an order reads.
+
+    Raises:
+        ValueError: No such pair.
+    """
+    return with_contexts(consecutive(centred(recording, window), lag=lag), order)
+
+
+def in_windows(pairs: Pairs, window: int) -> Pairs:
+    """Pairs whose rows are in the middle of windows; those that are windows already stay.
+
+    Raises:
+        ValueError: Rows that cannot be widened.
+    """
+    if window == 1:
+        return pairs
+    wide = [r if isinstance(r, Windowed) else centred(r, window) for r, _ in pairs.sides]
+    return replace(pairs, recording=wide[0], recording_prime=None if pairs.recording_prime is None else wide[1])
+
+
+def split_off(pairs: Pairs, fraction: float) -> tuple[Pairs, Pairs]:
+    """The pairs to fit and those held out, see `Pairs.split`; of a very short recording enough for two."""
+    before = (pairs.order - 1) * int(pairs.lag.max(initial=0))
+    needed = (pairs.reach + before + 2) / len(pairs.recording)
+    return pairs.split(max(fraction, min(needed, 0.5)))
 
 
 @dataclass(frozen=True)
@@ -114,24 +161,29 @@ class Source:
     rows: Callable[[], Tensor]
 
 
-def sources(settings: Any, fitted: Pairs) -> list[Source]:
+def sources(encoder: Any, encoder_prime: Any, fitted: Pairs) -> list[Source]:
     """The data to encode: x; x and x' where they differ; or each session where rows have shapes of their own.
+
+    Args:
+        encoder: Of x, as the estimator's.
+        encoder_prime: Of x'.
+        fitted: Pairs to fit.
 
     Raises:
         ValueError: Sessions with channels of their own that no pair joins, or an encoder that cannot be one of several.
     """
     recording = fitted.recording
     if recording.row_shapes is None:
-        sides = zip(fitted.sides, ("X", "X_prime"), (settings.encoder, settings.encoder_prime), strict=True)
+        sides = zip(fitted.sides, ("X", "X_prime"), (encoder, encoder_prime), strict=True)
         found = [
-            Source(name, r.shape[1:], _of_windows(encoder, r), partial(sample_rows, r, rows))
-            for (r, rows), name, encoder in sides
+            Source(name, r.shape[1:], _of_windows(setting, r), partial(sample_rows, r, rows))
+            for (r, rows), name, setting in sides
         ]
         return found if fitted.recording_prime is not None else found[:1]
-    if settings.encoder not in ("auto", "mlp", "conv"):
+    if encoder not in ("auto", "mlp", "conv"):
         raise ValueError(
             f"Expected encoder='auto', 'mlp' or 'conv' for sessions with channels of their own, which need an encoder "
-            f"each; got {settings.encoder!r}."
+            f"each; got {encoder!r}."
         )
     _check_joined(fitted)
     rows = np.unique(np.concatenate([fitted.first, fitted.second]))
@@ -139,7 +191,7 @@ def sources(settings: Any, fitted: Pairs) -> list[Source]:
         Source(
             f"session {session}",
             shape,
-            settings.encoder,
+            encoder,
             partial(_sample_of_session, recording, rows[recording.sessions[rows] == session], shape),
         )
         for session, shape in enumerate(recording.row_shapes)
@@ -148,7 +200,8 @@ def sources(settings: Any, fitted: Pairs) -> list[Source]:
 
 def _of_windows(encoder: Any, recording: Recording) -> Any:
     """The encoder of a recording; "auto" would take windows for grey frames."""
-    return "temporal" if isinstance(recording, Windowed) and isinstance(encoder, str) and encoder == "auto" else encoder
+    windows = isinstance(recording, Windowed) and isinstance(encoder, str)
+    return "smoothed" if windows and encoder in ("auto", "mlp") else encoder
 
 
 def _sample_of_session(recording: Recording, rows: np.ndarray, shape: tuple[int, ...]) -> Tensor:
@@ -189,7 +242,9 @@ def filled(model: RPM, recording: Recording, *, index: int = 0) -> Recording:
     Raises:
         ValueError: The encoder has no such means.
     """
-    net = network(model, index)
+    net, factor = network(model, index), 1
+    if isinstance(net, Pooled):
+        net, factor = net.net, net.factor
     nets = net.nets if isinstance(net, PerSession) else [net]
     if any(isinstance(part, Standardised) and part.mean.dtype == torch.float64 for part in nets):
         recording = recording.in_double()
@@ -205,7 +260,11 @@ def filled(model: RPM, recording: Recording, *, index: int = 0) -> Recording:
             "a mask of single values. Impute them, or wrap the module: "
             "recparam.networks.Standardised(net, mean=..., scale=...)."
         )
-    return recording.filled(net.mean.cpu().numpy())
+    mean = net.mean.cpu().numpy()
+    if factor > 1:
+        height, width = recording.shape[1:3]
+        mean = mean.repeat(factor, 0)[:height].repeat(factor, 1)[:, :width]
+    return recording.filled(mean)
 
 
 def warn_of_labels(y: Any) -> None:

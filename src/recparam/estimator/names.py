@@ -29,7 +29,7 @@ from recparam.data.pairs import as_tensor
 from recparam.data.recording import Recording
 from recparam.estimator.spheres import check_spheres, onto_spheres, surround
 from recparam.model import RPM
-from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Standardised, TemporalConv
+from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Pooled, SmoothedMLP, Standardised, TemporalConv
 from recparam.networks.per_session import PerSession
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior
 from recparam.recognition import Deterministic, Gaussian, RecognitionModel
@@ -60,17 +60,17 @@ MEANINGS = {
 }
 """What each short name says about the latents."""
 
-ENCODERS = ("auto", "mlp", "temporal", "conv", "centre-of-mass")
+ENCODERS = ("auto", "mlp", "smoothed", "temporal", "conv", "centre-of-mass")
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "MLP": MLP,
+    "SmoothedMLP": SmoothedMLP,
     "TemporalConv": TemporalConv,
     "ConvEncoder": ConvEncoder,
     "CentreOfMassCNN": CentreOfMassCNN,
 }
 """The library's own networks, which a saved model may name."""
 
-_DROPOUTS, _DROPOUTS_OF_IMAGES = (0.0, 0.3), (0.3,)
-_LAGS, _LAGS_OF_IMAGES = (1,), (1, 2, 3)
+_SIDE = 50  # pixels of the longer side of frames as encoders read them
 _ROUNDED = 1e-4  # of what a column varies by, from which it is centred in double precision
 _STATISTICS_ROWS = 10_000  # rows from which columns are standardised
 
@@ -85,6 +85,7 @@ class EncoderSpec:
         standardised: Shapes of the mean and scale that standardise its input; None where the input is used as it is.
         dropout: Dropout on the inputs in training, a share, where they are standardised.
         spheres: Outputs of each sphere that they are put on; empty: they may be anywhere.
+        pool: Factor and sides of frames that are averaged over patches first; None: they are not.
     """
 
     network: str
@@ -92,15 +93,21 @@ class EncoderSpec:
     standardised: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     dropout: float = 0.0
     spheres: tuple[int, ...] = ()
+    pool: tuple[int, tuple[int, int]] | None = None
 
     def build(self) -> nn.Module:
         """A network with weights drawn from torch's global generator."""
         assert self.arguments is not None
         net = NETWORKS[self.network](**self.arguments)
-        if self.standardised is None:
-            return net
-        mean, scale = self.standardised
-        return Standardised(net, mean=torch.zeros(mean), scale=torch.ones(scale), dropout=self.dropout)
+        if self.standardised is not None:
+            mean, scale = self.standardised
+            net = Standardised(net, mean=torch.zeros(mean), scale=torch.ones(scale), dropout=self.dropout)
+        return net if self.pool is None else Pooled(net, factor=self.pool[0], shape=self.pool[1])
+
+    @property
+    def dropout_share(self) -> float:
+        """Dropout, wherever the network has it."""
+        return self.dropout or (self.arguments or {}).get("dropout", 0.0)
 
     @property
     def text(self) -> str:
@@ -110,7 +117,8 @@ class EncoderSpec:
         inside = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
         how = "" if self.standardised is None else ", of data standardised by the fitted rows"
         dropout = f", dropout of {self.dropout:.0%} on the inputs" if self.dropout else ""
-        return f"{self.network}({inside}){how}{dropout}"
+        pool = "" if self.pool is None else f", of means over {self.pool[0]} x {self.pool[0]} pixels"
+        return f"{self.network}({inside}){pool}{how}{dropout}"
 
 
 def unknown_name(name: str, value: object, known: Iterable[str]) -> str:
@@ -189,48 +197,42 @@ def choose_encoder(
     if encoder == "auto":
         encoder = "mlp" if len(shape) == 1 else "conv"
     out = latent_dim * (2 if density else 1)
-    wanted = {"mlp": ((1,), "(N, D)"), "conv": ((2, 3), "(N, H, W) or (N, H, W, C)")}
-    wanted |= {"centre-of-mass": wanted["conv"], "temporal": ((2,), "(N, W, D), as recparam.data.windows makes them,")}
+    windows, frames = ((2,), "(N, W, D), as recparam.data.windows makes them,"), ((2, 3), "(N, H, W) or (N, H, W, C)")
+    wanted = {"mlp": ((1,), "(N, D)"), "smoothed": windows, "temporal": windows, "conv": frames}
+    wanted["centre-of-mass"] = frames
     if len(shape) not in wanted[encoder][0]:
         raise ValueError(
             f"Expected {of} of shape {wanted[encoder][1]} for encoder={encoder!r}; got rows of shape {shape}. "
             f"Reshape {of}, or give a torch module as encoder."
         )
+    if encoder in ("mlp", "smoothed") and latent_dim > shape[-1]:
+        raise ValueError(
+            f"Expected latent_dim <= {shape[-1]}, the number of columns of {of}; got {latent_dim} latents of "
+            f"{shape[-1]} feature(s). Use fewer latents."
+        )
     if encoder == "mlp":
-        if latent_dim > shape[0]:
-            raise ValueError(
-                f"Expected latent_dim <= {shape[0]}, the number of columns of {of}; got {latent_dim} latents of "
-                f"{shape[0]} feature(s). Use fewer latents."
-            )
         return EncoderSpec("MLP", {"in_features": shape[0], "out_features": out}, (shape, shape), dropout)
-    if encoder == "temporal":
-        arguments = {"in_features": shape[-1], "window": shape[0], "out_features": out}
+    if encoder in ("smoothed", "temporal"):
+        arguments: dict[str, Any] = {"in_features": shape[-1], "window": shape[0], "out_features": out}
+        if encoder == "smoothed":  # which takes columns from whole windows
+            return EncoderSpec("SmoothedMLP", arguments | {"dropout": dropout}, (shape, shape))
         return EncoderSpec("TemporalConv", arguments, (shape, shape), dropout)
+    factor = -(-max(shape[:2]) // _SIDE)
+    height, width = (-(-side // factor) for side in shape[:2])
+    sides = (height, width)
+    pool, pooled = (None if factor == 1 else (factor, sides)), (*sides, *shape[2:])
     channels = shape[-1] if len(shape) == 3 else 1
     if encoder == "conv":
-        arguments = {"height": shape[0], "width": shape[:2][-1], "in_channels": channels, "out_features": out}
-        return EncoderSpec("ConvEncoder", arguments, (shape, ()), dropout)
+        arguments = {"height": height, "width": width, "in_channels": channels, "out_features": out}
+        return EncoderSpec("ConvEncoder", arguments, (pooled, ()), dropout, pool=pool)
     if latent_dim % 2 or density or len(shape) == 2:
         raise ValueError(
             f"Expected an even latent_dim (x and y of each object), frames (N, H, W, C) and a prior without a density "
             f"of its own for encoder='centre-of-mass'; got latent_dim={latent_dim} and rows of shape {shape}. "
             f"Use {of}[..., None] for grey frames, and prior='gaussian'."
         )
-    return EncoderSpec("CentreOfMassCNN", {"in_channels": channels, "maps": latent_dim // 2})
-
-
-def dropouts(dropout: Any, shape: tuple[int, ...]) -> tuple[float, ...]:
-    """The dropouts that restarts take in turn, for rows of a shape; None: the defaults."""
-    if dropout is None:
-        return _DROPOUTS if len(shape) == 1 else _DROPOUTS_OF_IMAGES
-    return tuple(float(share) for share in np.atleast_1d(dropout))
-
-
-def lags(lag: Any, shape: tuple[int, ...], order: int) -> tuple[Any, ...]:
-    """The lags of a setting, for rows of a shape and a prior of an order; None: the defaults."""
-    if lag is None:
-        return _LAGS if len(shape) == 1 or order > 1 else _LAGS_OF_IMAGES
-    return tuple(lag) if isinstance(lag, Sequence | np.ndarray) else (lag,)
+    arguments = {"in_channels": channels, "maps": latent_dim // 2, "pixel": factor}
+    return EncoderSpec("CentreOfMassCNN", arguments, (pooled, ()), pool=pool)
 
 
 def make_network(
@@ -253,12 +255,16 @@ def make_network(
                 draw()
     else:
         net = spec.build()
-    net = onto_spheres(net, spec.spheres)
-    if isinstance(net, Standardised) and rows is not None:
+    inner = onto_spheres(net.net if isinstance(net, Pooled) else net, spec.spheres)
+    if isinstance(net, Pooled):
+        net.net = inner
+    else:
+        net = inner
+    if isinstance(inner, Standardised) and rows is not None:
         sample = rows()
-        net.set_from(sample)
+        inner.set_from(sample)
         if spec.spheres:
-            surround(net, sample)
+            surround(inner, sample)
     return net
 
 

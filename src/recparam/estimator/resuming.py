@@ -8,25 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from recparam.data.fingerprint import fingerprint_of_pairs
-from recparam.data.pairs import Pairs
 from recparam.estimator.alarms import warn
-from recparam.estimator.names import EncoderSpec, describe_prior, lags
-from recparam.priors import Prior
+from recparam.estimator.candidates import Candidate
+from recparam.estimator.names import describe_prior
 from recparam.utils.storage import changes, check_format, load_checkpoint, remove_leftovers, save_checkpoint
 
-FORMAT, FORMAT_VERSION = "recparam-fit", 1
+FORMAT, FORMAT_VERSION = "recparam-fit", 2
 _FILE = "fit.ckpt"
 _SECONDS = 10.0  # between two writes
 _OF_NO_MATTER = (  # to what is fitted, or there under another name
     "accelerator",
     "devices",
+    "dropout",
     "encoder",
     "encoder_prime",
+    "lag",
     "progress",
     "random_state",
+    "window",
 )
 _SHARE = 0.05  # of the time of a fit that may be spent on them
 
@@ -115,23 +115,20 @@ class Checkpoint:
         self.facts, self._state = tree["facts"], tree["state"]
 
 
-def facts_of(
-    settings: Mapping[str, Any], *, specs: Sequence[EncoderSpec], prior: Prior, pairs: tuple[Pairs, Pairs]
-) -> dict[str, Any]:
+def facts_of(settings: Mapping[str, Any], *, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """What has to be equal in a fit and its resumption, as plain values by name.
 
     Args:
         settings: Of the estimator, with the numbers that stand for None, and the seed.
-        specs: Of the encoders that are used.
-        prior: That is used.
-        pairs: That are fitted, and that are held out.
+        candidates: That are compared.
     """
+    first, prior = candidates[0], candidates[0].make(0, 0).prior
     facts = {name: value for name, value in settings.items() if name not in _OF_NO_MATTER}
-    facts["encoders"], facts["dropout"] = [spec.text for spec in specs], np.atleast_1d(settings["dropout"]).tolist()
+    facts["encoders"] = [spec.text for one in candidates for specs in one.specs for spec in specs]
+    facts["choices"] = [one.choice.text for one in candidates]
     facts["prior"] = settings["prior"] if isinstance(settings["prior"], str) else describe_prior(prior, prior)
-    facts["lag"] = np.atleast_1d(lags(settings["lag"], pairs[0].recording.shape[1:], prior.order)).tolist()
-    rows = " x ".join(map(str, pairs[0].recording.shape))
-    for name, part in zip(("data", "held_out"), pairs, strict=True):
+    rows = " x ".join(map(str, first.fitted.recording.shape))
+    for name, part in zip(("data", "held_out"), (first.fitted, first.held_out), strict=True):
         facts[name] = f"{rows}, {len(part)} pairs, checksum {fingerprint_of_pairs(part)[:12]}"
     return facts
 

@@ -15,7 +15,7 @@ from recparam.priors import Prior
 from recparam.utils.storage import StorageError, check_format, load_state, replacing_folder, save_state, write_json
 from recparam.utils.versions import versions
 
-FORMAT, FORMAT_VERSION = "recparam-estimator", 1
+FORMAT, FORMAT_VERSION = "recparam-estimator", 2
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
 _CUSTOM = "custom"
 _ENCODERS = ("encoder", "encoder_prime")  # of x, and of x' where it has one of its own
@@ -70,6 +70,8 @@ def _config(estimator: Any) -> dict[str, Any]:
         ],
         "per_session": estimator.session_shapes_ is not None,
         "pairs": estimator._paired,
+        "window": estimator.window_,
+        "lag": list(estimator.lag_),
         "lags": list(estimator._lags),
         "feature_names_in": getattr(estimator, "feature_names_in_", None),
         "seed": estimator._seed,
@@ -149,6 +151,7 @@ def _rebuilt(
     estimator._set_encoders(specs, shapes, per_session=per_session)
     estimator._seed, estimator._paired = config["seed"], config["pairs"]
     estimator._lags = tuple(config.get("lags", ()))  # models of before priors that need them have none
+    estimator.window_, estimator.lag_ = config["window"], tuple(config["lag"])
     estimator.history_, estimator.restarts_ = config["history"], config["restarts"]
     estimator.validation_nats_ = config["metrics"]["validation_nats"]
     bank = (tensors["bank.x"], tensors["bank.x_prime"])
@@ -164,6 +167,7 @@ def _spec(described: dict[str, Any]) -> EncoderSpec:
         None if standardised is None else (tuple(standardised[0]), tuple(standardised[1])),
         described["dropout"],
         tuple(described.get("spheres", ())),  # models of before such priors have none
+        None if described["pool"] is None else (described["pool"][0], tuple(described["pool"][1])),
     )
 
 

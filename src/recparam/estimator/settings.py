@@ -14,21 +14,24 @@ class Settings:
         prior: How x' follows x: gaussian (z' is near z), linear, cosine, circle (z is the cosine and sine of an angle),
             torus (of several angles), sphere (z is a point on a sphere), velocity (latents keep their velocity), ar2 (a
             learned linear AR(2)) or joint-gaussian.
-        encoder: auto, which is mlp for rows that are vectors, conv for frames and temporal for windows of rows; one of
-            these names; or centre-of-mass.
+        encoder: auto, which is mlp for rows that are vectors, smoothed for windows of rows, and for frames conv or
+            centre-of-mass, whichever predicts more; one of these names; or temporal.
         encoder_prime: Encoder of x' where x' is of a second modality; unused elsewhere.
         latent_dim: Number of latents.
-        lag: Rows from x to x'; several are pooled. None: 1; and 1, 2 and 3 for frames and windows under a prior that
-            reads one earlier row.
-        max_steps: Steps of the optimiser, at most. None: 1500, and 500 for frames. Training stops early where the
-            held-out bound no longer rises.
+        window: Rows of the window around each row that the encoder reads, an odd number; 1: the row alone. None: of
+            vectors 1, 3, 5, 11 or 21, whichever predicts most, no more than the lag; of others 1.
+        lag: Rows from x to x'; several are pooled. None: the window; and for single rows 1, 2 and 3, or 5, 10 and 20,
+            whichever predicts more. 1 under a prior that reads several earlier rows.
+        max_steps: Steps of the optimiser, at most. None: 1200, and 480 for frames. Training stops early where the
+            held-out bound no longer rises. Choices and starts are compared after a part of them.
         batch_size: Pairs in a batch, whose other rows are the negatives. None: 512, and 128 for frames.
-        learning_rate: Of Adam, for the first half of the steps; it falls to zero over the second.
+        learning_rate: Of Adam, for the first half of the steps; it falls to zero over the second. None: 0.003, and 0.02
+            for centre-of-mass.
         dropout: Dropout on the inputs of encoders given by name, but for centre-of-mass: a share from 0 to below 1.
-            Restarts take several in turn, and the held-out bound chooses; a single start takes the first. None: 0 and
-            0.3 for vectors; 0.3 for frames and windows.
-        restarts: Starts from other weights. Each is trained for a tenth of the steps, and the one with the best
-            held-out bound to the end.
+            Restarts take several in turn, and the held-out bound chooses; a single start takes the first. None: 0.3
+            and 0 for single vectors; 0.3 for frames and windows.
+        restarts: Starts from other weights. They are halved by the held-out bound after an eighth and a fourth of the
+            steps, and the best is trained to the end. 1 is the quick way: nothing is chosen.
         validation_fraction: Part of each session, at its end, that is held out, from 0 to below 1. It chooses among
             restarts and among states of the weights.
         bank_size: Training pairs that are kept to score others against. The logarithm of their number is the most that
@@ -44,12 +47,13 @@ class Settings:
     encoder: str = "auto"
     encoder_prime: str = "auto"
     latent_dim: int = 2
+    window: int | None = None
     lag: int | tuple[int, ...] | None = None
     max_steps: int | None = None
     batch_size: int | None = None
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     dropout: float | tuple[float, ...] | None = None
-    restarts: int = 6
+    restarts: int = 4
     validation_fraction: float = 0.2
     bank_size: int = 2048
     random_state: int | None = None

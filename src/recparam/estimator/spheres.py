@@ -45,12 +45,12 @@ def onto_spheres(net: nn.Module, widths: tuple[int, ...]) -> nn.Module:
     """
     if not widths:
         return net
-    if isinstance(net, CentreOfMassCNN):
+    inner = net.net if isinstance(net, Standardised) else net
+    if isinstance(inner, CentreOfMassCNN):
         raise ValueError(
             "Expected encoder='conv' or a torch module with latents on circles or spheres; got 'centre-of-mass', whose "
             "latents are places in pixels. Use encoder='conv', or prior='gaussian'."
         )
-    inner = net.net if isinstance(net, Standardised) else net
     wrapped = OnSphere(inner, features=sum(widths), width=widths[0])
     if not isinstance(net, Standardised):
         return wrapped

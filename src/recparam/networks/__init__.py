@@ -4,7 +4,7 @@ and convolutions over time.
 
 from recparam.networks.batch_norm import recalibrate_batch_norm
 from recparam.networks.centre_of_mass import CentreOfMassCNN
-from recparam.networks.encoders import MLP, ConvEncoder, Standardised, TemporalConv
+from recparam.networks.encoders import MLP, ConvEncoder, Pooled, SmoothedMLP, Standardised, TemporalConv
 from recparam.networks.spheres import OnSphere
 
 __all__ = [
@@ -12,6 +12,8 @@ __all__ = [
     "CentreOfMassCNN",
     "ConvEncoder",
     "OnSphere",
+    "Pooled",
+    "SmoothedMLP",
     "Standardised",
     "TemporalConv",
     "recalibrate_batch_norm",

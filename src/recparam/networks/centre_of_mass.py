@@ -27,6 +27,7 @@ class CentreOfMassCNN(nn.Module):
         in_channels: channels of the frames.
         maps: number of feature maps, hence of places.
         hidden: number of maps after the first convolution.
+        pixel: pixels of a side of what each pixel of the frames is the mean of; places are in those.
         fused: one fused step in place of the plain PyTorch one on a CPU. None takes it where it applies (it is
             built, float32 parameters, layers as they were made and without hooks, frames that need no gradient, no
             torch.compile, tracing or torch.func; in training mode, or in evaluation mode under `torch.no_grad()`);
@@ -44,13 +45,13 @@ class CentreOfMassCNN(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int = 3, maps: int = 3, hidden: int = 6, *, fused: bool | None = None
+        self, in_channels: int = 3, maps: int = 3, hidden: int = 6, *, pixel: int = 1, fused: bool | None = None
     ) -> None:
         super().__init__()
-        check_counts({"in_channels": in_channels, "maps": maps, "hidden": hidden})
+        check_counts({"in_channels": in_channels, "maps": maps, "hidden": hidden, "pixel": pixel})
         self.in_channels = in_channels
         self.latent_dim = 2 * maps
-        self.fused = fused
+        self.pixel, self.fused = pixel, fused
         self.conv1 = nn.Conv2d(in_channels, hidden, 3, padding=1)
         self.norm1 = nn.BatchNorm2d(hidden)
         self.conv2 = nn.Conv2d(hidden, maps, 3, padding=1)
@@ -71,9 +72,9 @@ class CentreOfMassCNN(nn.Module):
             RuntimeError: ``fused=True`` in training mode where the fused step does not apply.
         """
         frames = self._channels_first(x)
-        if self._takes_fused(frames):
-            return self._fused_forward(frames)
-        return _centres_of_mass(self._maps(frames))
+        fused = self._takes_fused(frames)
+        places = self._fused_forward(frames) if fused else _centres_of_mass(self._maps(frames))
+        return places if self.pixel == 1 else places * self.pixel + (self.pixel - 1) / 2
 
     def maps(self, x: Tensor) -> Float[Tensor, "batch maps height width"]:
         """The feature maps whose centres of mass `forward` returns, each entry in (0, 1).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -150,6 +151,64 @@ class ConvEncoder(nn.Module):
         return self.layers(frames)
 
 
+class SmoothedMLP(nn.Module):
+    """A weighted mean of the rows of a window, then a multilayer perceptron.
+
+        z = MLP(dropout(sqrt(W) sum_w a_w x_w)),    a = softmax(b)
+
+    The weights a are learned, and shared by all columns. At first they fall off from the middle row. sqrt(W) leaves the
+    noise of independent rows at its size. Dropout takes a column from the whole window.
+
+    Args:
+        in_features: width of a row.
+        window: rows in a window.
+        out_features: width of the output.
+        hidden: widths of the hidden layers.
+        dropout: share of the columns that are set to zero in training.
+
+    Attributes:
+        latent_dim: width of the output, ``out_features``.
+
+    Raises:
+        ValueError: a size that is not positive.
+
+    Example:
+        >>> SmoothedMLP(10, window=5, out_features=2)(torch.rand(4, 5, 10)).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        window: int,
+        out_features: int,
+        hidden: Sequence[int] = (256, 256),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_counts({"window": window})
+        self.shape, self.latent_dim = (window, in_features), out_features
+        self.weights = nn.Parameter(-2 * torch.linspace(-1, 1, window).square())
+        self.dropout, self.net = nn.Dropout(dropout), MLP(in_features, out_features, hidden=hidden)
+
+    def forward(self, x: Tensor) -> Float[Tensor, "batch out"]:
+        """Map a batch.
+
+        Args:
+            x: ``(B, window, in_features)``, floats.
+
+        Returns:
+            ``(B, out_features)``.
+
+        Raises:
+            ValueError: windows of another shape.
+        """
+        check_windows(x, self.shape)
+        smoothed = self.weights.softmax(0) @ x * math.sqrt(len(self.weights))
+        return self.net(self.dropout(smoothed))
+
+
 class TemporalConv(nn.Module):
     """Convolutions over the time of a window, then two linear layers over all of it.
 
@@ -201,9 +260,44 @@ class TemporalConv(nn.Module):
         Raises:
             ValueError: windows of another shape.
         """
-        if x.ndim != 3 or x.shape[1:] != self.shape:
-            raise ValueError(f"Expected windows of shape (B, {self.shape[0]}, {self.shape[1]}); got {tuple(x.shape)}.")
+        check_windows(x, self.shape)
         return self.layers(x.mT)
+
+
+def check_windows(x: Tensor, shape: tuple[int, int]) -> None:
+    """Raise `ValueError` unless x is a batch of windows of a shape, (rows, columns)."""
+    if x.ndim != 3 or x.shape[1:] != shape:
+        raise ValueError(f"Expected windows of shape (B, {shape[0]}, {shape[1]}); got {tuple(x.shape)}.")
+
+
+class Pooled(nn.Module):
+    """A network that is given means over patches of frames, rounded where frames are bytes.
+
+    Args:
+        net: takes frames ``(B, h, w, ...)``.
+        factor: pixels of a side of a patch.
+        shape: sides h and w of the pooled frames; frames of this size pass as they are.
+
+    Example:
+        >>> net = Pooled(nn.Identity(), factor=2, shape=(1, 2))
+        >>> net(torch.tensor([[[0, 1, 4, 4], [1, 2, 4, 5]]], dtype=torch.uint8))
+        tensor([[[1, 4]]], dtype=torch.uint8)
+    """
+
+    def __init__(self, net: nn.Module, *, factor: int, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.net, self.factor, self.shape = net, factor, shape
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The means over patches, ``(B, h, w, ...)``, of the type of x; those at the edge may be of fewer pixels."""
+        frames = x[..., None] if x.ndim == 3 else x
+        means = nn.functional.avg_pool2d(frames.permute(0, 3, 1, 2).float(), self.factor, ceil_mode=True)
+        means = means.permute(0, 2, 3, 1).reshape(*x.shape[:1], *self.shape, *x.shape[3:])
+        return means.round().to(torch.uint8) if x.dtype == torch.uint8 else means
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a batch of frames, ``(B, H, W)`` or ``(B, H, W, C)``, pooled or not."""
+        return self.net(x if tuple(x.shape[1:3]) == self.shape else self.pool(x))
 
 
 class Standardised(nn.Module):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recparam.data.contexts import with_contexts
-from recparam.data.pairs import consecutive
+from recparam.data.pairs import Pairs, consecutive
 from recparam.data.recording import Recording
 from recparam.estimator import RPMEstimator
-from recparam.estimator.names import lags, make_prior
+from recparam.estimator.inputs import split_off
 from recparam.estimator.resuming import Checkpoint
-from recparam.estimator.starts import split_off
 from recparam.runs.config import Config
 from recparam.runs.folder import save_run
 from recparam.runs.scores import RunScore, score_pairs
@@ -26,26 +25,26 @@ class Fit:
     """A fit of a recording.
 
     Args:
-        config: Data and settings. A lag of None is the length of its windows, or the estimator's default.
+        config: Data and settings.
         recording: The rows of its data: `config.reading.rows`.
         log: Is called with each line of progress.
 
     Attributes:
         estimator: The model.
-        scored: Its bound on the held-out pairs, once `run`.
+        fitted: Its pairs that were fitted, and
+        held_out: those that were held out, once `run`.
+        scored: The bound on those.
     """
+
+    fitted: Pairs
+    held_out: Pairs
 
     scored: RunScore
 
     def __init__(self, config: Config, recording: Recording, *, log: Callable[[str], None]) -> None:
         self.config, self.recording, self.log = config, recording, log
         self.estimator = RPMEstimator(**vars(config.settings), progress=True)
-        order = make_prior(self.estimator.prior, self.estimator.latent_dim).order
-        if self.estimator.lag is None:  # a number, so that runs with and without --lag can be compared
-            self.estimator.lag = config.reading.window or lags(None, recording.shape[1:], order)
-        lag = lags(self.estimator.lag, recording.shape[1:], order)
-        self.pairs = with_contexts(config.reading.pairs(recording, config.files, lag=lag), order)
-        self.fitted, self.held_out = split_off(self.pairs, self.estimator.validation_fraction)
+        self.declared = config.reading.declared(recording, config.files)
 
     def run(self, checkpoint: Path, *, resume: bool) -> Fit:
         """Fit and score.
@@ -62,25 +61,32 @@ class Fit:
         for line in self.recording.notes:
             self.log(line)
         self.log(f"Data: {self.recording!r}")
-        if self.pairs.recording_prime is not None:
-            self.log(f"Second modality: {self.pairs.recording_prime!r}")
-        self.log(
-            f"Pairs: {len(self.fitted)} to fit, {len(self.held_out)} held out at the end of each session; "
-            f"{self.pairs.how}"
-        )
+        prime = None if self.declared is None else self.declared.recording_prime
+        if prime is not None:
+            self.log(f"Second modality: {prime!r}")
         try:
-            self.estimator.fit(self.recording, pairs=self.pairs, resume=Checkpoint(checkpoint, replace=not resume))
+            kept = Checkpoint(checkpoint, replace=not resume)
+            self.estimator.fit(self.recording, pairs=self.declared, resume=kept)
         except TrainingDiverged as error:
             remove_checkpoint(checkpoint)
             raise ValueError(
                 f"Expected a bound that stays finite; got another at step {error.step}. Lower the learning rate (now "
-                f"{self.estimator.learning_rate:g}), or check the data for extreme rows."
+                f"{error.lr:g}), or check the data for extreme rows."
             ) from error
         except KeyboardInterrupt:
             if checkpoint.is_dir() and any(checkpoint.iterdir()):
                 raise KeyboardInterrupt(f"Run the same command with --resume to resume from {checkpoint}.") from None
             remove_checkpoint(checkpoint)
             raise
+        pairs = self.estimator.pairs_of(self.recording, pairs=self.declared)
+        self.fitted, self.held_out = (
+            replace(part, recording=self.recording, recording_prime=prime)
+            for part in split_off(pairs, self.estimator.validation_fraction)
+        )
+        self.log(
+            f"Pairs: {len(self.fitted)} fitted, {len(self.held_out)} held out, at the end of each session or whole "
+            f"sessions of many; {pairs.how}"
+        )
         self.log(self.estimator.describe())
         self.scored = score_pairs(self.estimator, self.held_out)
         return self
@@ -111,7 +117,8 @@ class Fit:
         return {
             "rows": len(self.recording),
             "pairs_fitted": len(self.fitted),
-            "lag": self.estimator.lag,
+            "window": self.estimator.window_,
+            "lag": list(self.estimator.lag_),
             "steps": self.estimator.history_[-1]["step"],
             "restarts": self.estimator.restarts_,
             "bound": self.scored.facts(),

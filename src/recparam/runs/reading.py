@@ -52,7 +52,6 @@ class Reading:
             between two of them (linear), or by the nearest one. Both need times. None: row i goes with row i.
         size: Longer side of frames in pixels.
         grey: Whether frames lose their colour.
-        window: Rows of a window, of which the row itself is the last. The default lag is then as many rows.
         sessions_key: Array or column with the session of each row, in DATA or in the file of --sessions.
         times_key: Array or column of DATA with the time of each row: seconds, the unit in its name (t_ms), or
             dates such as 2024-01-31T10:30:00. No pair crosses a gap in time.
@@ -70,7 +69,6 @@ class Reading:
     one_clock: Literal["mean", "linear", "nearest"] | None = None
     size: int | None = None
     grey: bool | None = None
-    window: int | None = None
     sessions_key: str | None = None
     times_key: str | None = None
     times_key_prime: str | None = None
@@ -106,9 +104,8 @@ class Reading:
                     raise ValueError(f"Expected --bin or {name}; got both. Bins of spikes have times of their own.")
         if not self.own_channels:
             recording = self._with_sessions(self._read(files.data, self.key), files)
-            return self._windowed(self._with_times(recording, files.data, self.times_key))
+            return self._with_times(recording, files.data, self.times_key)
         for name, value in (
-            ("--window", self.window),
             ("--data-prime", files.data_prime or None),
             ("--sessions", files.sessions),
             ("--sessions-key", self.sessions_key),
@@ -123,19 +120,28 @@ class Reading:
         return own_channels([self._with_times(session, [path], self.times_key) for session, path in sessions])
 
     def pairs(self, recording: Recording, files: DataFiles, *, lag: int | Sequence[int]) -> Pairs:
-        """The pairs of rows of files: of two modalities, of rows where a variable is alike, or some rows apart.
+        """The pairs of rows of files: those that are declared, and otherwise rows a lag apart.
+
+        Raises:
+            ValueError: No such pairs, or options that do not go together.
+        """
+        from recparam.data.pairs import consecutive
+
+        return self.declared(recording, files) or consecutive(recording, lag=lag)
+
+    def declared(self, recording: Recording, files: DataFiles) -> Pairs | None:
+        """The pairs of two modalities, or of rows where a variable is alike; None where neither is asked for.
 
         Args:
             recording: What `rows` made of the files.
             files: The files.
-            lag: Rows from x to x', where nothing else says what a pair is.
 
         Raises:
             ValueError: No such pairs, or options that do not go together.
         """
         from recparam.data.conditioned import nearest
         from recparam.data.grids import resample
-        from recparam.data.pairs import aligned, consecutive
+        from recparam.data.pairs import aligned
 
         if self.nearest_key is None:
             for name, value in (("--own-channels", self.own_channels), ("--apart", self.apart)):
@@ -155,10 +161,10 @@ class Reading:
             else:
                 prime = self._with_times(prime, files.data_prime, self.times_key_prime)
                 prime = resample(prime, like=recording, how=self.one_clock)
-            return aligned(recording, self._windowed(prime))
+            return aligned(recording, prime)
         if self.nearest_key is not None:
             return nearest(recording, _values(files.data, self.nearest_key), apart=self.apart or 1)
-        return consecutive(recording, lag=lag)
+        return None
 
     def _read(self, paths: Sequence[Path], key: str | None, *, prime: bool = False) -> Recording:
         from recparam.data.containers import declared
@@ -173,15 +179,6 @@ class Reading:
         without = [name.strip() for name in [*named, *(self.nearest_key or "").split(",")] if name]
         with declared(self.dims.split(",") if self.dims and not prime else None):
             return read(list(paths), key=key, size=self.size, grey=self.grey, without=without)
-
-    def _windowed(self, recording: Recording) -> Recording:
-        from recparam.data.windows import windowed
-        from recparam.utils.checks import check_count
-
-        if self.window is None:
-            return recording
-        check_count("window", self.window)
-        return windowed(recording, before=self.window - 1)
 
     def _with_sessions(self, recording: Recording, files: DataFiles) -> Recording:
         """The recording with each of its sessions split where the labels of its rows change."""

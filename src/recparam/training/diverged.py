@@ -18,4 +18,4 @@ class TrainingDiverged(RuntimeError):
             f"of the last finished epoch is kept. Lower `lr` (now {lr:g}), set `gradient_clip`, or look for extreme "
             "observations."
         )
-        self.label, self.step, self.epoch = label, step, epoch
+        self.label, self.step, self.epoch, self.lr = label, step, epoch, lr

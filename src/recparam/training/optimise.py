@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -131,6 +132,12 @@ class Optimisation:
                 if self._validation_due() or self.step == min(until, self.steps):
                     self._validate(total / rows, bound.ceiling)
                     total, rows = 0.0, 0
+
+    def best_model(self) -> RPM:
+        """A copy of the model with the best state, in evaluation mode."""
+        model = copy.deepcopy(cast(RPM, self._average.module))
+        model.load_state_dict(self._best)
+        return model
 
     def restore_best(self) -> None:
         """Put the best state back into the model, in evaluation mode."""

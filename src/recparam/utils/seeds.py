@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 
+import numpy as np
 import torch
 
 
@@ -24,3 +25,8 @@ def seeded(seed: int) -> Generator[None]:
         if torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(int(seed))
         yield
+
+
+def mixed(seed: int, number: int) -> int:
+    """A seed of its own for each number."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)

@@ -13,16 +13,19 @@ from torch import nn
 import recparam as rp
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
-from recparam.estimator.names import choose_encoder, make_network
-from recparam.estimator.starts import Plan, train_starts
+from recparam.estimator.candidates import Candidate
+from recparam.estimator.choices import Choice
+from recparam.estimator.names import EncoderSpec, choose_encoder, make_network
+from recparam.estimator.starts import Plan, Search
 from recparam.experiments.rat.series import Series, training_windows, windows
 from recparam.experiments.rat.settings import WINDOW, Settings
 from recparam.utils.evaluating import evaluating
-from recparam.utils.seeds import seeded
+from recparam.utils.seeds import mixed, seeded
 
 # As the estimator has them (docs/estimator.md).
 _LEARNING_RATE = 3e-3
 _DROPOUTS = (0.0, 0.3)  # of the starts in turn
+_FIRST = (1 / 10, 1 / 10)  # of the steps, after which one start is chosen
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def encoder(series: Series, settings: Settings, *, seed: int, start: int) -> nn.
         dropout=_DROPOUTS[start % len(_DROPOUTS)],
     )
     rows = torch.from_numpy(series.rows[: series.trained])
-    with seeded(_mixed(seed, start)):
+    with seeded(mixed(seed, start)):
         return make_network(spec, "mlp", rows=lambda: rows, restart=start)
 
 
@@ -87,14 +90,25 @@ def train(prior: str, series: Series, settings: Settings, *, seed: int) -> Train
         models.append(rp.RPM(rp.Deterministic(net), rp.InfoNCEPrior(coupling_of(prior, settings.latent_dim))))
         untrained.append(copy.deepcopy(models[-1]))
         untrained[-1].initialise(*fitted.tensors())
-    best, _ = train_starts(
-        models,
-        fitted,
-        choosing,
-        plan=Plan(settings.steps, settings.batch_size, _LEARNING_RATE, seed=_mixed(seed, 0), progress=False),
+    only = Candidate(
+        choice=Choice("mlp", window=1, lag=(settings.lag,)),
+        fitted=fitted,
+        held_out=choosing,
         bank_rows=np.arange(len(fitted)),
-        device=torch.device("cpu"),
+        specs=[[EncoderSpec("MLP", dropout=dropout)] for dropout in _DROPOUTS],
+        shapes=[series.rows.shape[1:]],
+        make=lambda number, nth: models[nth],
     )
+    plan = Plan(
+        settings.steps,
+        settings.starts,
+        settings.batch_size,
+        _LEARNING_RATE,
+        seed=mixed(seed, 0),
+        progress=False,
+        halvings=(_FIRST, _FIRST),
+    )
+    best, *_ = Search([only], None, plan=plan, device=torch.device("cpu")).train()
     return Trained(best.model, untrained[models.index(best.model)].eval(), float(best.best), best.best_step)
 
 
@@ -102,7 +116,3 @@ def latents_of(net: nn.Module, rows: np.ndarray) -> np.ndarray:
     """Latents of rows, (N, D), in evaluation mode."""
     with evaluating(net), torch.no_grad():
         return net(torch.from_numpy(rows)).double().numpy()
-
-
-def _mixed(seed: int, start: int) -> int:
-    return int(np.random.SeedSequence([seed, start]).generate_state(1)[0] >> 1)

@@ -1,0 +1,85 @@
+"""What a fit may choose by evidence where a setting is None: the encoder, the rows that it reads, and the lag."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recparam.data.recording import Recording
+from recparam.data.windows import Windowed
+from recparam.estimator.spheres import spheres_of
+from recparam.priors import Prior
+
+WINDOWS = (1, 3, 5, 11, 21)
+NEAR, FAR = (1, 2, 3), (5, 10, 20)  # lags of single rows
+_CHOSEN = ("auto", "mlp", "smoothed")  # encoders that take any window
+_DROPOUTS, _DROPOUTS_OF_ROWS = (0.3,), (0.3, 0.0)  # neighbours in frames and windows share noise, which dropout hides
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is chosen by evidence.
+
+    Args:
+        encoder: Of x: a short name, or a module.
+        window: Rows of the window around a row that the encoder reads; 1: the row alone.
+        lag: Rows from x to x'; several are pooled.
+    """
+
+    encoder: Any
+    window: int
+    lag: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        encoder = self.encoder if isinstance(self.encoder, str) else type(self.encoder).__name__
+        rows = f"windows of {self.window} rows" if self.window > 1 else "single rows"
+        return f"{encoder}, {rows}, lag {', '.join(map(str, self.lag))}"
+
+
+def choices(settings: Any, recording: Recording, *, prior: Prior, declared: bool) -> list[Choice]:
+    """The choices that a fit compares; the first is taken where it compares none, as with `restarts=1`.
+
+    A window longer than the lag would share rows, and so their noise, with that of x'; such are not among them.
+
+    Args:
+        settings: Of the estimator.
+        recording: The rows of x.
+        prior: Of the latents.
+        declared: Whether pairs were declared otherwise than by a lag.
+    """
+    shape, order = recording.shape[1:], prior.order
+    compares = settings.restarts > 1 and not declared and order == 1
+    places = settings.latent_dim % 2 == 0 and not prior.needs_density and not spheres_of(prior)  # x and y in pixels
+    rows = isinstance(recording, Windowed) or recording.row_shapes is not None  # that cannot be widened
+    named = settings.encoder if isinstance(settings.encoder, str) else None
+    given = None if settings.lag is None else tuple(np.atleast_1d(settings.lag).tolist())
+    encoders = [settings.encoder]
+    if named == "auto" and compares and len(shape) == 3 and not rows and places:
+        encoders = ["conv", "centre-of-mass"]
+    windows: Sequence[int] = (1,)
+    if settings.window is not None:
+        windows = (settings.window,)
+    elif compares and len(shape) == 1 and not rows and named in _CHOSEN and recording.known is None:
+        windows = [window for window in WINDOWS if given is None or window <= max(1, min(given))]
+    found: list[Choice] = []
+    for window in windows:
+        lags: Sequence[tuple[int, ...]] = [given] if given else [(window,)]
+        if given is None and window == 1:
+            lags = [NEAR, FAR] if len(shape) == 1 else [NEAR]
+            if order > 1 or declared or recording.overlap:
+                lags = [(recording.overlap + 1,)]
+        found += [Choice(encoder, window, lag) for encoder in encoders for lag in lags]
+    return found if compares else found[:1]
+
+
+def dropouts(dropout: Any, shape: tuple[int, ...]) -> tuple[float, ...]:
+    """The dropouts that starts take in turn, for rows of a shape as encoders read them; None: the defaults."""
+    if dropout is None:
+        return _DROPOUTS_OF_ROWS if len(shape) == 1 else _DROPOUTS
+    return tuple(float(share) for share in np.atleast_1d(dropout))
+
