@@ -28,7 +28,7 @@ EXCEPTIONS = {
     "testing/shipped.py": (set(CONCRETE), "the table of what ships, one row for each coupling or more"),
     "testing/checks.py": ({"Bilinear", "GaussianRBF"}, "what other things are checked with"),
     "estimator/names.py": (
-        {"After", "Bilinear", "ConstantVelocity", "Cosine", "GaussianRBF", "LinearAR"},
+        {"After", "Bilinear", "ConstantVelocity", "Cosine", "Directions", "GaussianRBF", "LinearAR"},
         "priors that a word names; any other is given as an object",
     ),
     "priors/closed_forms.py": (

@@ -17,6 +17,7 @@ from .couplings import ConstantVelocity as ConstantVelocity
 from .couplings import Cosine as Cosine
 from .couplings import CouplingSum as CouplingSum
 from .couplings import Damped as Damped
+from .couplings import Directions as Directions
 from .couplings import GaussianRBF as GaussianRBF
 from .couplings import GeneralisedNormal as GeneralisedNormal
 from .couplings import Groups as Groups
@@ -33,6 +34,7 @@ from .couplings import Switching as Switching
 from .couplings import VonMisesFisher as VonMisesFisher
 from .data.labels import Labels as Labels
 from .estimator import RPMEstimator as RPMEstimator
+from .evaluation.angles import angle_of as angle_of
 from .marginals import BatchMarginal as BatchMarginal
 from .marginals import DatasetMarginal as DatasetMarginal
 from .marginals import QueueMarginal as QueueMarginal
@@ -52,6 +54,7 @@ from .mutual_information.estimate import estimate_mutual_information as estimate
 from .networks import MLP as MLP
 from .networks import CentreOfMassCNN as CentreOfMassCNN
 from .networks import ConvEncoder as ConvEncoder
+from .networks import OnSphere as OnSphere
 from .plots.prior import draw_prior as draw_prior
 from .priors import InfoNCEPrior as InfoNCEPrior
 from .priors import JointCategoricalPrior as JointCategoricalPrior

@@ -11,6 +11,7 @@ from recparam.couplings.directions import Cosine, VonMisesFisher
 from recparam.couplings.distances import GaussianRBF, GeneralisedNormal, Laplace, StudentT
 from recparam.couplings.dynamics import LinearDynamics, Switching
 from recparam.couplings.neural import JointCritic, SeparableCritic
+from recparam.couplings.spheres import Directions
 from recparam.couplings.steps import StepLength
 from recparam.couplings.transitions import (
     After,
@@ -32,6 +33,7 @@ __all__ = [
     "Coupling",
     "CouplingSum",
     "Damped",
+    "Directions",
     "GaussianRBF",
     "GeneralisedNormal",
     "Groups",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,13 @@ class Coupling(SinglePrecision, ABC):
     Its numbers are in single precision or better: latents in half are lifted, autocast is off within, and `half()`
     leaves the parameters.
     """
+
+    _waits_for: ClassVar[str] = "lengthscale"
+
+    @property
+    def spheres(self) -> tuple[int, ...]:
+        """Columns of each sphere, where it takes latents for points on spheres; empty elsewhere."""
+        return ()
 
     @property
     def order(self) -> int:
@@ -77,9 +85,10 @@ class Coupling(SinglePrecision, ABC):
         """Raise UninitialisedError if a starting value that comes from data is not set."""
         if not self.initialised:
             raise UninitialisedError(
-                f"Expected a coupling whose lengthscale is set; got a {type(self).__name__} that waits for data, which "
-                "evaluating does not set. Train it, call model.initialise(x, x_prime), prior.initialise(z, z_prime) or "
-                "coupling.initialise(z, z_prime) with training data first, or give lengthscale=."
+                f"Expected a coupling whose {self._waits_for} is set; got a {type(self).__name__} that waits for data, "
+                "which evaluating does not set. Train it, call model.initialise(x, x_prime), "
+                "prior.initialise(z, z_prime) or "
+                f"coupling.initialise(z, z_prime) with training data first, or give {self._waits_for}=."
             )
 
     def prepare(self, z: Float[Tensor, "*batch D"], z_prime: Float[Tensor, "*batch2 D2"]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, no_type_check
 
 import numpy as np
@@ -22,6 +22,7 @@ from recparam.estimator.inputs import check_settings, check_varies, filled_pairs
 from recparam.estimator.names import choose_encoder, dropouts, make_model, make_network, make_prior
 from recparam.estimator.resuming import Checkpoint, facts_of
 from recparam.estimator.settings import Settings
+from recparam.estimator.spheres import spheres_of
 from recparam.estimator.starts import Plan, split_off, train_starts
 from recparam.utils.seeds import seeded
 
@@ -125,13 +126,16 @@ class RPMEstimator(Fitted):
         shares = [dropouts(self.dropout, part.shape) for part in parts]
         specs = [
             [
-                choose_encoder(
-                    part.encoder,
-                    shape=part.shape,
-                    latent_dim=dim,
-                    density=prior.needs_density,
-                    dropout=each[number % len(each)],
-                    of=part.name,
+                replace(
+                    choose_encoder(
+                        part.encoder,
+                        shape=part.shape,
+                        latent_dim=dim,
+                        density=prior.needs_density,
+                        dropout=each[number % len(each)],
+                        of=part.name,
+                    ),
+                    spheres=spheres_of(prior),
                 )
                 for part, each in zip(parts, shares, strict=True)
             ]

@@ -28,8 +28,10 @@ from recparam.estimator.held_out import spread_out, strata_of
 from recparam.estimator.inputs import filled, filled_pairs, recording_and_pairs
 from recparam.estimator.names import EncoderSpec, describe_prior, lags
 from recparam.estimator.settings import Settings
+from recparam.estimator.spheres import spheres_text
 from recparam.model import RPM
 from recparam.model.matching import Matching
+from recparam.networks.spheres import unit_vectors
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior, Side
 from recparam.training.optimise import Step
 from recparam.utils.checks import check_count
@@ -158,7 +160,8 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         That is the row `lag_` rows later, one of several at random; with X_prime, what the same row of the other
         modality will show; with other pairs, what those declare. A prior of `order_` above one reads earlier rows, too:
-        the first rows of a session, which lack them, are NaN.
+        the first rows of a session, which lack them, are NaN. Of latents on circles or spheres it is the direction of
+        the mean, a point on them.
         """
         check_is_fitted(self)
         self._check_one_base("predict_next")
@@ -168,7 +171,8 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         with torch.no_grad():
             if isinstance(head.prior, JointGaussianPrior):
                 return (head.prior.correlation * head.recognition(encoded).mean).numpy()
-            return head.model.predictive(encoded, head.bank[1]).mean().numpy()
+            mean, spheres = head.model.predictive(encoded, head.bank[1]).mean(), self._specs[0].spheres
+            return (unit_vectors(mean, spheres[0]) if spheres else mean).numpy()
 
     def next_over_bank(
         self, z: Float[np.ndarray, "A _D"]
@@ -242,7 +246,8 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             (
                 *encoders,
                 f"prior    {describe_prior(self.prior, self.prior_)}",
-                f"latents  {self.latent_dim}, {'Gaussian' if self.prior_.needs_density else 'points'}",
+                f"latents  {self.latent_dim}, {'Gaussian' if self.prior_.needs_density else 'points'}"
+                f"{spheres_text(self._specs[0].spheres)}",
                 f"pairs    {self._paired}, bank of {len(self._head.bank[0])}",
                 f"training {last['step']} steps, seed {self._seed}, best of {len(self.restarts_)} start(s), "
                 f"held-out bound {self.validation_nats_:.3f} nats",

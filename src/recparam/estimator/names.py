@@ -20,12 +20,14 @@ from recparam.couplings import (
     ConstantVelocity,
     Cosine,
     Coupling,
+    Directions,
     GaussianRBF,
     LinearAR,
     Transition,
 )
 from recparam.data.pairs import as_tensor
 from recparam.data.recording import Recording
+from recparam.estimator.spheres import check_spheres, onto_spheres, surround
 from recparam.model import RPM
 from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Standardised, TemporalConv
 from recparam.networks.per_session import PerSession
@@ -36,6 +38,9 @@ PRIORS: dict[str, Callable[[int], Prior]] = {
     "gaussian": lambda dim: InfoNCEPrior(GaussianRBF()),
     "linear": lambda dim: InfoNCEPrior(Bilinear(dim)),
     "cosine": lambda dim: InfoNCEPrior(Cosine()),
+    "circle": lambda dim: InfoNCEPrior(Directions(dim, width=2)),
+    "sphere": lambda dim: InfoNCEPrior(Directions(dim)),
+    "torus": lambda dim: InfoNCEPrior(Directions(dim, width=2)),
     "velocity": lambda dim: InfoNCEPrior(After(ConstantVelocity(), GaussianRBF())),
     "ar2": lambda dim: InfoNCEPrior(After(LinearAR(2, dim), GaussianRBF())),
     "joint-gaussian": lambda dim: JointGaussianPrior(dim),
@@ -46,6 +51,9 @@ MEANINGS = {
     "gaussian": "P(z'|z) = R(z') exp(-|z - z'|^2 / (2 theta^2)) / Z(z): what follows is near (Eqs. 21, 27)",
     "linear": "P(z'|z) = R(z') exp(z^T theta z') / Z(z): the usual InfoNCE coupling (Eqs. 8, 21)",
     "cosine": "P(z'|z) = R(z') exp(cos(z, z') / tau) / Z(z): only the direction of z matters (Eq. 21)",
+    "circle": "P(z'|z) = R(z') exp(kappa cos(angle from z to z')) / Z(z), z on the unit circle (Eq. 21)",
+    "sphere": "P(z'|z) = R(z') exp(kappa z . z') / Z(z), z on the unit sphere (Eq. 21)",
+    "torus": "P(z'|z) = R(z') exp(sum_k kappa_k cos(angle from z_k to z'_k)) / Z(z), z_k on a circle each (Eq. 21)",
     "velocity": "P(z''|z, z') = R(z'') exp(-|2 z' - z - z''|^2 / (2 theta^2)) / Z: latents keep their velocity",
     "ar2": "P(z''|z, z') = R(z'') exp(-|A_1 z' + A_2 z + b - z''|^2 / (2 theta^2)) / Z: a learned linear AR(2)",
     "joint-gaussian": "P(z) = N(0, I), P(z'|z) = N(rho z, 1 - rho^2) in each dimension: a density of its own (Eq. 9)",
@@ -76,12 +84,14 @@ class EncoderSpec:
         arguments: Of its constructor; None for a custom module, which is not built from a description.
         standardised: Shapes of the mean and scale that standardise its input; None where the input is used as it is.
         dropout: Dropout on the inputs in training, a share, where they are standardised.
+        spheres: Outputs of each sphere that they are put on; empty: they may be anywhere.
     """
 
     network: str
     arguments: dict[str, Any] | None = None
     standardised: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     dropout: float = 0.0
+    spheres: tuple[int, ...] = ()
 
     def build(self) -> nn.Module:
         """A network with weights drawn from torch's global generator."""
@@ -131,6 +141,7 @@ def make_prior(prior: object, dim: int) -> Prior:
     elif prior not in PRIORS:
         raise ValueError(unknown_name("prior", prior, PRIORS))
     else:
+        check_spheres(prior, dim)
         made = PRIORS[prior](dim)
     if dim < 2 and isinstance(made, InfoNCEPrior) and isinstance(made.coupling, Cosine):
         raise ValueError(
@@ -242,8 +253,12 @@ def make_network(
                 draw()
     else:
         net = spec.build()
+    net = onto_spheres(net, spec.spheres)
     if isinstance(net, Standardised) and rows is not None:
-        net.set_from(rows())
+        sample = rows()
+        net.set_from(sample)
+        if spec.spheres:
+            surround(net, sample)
     return net
 
 

@@ -163,6 +163,7 @@ def _spec(described: dict[str, Any]) -> EncoderSpec:
         described["arguments"],
         None if standardised is None else (tuple(standardised[0]), tuple(standardised[1])),
         described["dropout"],
+        tuple(described.get("spheres", ())),  # models of before such priors have none
     )
 
 

@@ -11,7 +11,8 @@ class Settings:
     """The parameters of `rp.RPMEstimator` that a file can hold.
 
     Args:
-        prior: How x' follows x: gaussian (z' is near z), linear, cosine, velocity (latents keep their velocity), ar2 (a
+        prior: How x' follows x: gaussian (z' is near z), linear, cosine, circle (z is the cosine and sine of an angle),
+            torus (of several angles), sphere (z is a point on a sphere), velocity (latents keep their velocity), ar2 (a
             learned linear AR(2)) or joint-gaussian.
         encoder: auto, which is mlp for rows that are vectors, conv for frames and temporal for windows of rows; one of
             these names; or centre-of-mass.

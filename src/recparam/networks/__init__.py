@@ -5,5 +5,14 @@ and convolutions over time.
 from recparam.networks.batch_norm import recalibrate_batch_norm
 from recparam.networks.centre_of_mass import CentreOfMassCNN
 from recparam.networks.encoders import MLP, ConvEncoder, Standardised, TemporalConv
+from recparam.networks.spheres import OnSphere
 
-__all__ = ["MLP", "CentreOfMassCNN", "ConvEncoder", "Standardised", "TemporalConv", "recalibrate_batch_norm"]
+__all__ = [
+    "MLP",
+    "CentreOfMassCNN",
+    "ConvEncoder",
+    "OnSphere",
+    "Standardised",
+    "TemporalConv",
+    "recalibrate_batch_norm",
+]

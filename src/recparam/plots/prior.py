@@ -20,6 +20,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73")  # of Okabe & Ito's palette
 _CANDIDATES = "#cccccc"
 _CANDIDATE = "$R(z')$: a candidate"
 _BINS = 60
+_TURN = (-180, -90, 0, 90, 180)
 _FAINTEST = 0.04  # of the largest probability: what is less likely is drawn as candidate only
 
 
@@ -35,8 +36,8 @@ def draw_prior(
 
     Three trajectories are drawn by `recparam.trajectories`. Above is, for each of them, what the prior expects to
     follow its first latents, as many as the prior reads; below are the trajectories, from their first latent (circle)
-    to their last. Of more than two latents the first two principal components of the base are drawn, unless `dims`
-    says which two latents.
+    to their last. Of more than two latents the first two principal components of the base are drawn, or the angles on
+    the first two circles of a torus, unless `dims` says which two latents.
 
     Args:
         prior: An InfoNCE prior, or one with a density of two latents.
@@ -92,10 +93,10 @@ def draw_prior(
         else:
             plane = _Plane(candidates, dims)
             for k, ax in enumerate(_likely(above, plane, candidates, likely, here, following)):
-                ax.plot(*plane(drawn[k, :order]).T, color="black", lw=0.9, marker="o", ms=2.5)
+                ax.plot(*plane.path(drawn[k, :order]).T, color="black", lw=0.9, marker="o", ms=2.5)
             for k, ax in enumerate(_panels(below, plane, len(_COLOURS))):
                 ax.scatter(*plane(candidates).T, s=3, lw=0, color=_CANDIDATES)
-                ax.plot(*plane(drawn[k]).T, color=_COLOURS[k], lw=0.9, marker="o", ms=2.5, mew=0)
+                ax.plot(*plane.path(drawn[k]).T, color=_COLOURS[k], lw=0.9, marker="o", ms=2.5, mew=0)
                 ax.plot(*plane(drawn[k, :1]).T, ls="none", marker="o", ms=8, mfc="none", mec="black", mew=1.4)
         above.suptitle(textwrap.fill(prior.formula(), 110))
         _legend(fig, _CANDIDATE if width > 1 else "$R(z')$", "$P(z'|z)$, and below a trajectory", following=False)
@@ -112,7 +113,8 @@ def draw_prediction(
     """Draw P(z'|z) of a few latents, three at most.
 
     One latent is drawn as histograms of z'; two as a panel for each z, where a candidate is the more opaque the more
-    probable it is; of more, the two principal components of the candidates are drawn.
+    probable it is; of more, the two principal components of the candidates are drawn, and of several circles the angles
+    on the first two.
 
     Args:
         candidates: z' among which R(z') is spread evenly, shape (K, D).
@@ -140,19 +142,31 @@ def draw_prediction(
 
 
 class _Plane:
-    """What is drawn of latents: two of them as they are, two that are named, or two principal components."""
+    """What is drawn of latents: two of them, two that are named, two angles of a torus, or two principal components."""
 
     def __init__(self, candidates: Float[np.ndarray, "K D"], dims: tuple[int, int] | None) -> None:
         width = candidates.shape[1]
         self.centre, self.axes, self.names = np.zeros(width), np.eye(width)[:, :2], ("$z_1$", "$z_2$")
-        if dims is not None:
+        several = dims is None and width > 2 and width % 2 == 0
+        self.angles = several and np.allclose(np.hypot(candidates[:, ::2], candidates[:, 1::2]), 1, atol=1e-4)
+        if self.angles:
+            self.names = ("angle 1, degrees", "angle 2, degrees")
+        elif dims is not None:
             self.axes, self.names = np.eye(width)[:, list(dims)], (f"$z_{dims[0] + 1}$", f"$z_{dims[1] + 1}$")
         elif width > 2:
             self.centre, self.names = candidates.mean(0), ("PC 1", "PC 2")
             self.axes = np.linalg.svd(candidates - self.centre, full_matrices=False)[2][:2].T
 
     def __call__(self, points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N 2"]:
+        if self.angles:
+            return np.degrees(np.arctan2(points[..., [1, 3]], points[..., [0, 2]]))
         return (points - self.centre) @ self.axes
+
+    def path(self, points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "M 2"]:
+        """Points to be joined by lines, with a gap where an angle goes from 180 to -180 degrees."""
+        flat = self(points)
+        around = np.abs(np.diff(flat, axis=0)).max(1) > 180 if self.angles else np.zeros(max(len(flat) - 1, 0), bool)
+        return np.insert(flat, np.flatnonzero(around) + 1, np.nan, axis=0)
 
 
 def _panels(fig: Figure | SubFigure, plane: _Plane, count: int) -> list[Axes]:
@@ -160,8 +174,11 @@ def _panels(fig: Figure | SubFigure, plane: _Plane, count: int) -> list[Axes]:
     for ax in panels:
         ax.set_xlabel(plane.names[0])
         ax.set_aspect("equal", adjustable="box")
+        if plane.angles:
+            ax.set(xlim=(-180, 180), ylim=(-180, 180), xticks=_TURN, yticks=_TURN)
         ax.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel(plane.names[1], rotation=0, labelpad=10, va="center")
+    upright = {} if plane.angles else {"rotation": 0, "labelpad": 10, "va": "center"}
+    panels[0].set_ylabel(plane.names[1], **upright)
     return panels
 
 
