@@ -14,6 +14,7 @@ from recparam.training.optimise import Step
 
 _NEAR_CEILING = 0.1  # nats, as `bounds.CeilingWarning`
 _FLAT = 1e-4  # smallest over largest variance, below which a dimension holds nothing
+_BEHIND = 0.08  # of the bound: a start that ended elsewhere
 _TINY = 1e-6  # spread over size: rounding
 
 
@@ -47,6 +48,15 @@ def alarms(
         found.append(
             f"The latents span {rank} of {z.shape[1]} dimensions; the rest hold nothing. Use latent_dim={rank}, or "
             "try restarts= if the data should have more."
+        )
+    dropout = next((start["dropout"] for start in starts if start["chosen"]), None)
+    alike = [start for start in starts if start["behind_nats"] is not None and start["dropout"] == dropout]
+    behind = [start["behind_nats"] for start in alike if start["behind_nats"] > _BEHIND * max(1.0, nats)]
+    if len(alike) >= 3 and len(behind) * 2 > len(alike):
+        found.append(
+            f"{len(behind)} of {len(alike)} starts ended in folds or in part of the data, up to {max(behind):.2f} nats "
+            "behind the best, which may be folded, too. Use more restarts, and compare seeds with "
+            "recparam.evaluation.consistency."
         )
     if ceiling is not None and nats > ceiling - _NEAR_CEILING:
         found.append(

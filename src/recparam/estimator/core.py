@@ -58,8 +58,9 @@ class RPMEstimator(Fitted):
         encoder_: Its network. Where x' has a network of its own, that is `encoder_prime_`.
         prior_: Its prior.
         history_: One dictionary per evaluation on the held-out rows: step, bound_nats, ceiling_nats, validation_nats.
-        restarts_: One dictionary per start: choice, window, lag, dropout, seed, steps, predicted_share (of the rows
-            beyond the window, by which choices are compared), validation_nats, chosen.
+        restarts_: One dictionary per start: choice, window, lag, dropout, seed, steps, predicted_share (by which
+            choices are compared), validation_nats, behind_nats (of the best start after as
+            many steps), chosen.
         validation_nats_: The held-out bound of the state that was kept.
         n_features_in_: As scikit-learn's.
         window_: Rows of the window that the encoder reads.

@@ -167,6 +167,7 @@ class Search:
                 "steps": 0,
                 "predicted_share": None,
                 "validation_nats": None,
+                "behind_nats": None,
                 "chosen": False,
                 "start": [place, nth],
             }
@@ -188,6 +189,9 @@ class Search:
                 continue
             self._note(start)
             scores[start] = score(start)
+        if score == self._bound:
+            for start, nats in scores.items():  # of the best, after as many steps
+                self.table[start]["behind_nats"] = max(scores.values()) - nats
         found = sorted(scores, key=lambda start: -np.nan_to_num(scores[start], nan=-math.inf))[:keep]
         self._kept += [[] for _ in range(number - len(self._kept))] + [found]
         return found
