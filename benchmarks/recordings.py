@@ -2,14 +2,14 @@
 
     python benchmarks/recordings.py CASES [--only achilles head rat walk arena pendulum mouse] [--seeds 0 1 2 3 4]
 
-CASES holds the public cases. Everything is fitted on the first three quarters in time (walk: four fifths; mouse: three of
-four blocks of 10 s) and scored on the rest, without labels: R2 by neighbours and by least squares, averaged over the
+CASES holds the public cases. Everything is fitted on the first three quarters in time (walk: four fifths; mouse: three
+of four blocks of 10 s) and scored on the rest, without labels: R2 by neighbours and by least squares, averaged over the
 variables, or the median error of the angle in degrees. `arena` is simulated here: 100 place cells along a smooth path.
 
 Beside it: CEBRA-Time (`pip install cebra`; offset10-model, 2,000 iterations, cosine distance; vectors alone), as many
-principal components of rows smoothed over .2 s, Gaussian process factor analysis (`pip install elephant`; vectors alone),
-the estimator's network untrained, and a supervised network. Ways that are not installed are left out. CPU time is that
-of the whole fit, on one thread.
+principal components of rows smoothed over .2 s, Gaussian process factor analysis (`pip install elephant`; vectors
+alone), the estimator's network untrained, and a supervised network. Ways that are not installed are left out. CPU time
+is that of the whole fit, on one thread.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ def main() -> None:
                 print(json.dumps(line | {"cpu_s": round(rows[-1][2], 1), "settings": said}), flush=True)
             if len(rows) > 1:
                 near, linear = (mean_interval([row[k] for row in rows]) for k in (0, 1))
-                print(f"  {name} {way}: neighbours {near}, linear {linear}, {np.median([r[2] for r in rows]):.0f} CPU s",
-                      flush=True)  # fmt: skip
+                seconds = np.median([row[2] for row in rows])
+                print(f"  {name} {way}: neighbours {near}, linear {linear}, {seconds:.0f} CPU s", flush=True)
 
 
 if __name__ == "__main__":

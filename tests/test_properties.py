@@ -23,6 +23,11 @@ LAYOUTS = ("C", "Fortran", "strided", "reversed", "transposed", "read-only", "wi
 
 quick = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning"),
+    pytest.mark.filterwarnings("ignore::recparam.data.axes.DataWarning"),  # small arrays may be trials, too
+]
+
 
 def laid_out(values: np.ndarray, layout: str) -> np.ndarray:
     """The same values as another kind of array."""

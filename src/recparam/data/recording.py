@@ -288,7 +288,8 @@ class Recording:
         if self.dtype.itemsize < 4 or self.dtype == np.float32 or not len(rows):
             return False
         values = np.ma.masked_invalid(self[rows[:: max(1, len(rows) // _ROWS_OF_DIGITS)]].astype(np.float64))
-        mean, spread = values.mean(0).filled(0), values.std(0).filled(0)
+        with np.errstate(over="ignore"):  # such numbers are an error where they are read
+            mean, spread = values.mean(0).filled(0), values.std(0).filled(0)
         return bool(((np.abs(mean) * np.finfo(np.float32).epsneg > least * spread) & (spread > 0)).any())
 
     def constant_columns(self) -> list[str]:

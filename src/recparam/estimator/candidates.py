@@ -89,10 +89,10 @@ def candidates(
     if not parts and problem is not None:
         raise problem
     shares = [len(fitted) / len(choice.lag) for choice, fitted, _ in parts]
-    small: dict[Any, Recording] = {}
-    windows = isinstance(recording, Windowed)
+    options: dict[str, Any] = {"prior": prior, "seed": seed, "small": {}, "compared": len(parts) > 1}
+    options["given_windows"] = isinstance(recording, Windowed)
     return [
-        _candidate(settings, choice, fitted, held_out, prior=prior, seed=seed, given_windows=windows, small=small)
+        _candidate(settings, choice, fitted, held_out, **options)
         for (choice, fitted, held_out), share in zip(parts, shares, strict=True)
         if share >= max(shares) / 2
     ]
@@ -107,12 +107,13 @@ def _candidate(
     prior: Prior,
     seed: int,
     given_windows: bool,
+    compared: bool,
     small: dict[Any, Recording],
 ) -> Candidate:
     widened = choice.window > 1 and not given_windows  # a window is then no row of the data
     whole = sources(choice.encoder, settings.encoder_prime, fitted)
     shapes = [source.shape[1:] if widened else source.shape for source in whole]
-    shares = [dropouts(settings.dropout, source.shape) for source in whole]
+    shares = [dropouts(settings.dropout, source.shape, compared=compared) for source in whole]
     specs = [
         [
             replace(

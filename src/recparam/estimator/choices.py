@@ -77,9 +77,15 @@ def choices(settings: Any, recording: Recording, *, prior: Prior, declared: bool
     return found if compares else found[:1]
 
 
-def dropouts(dropout: Any, shape: tuple[int, ...]) -> tuple[float, ...]:
-    """The dropouts that starts take in turn, for rows of a shape as encoders read them; None: the defaults."""
+def dropouts(dropout: Any, shape: tuple[int, ...], *, compared: bool) -> tuple[float, ...]:
+    """The dropouts that starts take in turn; None: the defaults.
+
+    Args:
+        dropout: The setting.
+        shape: Of rows as encoders read them.
+        compared: Whether choices are compared, for which columns are hidden.
+    """
     if dropout is None:
-        return _DROPOUTS_OF_ROWS if len(shape) == 1 else _DROPOUTS
+        return _DROPOUTS if len(shape) > 1 else _DROPOUTS_OF_ROWS if compared else _DROPOUTS_OF_ROWS[::-1]
     return tuple(float(share) for share in np.atleast_1d(dropout))
 

@@ -74,7 +74,7 @@ class RPMEstimator(Fitted):
         >>> import recparam as rp
         >>> place = np.cumsum(np.random.default_rng(0).normal(size=(300, 2)), axis=0)
         >>> seen = np.tanh(place @ np.random.default_rng(1).normal(size=(2, 6)) / 9)
-        >>> est = rp.RPMEstimator(max_steps=20, random_state=0).fit(seen[:200])
+        >>> est = rp.RPMEstimator(max_steps=20, restarts=1, random_state=0).fit(seen[:200])
         >>> est.transform(seen[200:]).shape
         (100, 2)
     """

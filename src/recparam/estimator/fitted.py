@@ -18,18 +18,17 @@ from torch import Tensor, nn
 from recparam import bounds
 from recparam.bounds import Bound
 from recparam.bounds.doubts import doubt_of_encoding
-from recparam.data.channels import of_session
 from recparam.data.contexts import contexts_of
 from recparam.data.pairs import Pairs
 from recparam.data.recording import Recording
 from recparam.data.windows import Windowed, centred
+from recparam.estimator.described import described
 from recparam.estimator.encoding import encoded_pairs, network, parameters_of
 from recparam.estimator.head import Head
 from recparam.estimator.held_out import spread_out, strata_of
-from recparam.estimator.inputs import filled, filled_pairs, recording_and_pairs
-from recparam.estimator.names import EncoderSpec, describe_prior
+from recparam.estimator.inputs import filled, filled_pairs, recording_and_pairs, rows_of_session
+from recparam.estimator.names import EncoderSpec
 from recparam.estimator.settings import Settings
-from recparam.estimator.spheres import spheres_text
 from recparam.model import RPM
 from recparam.model.matching import Matching
 from recparam.networks.spheres import unit_vectors
@@ -257,32 +256,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     def describe(self) -> str:
         """The shape of the data, encoder, prior with its equation, latents, pairs, bank and training, one per line."""
         check_is_fitted(self)
-        last = self.history_[-1]
-        encoders: list[str] = []
-        marks = ("", "'") if self.session_shapes_ is None else [f" {k}" for k in range(len(self._shapes))]
-        for mark, shape, spec in zip(marks, self._shapes, self._specs, strict=False):
-            encoders += [f"{'rows' + mark:<8} {' x '.join(map(str, shape))}", f"{'encoder' + mark:<8} {spec.text}"]
-        return "\n".join(
-            (
-                *encoders,
-                f"prior    {describe_prior(self.prior, self.prior_)}",
-                f"latents  {self.latent_dim}, {'Gaussian' if self.prior_.needs_density else 'points'}"
-                f"{spheres_text(self._specs[0].spheres)}",
-                f"pairs    {self._paired}, bank of {len(self._head.bank[0])}",
-                f"training {last['step']} steps, seed {self._seed}, best of {len(self.restarts_)} start(s), "
-                f"held-out bound {self.validation_nats_:.3f} nats",
-                *self._compared(),
-            )
-        )
-
-    def _compared(self) -> list[str]:
-        """What was compared, and by what."""
-        shares: dict[str, float] = {}
-        for start in self.restarts_:
-            if start["predicted_share"] is not None:
-                shares[start["choice"]] = start["predicted_share"]
-        ranked = sorted(shares.items(), key=lambda found: -found[1])
-        return [f"compared {choice}: predicts {share:.3f} of the next rows" for choice, share in ranked]
+        return described(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -397,24 +371,12 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             raise ValueError(f"Expected side='x' or 'x_prime'; got {side!r}.")
         recording, index = Recording.of(X, sessions=sessions, times=times), _SIDES.index(side)
         if session is not None:
-            X, recording = None, self._of_session(recording, session)
+            X, recording = None, rows_of_session(recording, session, shapes=self.session_shapes_)
         self._check_rows(X, recording, reset=False, side=side)
         if not recording.usable.any():
             raise ValueError(f"Expected rows that were observed; got a mask of all {len(recording)} rows. Unmask some.")
         recording = filled(self.model_, recording, index=index)
         return centred(recording, 1 if isinstance(recording, Windowed) else self.window_), index
-
-    def _of_session(self, recording: Recording, session: int) -> Recording:
-        shapes = self.session_shapes_
-        if shapes is None:
-            raise ValueError(f"Expected session=None, since all sessions share an encoder; got {session!r}.")
-        check_count("session", session, least=0)
-        if session >= len(shapes) or recording.shape[1:] != shapes[session]:
-            raise ValueError(
-                f"Expected rows and session= of one of the fitted sessions, with rows of shapes "
-                f"{', '.join(map(str, shapes))}; got rows of shape {recording.shape[1:]} and session={session}."
-            )
-        return of_session(recording, session, row_shapes=shapes)
 
     def _check_rows(self, X: Any, recording: Recording, *, reset: bool, side: str = "x") -> None:
         if not reset and recording.row_shapes != self.session_shapes_:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recparam.data.channels import in_session
+from recparam.data.channels import in_session, of_session
 from recparam.data.checks import listed
 from recparam.data.contexts import with_contexts
 from recparam.data.pairs import Pairs, aligned, consecutive
@@ -222,6 +222,25 @@ def _check_joined(pairs: Pairs) -> None:
             f"joins session 0 to session {apart[0]}. Declare pairs across sessions: "
             "recparam.data.conditioned.nearest(recording, variable). Or fit each session by itself."
         )
+
+
+def rows_of_session(
+    recording: Recording, session: int, *, shapes: Sequence[tuple[int, ...]] | None
+) -> Recording:
+    """Rows of one of the fitted sessions, as rows of a recording of `own_channels`.
+
+    Raises:
+        ValueError: Sessions that share an encoder, or no such session.
+    """
+    if shapes is None:
+        raise ValueError(f"Expected session=None, since all sessions share an encoder; got {session!r}.")
+    check_count("session", session, least=0)
+    if session >= len(shapes) or recording.shape[1:] != shapes[session]:
+        raise ValueError(
+            f"Expected rows and session= of one of the fitted sessions, with rows of shapes "
+            f"{', '.join(map(str, shapes))}; got rows of shape {recording.shape[1:]} and session={session}."
+        )
+    return of_session(recording, session, row_shapes=shapes)
 
 
 def filled_pairs(model: RPM, pairs: Pairs) -> Pairs:

@@ -29,7 +29,7 @@ class Settings:
             for centre-of-mass.
         dropout: Dropout on the inputs of encoders given by name, but for centre-of-mass: a share from 0 to below 1.
             Restarts take several in turn, and the held-out bound chooses; a single start takes the first. None: 0.3
-            and 0 for single vectors; 0.3 for frames and windows.
+            and 0 for single vectors (0 first where nothing else is chosen); 0.3 for frames and windows.
         restarts: Starts from other weights. They are halved by the held-out bound after an eighth and a fourth of the
             steps, and the best is trained to the end. 1 is the quick way: nothing is chosen.
         validation_fraction: Part of each session, at its end, that is held out, from 0 to below 1. It chooses among
