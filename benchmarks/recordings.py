@@ -1,15 +1,17 @@
 """The estimator by its defaults beside others, on recordings and videos with a known truth, in one run.
 
     python benchmarks/recordings.py CASES [--only achilles head rat walk arena pendulum mouse] [--seeds 0 1 2 3 4]
+    python benchmarks/recordings.py CASES --only arena_1 few_cells ring chaos disc cart
 
 CASES holds the public cases. Everything is fitted on the first three quarters in time (walk: four fifths; mouse: three
 of four blocks of 10 s) and scored on the rest, without labels: R2 by neighbours and by least squares, averaged over the
-variables, or the median error of the angle in degrees. `arena` is simulated here: 100 place cells along a smooth path.
+variables, or the median error of the angle in degrees. `arena` and the cases of the second line are simulated
+(`worlds.py`); those of the second line were not used to choose defaults.
 
-Beside it: CEBRA-Time (`pip install cebra`; offset10-model, 2,000 iterations, cosine distance; vectors alone), as many
-principal components of rows smoothed over .2 s, Gaussian process factor analysis (`pip install elephant`; vectors
-alone), the estimator's network untrained, and a supervised network. Ways that are not installed are left out. CPU time
-is that of the whole fit, on one thread.
+Beside it: CEBRA-Time (`pip install cebra`; offset10-model, 2,000 iterations, by cosine and by Euclidean distance;
+vectors alone), as many principal components of smoothed rows (most over four), Gaussian process factor analysis (`pip
+install elephant`; vectors alone), the estimator's network untrained, and a supervised network. Ways that are not
+installed are left out. CPU time is that of the whole fit, on one thread.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
+from worlds import cart_video, disc_video, head_cells, lorenz, place_cells  # of this folder
 
 import recparam as rp
 from recparam.data.readers import read
@@ -65,6 +68,10 @@ def first(rows: int, share: float = 0.75) -> np.ndarray:
     return np.arange(rows) < int(rows * share)
 
 
+def simulated(x: np.ndarray, truth: np.ndarray, **settings: Any) -> Case:
+    return Case(x, np.zeros(len(x), int), truth, first(len(x)), smooth=4, **settings)
+
+
 def achilles(cases: Path) -> Case:
     file = np.load(cases / "achilles_linear_track.npz")
     running = file["running"].astype(bool)
@@ -93,17 +100,31 @@ def walk(cases: Path) -> Case:
 
 
 def arena(cases: Path) -> Case:
-    rng = np.random.default_rng(3)
-    place, velocity, path = np.array([0.5, 0.5]), np.zeros(2), []
-    for _ in range(9000):
-        velocity = 0.9 * velocity + 0.012 * rng.normal(size=2)
-        place = place + velocity
-        out = (place < 0) | (place > 1)
-        velocity, place = np.where(out, -velocity, velocity), np.clip(place, 0, 1)
-        path.append(place)
-    truth, centres = np.array(path), rng.uniform(size=(100, 2))
-    rates = 0.9 * np.exp(-((truth[:, None] - centres) ** 2).sum(-1) / (2 * 0.15**2))
-    return Case(np.sqrt(rng.poisson(rates).astype(np.float32)), np.zeros(9000, int), truth, first(9000))
+    return simulated(*place_cells())
+
+
+def arena_1(cases: Path) -> Case:
+    return simulated(*place_cells(1))
+
+
+def few_cells(cases: Path) -> Case:
+    return simulated(*place_cells(2, cells=40, peak=0.5, width=0.2))
+
+
+def ring(cases: Path) -> Case:
+    return simulated(*head_cells(), dim=3, angle=True)
+
+
+def chaos(cases: Path) -> Case:
+    return simulated(*lorenz(), dim=3)
+
+
+def disc(cases: Path) -> Case:
+    return simulated(*disc_video())
+
+
+def cart(cases: Path) -> Case:
+    return simulated(*cart_video(), dim=4)
 
 
 def pendulum(cases: Path) -> Case:
@@ -118,7 +139,8 @@ def mouse(cases: Path) -> Case:
 
 
 CASES: dict[str, Callable[[Path], Case]] = {
-    f.__name__: f for f in (achilles, head, rat, walk, arena, pendulum, mouse)
+    f.__name__: f
+    for f in (achilles, head, rat, walk, arena, pendulum, mouse, arena_1, few_cells, ring, chaos, disc, cart)
 }
 
 
@@ -148,15 +170,19 @@ def untrained(case: Case, seed: int) -> tuple[np.ndarray, str]:
     return estimator(case, seed, max_steps=1, restarts=1, learning_rate=1e-9)
 
 
-def cebra_time(case: Case, seed: int) -> tuple[np.ndarray, str]:
+def cebra_time(case: Case, seed: int, distance: str = "cosine") -> tuple[np.ndarray, str]:
     import cebra  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(seed)
     model = cebra.CEBRA(
         model_architecture="offset10-model", batch_size=512, learning_rate=3e-4, output_dimension=case.dim,
-        max_iterations=2000, distance="cosine", conditional="time", time_offsets=10, device="cpu", verbose=False,
+        max_iterations=2000, distance=distance, conditional="time", time_offsets=10, device="cpu", verbose=False,
     )  # fmt: skip
     return model.fit(case.x[case.fitted]).transform(case.x), "offset10"
+
+
+def cebra_euclidean(case: Case, seed: int) -> tuple[np.ndarray, str]:
+    return cebra_time(case, seed, "euclidean")
 
 
 def components(case: Case, seed: int) -> tuple[np.ndarray, str]:
@@ -189,16 +215,16 @@ def supervised(case: Case, seed: int) -> tuple[np.ndarray, str]:
     elif case.x.ndim > 2:
         rows = PCA(50, random_state=0).fit(rows[case.fitted][::3]).transform(rows)
     mean, scale = rows[case.fitted].mean(0), rows[case.fitted].std(0) + 1e-6
-    net = MLPRegressor((256,), early_stopping=True, random_state=seed, max_iter=100)
+    net = MLPRegressor(hidden_layer_sizes=(256,), early_stopping=True, random_state=seed, max_iter=100)
     net.fit((rows[case.fitted] - mean) / scale, case.truth[case.fitted])
     return net.predict((rows - mean) / scale).reshape(len(rows), -1), "one hidden layer"
 
 
 WAYS = {
-    "estimator": estimator, "CEBRA-Time": cebra_time, "components": components, "GPFA": gpfa,
-    "untrained": untrained, "supervised": supervised,
+    "estimator": estimator, "CEBRA-Time": cebra_time, "CEBRA-Time Euclidean": cebra_euclidean,
+    "components": components, "GPFA": gpfa, "untrained": untrained, "supervised": supervised,
 }  # fmt: skip
-NEEDS = {"CEBRA-Time": "cebra", "GPFA": "elephant"}
+NEEDS = {"CEBRA-Time": "cebra", "CEBRA-Time Euclidean": "cebra", "GPFA": "elephant"}
 ONCE = ("components", "GPFA")  # no seed
 
 

@@ -15,6 +15,7 @@ from recparam.priors import Prior
 
 WINDOWS = (1, 3, 5, 11, 21)
 NEAR, FAR = (1, 2, 3), (5, 10, 20)  # lags of single rows
+_PLACES = 3  # starts of centre-of-mass that are compared: some lose what they follow, and the others tell
 _CHOSEN = ("auto", "mlp", "smoothed")  # encoders that take any window
 _DROPOUTS, _DROPOUTS_OF_ROWS = (0.3,), (0.3, 0.0)  # neighbours in frames and windows share noise, which dropout hides
 
@@ -60,7 +61,7 @@ def choices(settings: Any, recording: Recording, *, prior: Prior, declared: bool
     given = None if settings.lag is None else tuple(np.atleast_1d(settings.lag).tolist())
     encoders = [settings.encoder]
     if named == "auto" and compares and len(shape) == 3 and not rows and places:
-        encoders = ["conv", "centre-of-mass"]
+        encoders = ["conv", *["centre-of-mass"] * _PLACES]
     windows: Sequence[int] = (1,)
     if settings.window is not None:
         windows = (settings.window,)

@@ -30,7 +30,7 @@ from recparam.estimator.settings import Settings
 from recparam.estimator.starts import EARLY, LATE, Plan, Search
 from recparam.utils.seeds import mixed
 
-_STEPS, _BATCH = 1200, 512
+_STEPS, _BATCH = 1080, 512
 _STEPS_OF_IMAGES, _BATCH_OF_IMAGES = 480, 128
 _PARTS = ("fitted", "held_out")
 

@@ -22,7 +22,7 @@ class Settings:
             vectors 1, 3, 5, 11 or 21, whichever predicts most, no more than the lag; of others 1.
         lag: Rows from x to x'; several are pooled. None: the window; and for single rows 1, 2 and 3, or 5, 10 and 20,
             whichever predicts more. 1 under a prior that reads several earlier rows.
-        max_steps: Steps of the optimiser, at most. None: 1200, and 480 for frames. Training stops early where the
+        max_steps: Steps of the optimiser, at most. None: 1080, and 480 for frames. Training stops early where the
             held-out bound no longer rises. Choices and starts are compared after a part of them.
         batch_size: Pairs in a batch, whose other rows are the negatives. None: 512, and 128 for frames.
         learning_rate: Of Adam, for the first half of the steps; it falls to zero over the second. None: 0.003, and 0.02
