@@ -30,6 +30,27 @@ def place_cells(
     return np.sqrt(rng.poisson(rates).astype(np.float32)), truth
 
 
+def track_cells(
+    seed: int = 0, *, cells: int = 60, rows: int = 9000, peak: float = 0.9, width: float = 0.08
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of place cells along a path on a line from 0 to 1, which is the same both ways; place (rows, 1)."""
+    rng = np.random.default_rng(seed)
+    truth, centres = wander(rng, rows, 0.012)[:, :1], rng.uniform(size=cells)
+    rates = peak * np.exp(-((truth - centres) ** 2) / (2 * width**2))
+    return np.sqrt(rng.poisson(rates).astype(np.float32)), truth
+
+
+def room_cells(
+    seed: int = 0, *, cells: int = 200, rows: int = 9000, peak: float = 0.9, width: float = 0.22
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of place cells along a path in a cube; place (rows, 3)."""
+    rng = np.random.default_rng(seed)
+    truth = np.hstack([wander(rng, rows, 0.012), wander(rng, rows, 0.012)[:, :1]])
+    centres = rng.uniform(size=(cells, 3))
+    rates = peak * np.exp(-((truth[:, None] - centres) ** 2).sum(-1) / (2 * width**2))
+    return np.sqrt(rng.poisson(rates).astype(np.float32)), truth
+
+
 def head_cells(
     seed: int = 0, *, cells: int = 30, rows: int = 12000, peak: float = 0.6
 ) -> tuple[np.ndarray, np.ndarray]:

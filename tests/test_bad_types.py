@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 PLAIN = {
+    "rp.choose_latent_dim([[0.0]], x)": "estimator as an rp.RPMEstimator; got list. Use rp.choose_latent_dim(rp.",
+    "rp.choose_latent_dim(rp.RPMEstimator(), x, dims=3)": "dims as several numbers of latents; got 3",
     "rp.Groups(rp.Cosine(), 3)": "groups as lists of dimensions, such as [[0, 1], [2, 3]]; got 3",
     "rp.Groups(rp.Cosine(), [[0]], rest='all')": "rest=None or 'free'; got 'all'",
     "rp.Groups(torch.nn.Identity(), [[0]])": "coupling as a recparam Coupling, such as rp.Cosine(); got Identity()",

@@ -367,7 +367,7 @@ def test_a_damaged_or_newer_run_is_named(
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["fit", "transform", "score", "compare", "report"])
+@pytest.mark.parametrize("command", ["fit", "dims", "transform", "score", "compare", "report"])
 def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -88,7 +88,7 @@ def commands_of(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
-COMMANDS = ("fit", "transform", "score", "compare", "report", "balls")
+COMMANDS = ("fit", "dims", "transform", "score", "compare", "report", "balls")
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
 
 

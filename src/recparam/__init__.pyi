@@ -10,6 +10,8 @@ from .bounds import losses as losses
 from .bounds.groups import elbo_of_groups as elbo_of_groups
 from .comparison import Comparison as Comparison
 from .comparison.compare import compare as compare
+from .comparison.dims import choose_latent_dim as choose_latent_dim
+from .comparison.knee import LatentDims as LatentDims
 from .couplings import After as After
 from .couplings import AtLag as AtLag
 from .couplings import Bilinear as Bilinear

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from recparam.cli.dims import dims
 from recparam.cli.experiments import EXPERIMENTS, print_end
 from recparam.cli.fit import fit, with_config
 from recparam.cli.messages import in_options, options_of
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, rest = (words + [""])[0], words[1:]
     program = "recparam"
     ours: dict[str, Callable[..., int]] = {
-        "fit": fit, "transform": transform, "score": score, "compare": compare, "report": report
+        "fit": fit, "dims": dims, "transform": transform, "score": score, "compare": compare, "report": report
     }
     options = options_of(ours[command]) if command in ours else set[str]()
     try:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
@@ -15,7 +15,10 @@ from recparam.estimator.settings import Settings
 from recparam.runs.reading import Reading
 
 if TYPE_CHECKING:
+    from recparam.data.recording import Recording
     from recparam.runs.config import Config
+
+_AnySettings = TypeVar("_AnySettings", bound=Settings)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -73,18 +76,13 @@ def fit(
     out = out or Path("runs") / (files.data[0].stem if files.data else "run")
     checkpoint = check_out(out, overwrite=overwrite, resume=resume)
     from recparam.runs.config import Config
-    from recparam.runs.fits import Fit, lag_in_rows
+    from recparam.runs.fits import Fit
 
     # A lag of the file is a default, which files that are paired otherwise, or --seconds, do without.
-    lag = None if config and settings.lag == _read(config).settings.lag else settings.lag
-    for name, value in (("--data-prime", files.data_prime), ("--nearest-key", reading.nearest_key)):
-        if value and (lag or seconds):
-            raise ValueError(f"Expected {name}, --lag or --seconds, each of which says what a pair is; got several.")
-    recording = reading.rows(files)
-    recording.notes = tuple(in_options(note, options_of(fit)) for note in recording.notes)
-    if seconds is not None or rate is not None:
-        rows = lag_in_rows(recording, lag=lag, seconds=seconds, rate=rate)
-        settings = replace(settings, lag=tuple(rows) if len(rows) > 1 else rows[0])
+    given = settings if config is None or settings.lag != _read(config).settings.lag else replace(settings, lag=None)
+    recording, timed = read_rows(fit, files, reading, given, seconds=seconds, rate=rate)
+    if timed is not given:
+        settings = timed
     log: Callable[[str], None] = (lambda line: None) if json else print
     fitted = Fit(Config(files, reading, settings), recording, log=log).run(checkpoint, resume=resume)
     if not json:
@@ -98,6 +96,41 @@ def fit(
     print(f"Wrote {out}. Open {out / 'report.html'}, or write the latents:")
     print(f"recparam transform {shlex.join([str(out), *files.words()])} -o latents.npz")
     return 0
+
+
+def read_rows(
+    command: Callable[..., int],
+    files: PositionalFiles,
+    reading: Reading,
+    settings: _AnySettings,
+    *,
+    seconds: tuple[float, ...] | None,
+    rate: float | None,
+) -> "tuple[Recording, _AnySettings]":
+    """The rows of files, and the settings with the lag that a time from x to x' is.
+
+    Args:
+        command: Whose options messages name.
+        files: The data.
+        reading: How files become rows.
+        settings: Of the estimator.
+        seconds: Time from x to x', in place of a lag.
+        rate: Rows per second.
+
+    Raises:
+        ValueError: Files that cannot be read, or options that do not go together.
+    """
+    from recparam.runs.fits import lag_in_rows
+
+    for name, value in (("--data-prime", files.data_prime), ("--nearest-key", reading.nearest_key)):
+        if value and (settings.lag or seconds):
+            raise ValueError(f"Expected {name}, --lag or --seconds, each of which says what a pair is; got several.")
+    recording = reading.rows(files)
+    recording.notes = tuple(in_options(note, options_of(command)) for note in recording.notes)
+    if seconds is not None or rate is not None:
+        rows = lag_in_rows(recording, lag=settings.lag, seconds=seconds, rate=rate)
+        settings = replace(settings, lag=tuple(rows) if len(rows) > 1 else rows[0])
+    return recording, settings
 
 
 def with_config(command: Callable[..., int], words: Sequence[str]) -> Callable[..., int]:

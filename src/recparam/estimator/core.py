@@ -30,8 +30,8 @@ from recparam.estimator.settings import Settings
 from recparam.estimator.starts import EARLY, LATE, Plan, Search
 from recparam.utils.seeds import mixed
 
-_STEPS, _BATCH = 1080, 512
-_STEPS_OF_IMAGES, _BATCH_OF_IMAGES = 480, 128
+STEPS, _BATCH = 1080, 512
+STEPS_OF_IMAGES, _BATCH_OF_IMAGES = 480, 128
 _PARTS = ("fitted", "held_out")
 
 
@@ -212,7 +212,7 @@ class RPMEstimator(Fitted):
     ) -> RPMEstimator:
         images = len(found[0].shapes[0]) > 1 and not found[0].fitted.recording.overlap
         plan = Plan(
-            steps=(_STEPS_OF_IMAGES if images else _STEPS) if self.max_steps is None else self.max_steps,
+            steps=(STEPS_OF_IMAGES if images else STEPS) if self.max_steps is None else self.max_steps,
             starts=starts,
             batch_size=(_BATCH_OF_IMAGES if images else _BATCH) if self.batch_size is None else self.batch_size,
             lr=self.learning_rate,

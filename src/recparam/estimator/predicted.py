@@ -17,6 +17,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from recparam.data.pairs import as_tensor
@@ -56,17 +57,30 @@ class Targets:
         Returns:
             At most 1; 0 for the mean of the training rows, and below for less than that; NaN for too few rows.
         """
+        left, over = self.squares(model, rows)
+        return 1 - float(left.sum()) / float(over.sum()) if over.any() else float("nan")
+
+    def squares(self, model: RPM, rows: Recording) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]:
+        """What is left of the squares of each target and what they were, in order of time; the same targets for all.
+
+        Args:
+            model: As of `share`.
+            rows: As of `share`.
+        """
         columns = len(self._recording.shape) == 2 and self._recording.shape[1] >= _COLUMNS
-        left = over = 0.0
+        left: list[np.ndarray] = []
+        over: list[np.ndarray] = []
         for z_near, told, z, target in (self._columns if columns else self._neighbours)(model, rows):
             z_near, z = (recognition(model.prior, torch.nn.Identity())(part).mean for part in (z_near, z))
             mean, scale = told.mean(0), told.std(0) if told.ndim == 2 else told.std()
             told, target = ((part - mean) / torch.where(scale > 0, scale, 1.0) for part in (told, target))
             nearest = torch.cdist(z, z_near).topk(max(1, min(_NEIGHBOURS, len(z_near) // 10)), largest=False).indices
             found = torch.stack([told[neighbours].mean(0) for neighbours in nearest])
-            left += float((target - found).square().sum())
-            over += float(target.square().sum())
-        return 1 - left / over if over else float("nan")
+            left.append((target - found).square().flatten(1).sum(1).double().numpy())
+            over.append(target.square().flatten(1).sum(1).double().numpy())
+        if columns:  # both halves of them are of the same rows
+            return left[0] + left[1], over[0] + over[1]
+        return np.concatenate([np.zeros(0), *left]), np.concatenate([np.zeros(0), *over])
 
     def _columns(self, model: RPM, rows: Recording) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Training latents and what was left out of their rows, and likewise the held-out ones."""
