@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -15,7 +15,14 @@ from recparam.model import RPM
 from recparam.utils.evaluating import evaluating
 
 
-def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = None, *, index: int = 0) -> Tensor:
+def parameters_of(
+    model: RPM,
+    recording: Recording,
+    rows: np.ndarray | None = None,
+    *,
+    index: int = 0,
+    change: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """The recognition network's output for rows of a recording, in chunks and evaluation mode.
 
     Args:
@@ -23,12 +30,14 @@ def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = No
         recording: The data.
         rows: Which rows; None: all.
         index: Which observation they are, from zero; of no effect where x and x' share a recognition model.
+        change: Is done to the rows first.
 
     Returns:
         Shape (rows, width): latents, or means and log-variances.
     """
     rows = np.arange(len(recording)) if rows is None else rows
-    chunks = ((as_tensor(recording[part], double=recording.double),) for part in _chunks(rows, recording))
+    read = (as_tensor(recording[part], double=recording.double) for part in _chunks(rows, recording))
+    chunks = ((x if change is None else change(x),) for x in read)
     return _through(model, [network(model, index)], chunks, len(rows))[0]
 
 
