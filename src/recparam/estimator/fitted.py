@@ -56,6 +56,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     lag_: tuple[int, ...]
     validation_nats_: float
     _seed: int
+    _parted: bool  # whether pairs read halves of windows
     _paired: str  # how rows were paired, for `describe`
     _lags: tuple[int, ...]  # of pairs whose x has rows before it
 
@@ -331,6 +332,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             lag=None if reset else self.lag_,
             window=(self.window or 1) if reset else self.window_,
             order=order,
+            parted=not reset and self._parted,
         )
         self._check_rows(X, recording, reset=reset)
         if declared is None:

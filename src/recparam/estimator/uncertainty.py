@@ -24,7 +24,7 @@ from recparam.estimator.encoding import network, parameters_of
 from recparam.networks import Standardised
 
 PARTS = 20
-_COLUMNS = 4  # at least
+_COLUMNS = 2  # at least
 
 
 def jackknife(estimator: Any, recording: Recording, rows: np.ndarray, index: int) -> Tensor:
@@ -40,7 +40,7 @@ def jackknife(estimator: Any, recording: Recording, rows: np.ndarray, index: int
         (rows, latent_dim), in the units of the latents.
 
     Raises:
-        ValueError: Rows that are no vectors, have fewer than four columns, or an encoder that holds no means.
+        ValueError: Rows that are no vectors, have fewer than two columns, or an encoder that holds no means.
     """
     head, model = estimator._head, estimator.model_
     net, width = network(model, index), recording.shape[-1]
