@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
 QUICK = ["--max-steps", "20", "--batch-size", "64", "--restarts", "1", "--accelerator", "cpu"]
 TRIALS = np.repeat(["b", "a", "c"], 60)
 FITS = {
-    "windows": ["table.csv", "--sessions-key", "trial", "--window", "5"],
+    "windows": ["table.csv", "--sessions-key", "trial", "--window", "5", "--lag", "5"],
     "rows": ["both.npz", "--key", "counts", "--sessions", "trials.npy", "--lag", "5"],
     "two": ["counts.npy", "--data-prime", "pose.csv", "--sessions-key", "trial", "--sessions", "table.csv"],
     "own": ["one.npz", "two.npz", "--key", "n", "--own-channels", "--nearest-key", "position"],
@@ -86,7 +86,7 @@ def test_a_column_or_a_file_says_where_sessions_end_and_is_no_data(folder: Path)
 def test_windows_are_those_of_the_library(folder: Path) -> None:
     est = rp.RPMEstimator.load(folder / "windows")
     rows = Reading(sessions_key="trial").rows(DataFiles((folder / "table.csv",)))
-    wide = windowed(rows, before=2, after=2)
+    wide = windowed(rows, before=2, after=2, parted=True)
     assert (est.window_, est.lag_, est.shape_in_) == (5, (5,), (8,)) and "SmoothedMLP" in est.describe()
     again = rp.RPMEstimator(lag=5, max_steps=20, batch_size=64, restarts=1, random_state=0, accelerator="cpu").fit(wide)
     np.testing.assert_array_equal(again.transform(wide), est.transform(rows))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -52,7 +52,7 @@ def transform(
         files: The data.
         reading: How files become rows.
         out: File to write: npz (arrays z, sessions, times, rows), csv or parquet (columns session, time, row, z1, ...).
-        std: Write standard deviations too.
+        std: Write standard deviations too: of the columns' noise where latents are points.
         json: Print JSON.
     """
     from recparam.runs.files import check_latents_path, write_latents
@@ -62,12 +62,16 @@ def transform(
     check_latents_path(out)
     loaded = load_run(run)
     recording = loaded.reading(reading).rows(files)
-    z, deviation = loaded.estimator.transform(recording, return_std=True)
-    blocks = {"z": z} | ({"std": deviation} if std else {})
+
+    def latents(rows: Any, name: str, **side: Any) -> dict[str, Any]:
+        found = loaded.estimator.transform(rows, return_std=std, **side)
+        return {f"z{name}": found[0], f"std{name}": found[1]} if std else {f"z{name}": found}
+
+    blocks = latents(recording, "")
+    z = blocks["z"]
     if files.data_prime:
         prime = loaded.pairs(recording, files, options=reading).recording_prime
-        z_prime, deviation = loaded.estimator.transform(prime, return_std=True, side="x_prime")
-        blocks |= {"z_prime": z_prime} | ({"std_prime": deviation} if std else {})
+        blocks |= latents(prime, "_prime", side="x_prime")
     write_latents(out, blocks, recording=recording)
     if json:
         shape = {"rows": z.shape[0], "latents": z.shape[1]}

@@ -180,9 +180,9 @@ def _of_pairs(pairs: Pairs) -> Targets:
             "Expected sessions that share their columns; got channels of their own, which have an R(z) each. Compare "
             "fitted estimators, each with the bank of its fit: rp.compare(estimators, X, pairs=pairs)."
         )
-    if isinstance(pairs, Views):
+    if isinstance(pairs, Views) or pairs.recording.parted:
         x, x_prime = pairs.tensors()
-        return _of_tuple("the views", (x, x_prime), pairs.labels)
+        return _of_tuple("the pairs", (x, x_prime), pairs.labels)
     (recording, first), (recording_prime, second) = pairs.sides
     order = np.argsort(first, kind="stable")
     pairs = pairs.where(order)

@@ -112,8 +112,8 @@ class Pairs:
         """
         chosen = slice(None) if rows is None else rows
         (recording, _), (recording_prime, second) = self.sides
-        before = (as_tensor(recording[part], double=recording.double) for part in self.rows(chosen).T)
-        return *before, as_tensor(recording_prime[second[chosen]], double=recording_prime.double)
+        before = (as_tensor(recording.as_x(part), double=recording.double) for part in self.rows(chosen).T)
+        return *before, as_tensor(recording_prime.as_x_prime(second[chosen]), double=recording_prime.double)
 
     def batches(self, batch_size: int, *, seed: int) -> PairsLoader:
         """Batches of (x, x') in an order that depends on the seed and the epoch only, read when they are asked for.

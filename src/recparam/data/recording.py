@@ -49,6 +49,7 @@ class Recording:
     """
 
     overlap: int = 0
+    parted = False
     double: bool = False
 
     def __init__(
@@ -266,6 +267,14 @@ class Recording:
         filling = np.full(self.shape[1:], np.nan) if self._unknown is None else self._unknown
         filling = filling[values[:, 0].astype(np.int64)] if self.row_shapes and self._unknown is not None else filling
         return np.where(known, values, np.where(some, filling, np.nan)).astype(self.dtype)
+
+    def as_x(self, rows: Int[np.ndarray, " rows"] | slice) -> Shaped[np.ndarray, ...]:
+        """Rows as the x of pairs: themselves, but of windows that are `parted` their past."""
+        return self[rows]
+
+    def as_x_prime(self, rows: Int[np.ndarray, " rows"] | slice) -> Shaped[np.ndarray, ...]:
+        """Rows as the x' of pairs: themselves, but of windows that are `parted` their future."""
+        return self[rows]
 
     def _read(self, rows: slice | Int[np.ndarray, " rows"] | Bool[np.ndarray, " N"]) -> Shaped[np.ndarray, ...]:
         if not self._maps:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
@@ -11,9 +13,18 @@ from recparam.utils.checks import check_count
 
 
 class Windowed(Recording):
-    """A recording whose row t is the window of rows t - before to t + after of another; make it with `windowed`."""
+    """A recording whose row t is the window of rows t - before to t + after of another; make it with `windowed`.
 
-    def __init__(self, recording: Recording, *, before: int, after: int) -> None:
+    Args:
+        recording: Vectors.
+        before: Rows before each row.
+        after: Rows after it.
+        parted: Whether pairs read of the window of x its past alone, and of that of x' its future: rows t - before to
+            t, and t' + after back to t', the row itself last. They then share no row, however short the lag.
+    """
+
+    def __init__(self, recording: Recording, *, before: int, after: int, parted: bool = False) -> None:
+        self.parted = parted
         segment = segments(recording, None)[0]
         starts, ends = segment_ends(segment)
         self.double = recording.double
@@ -42,9 +53,20 @@ class Windowed(Recording):
 
     def __getitem__(self, rows: slice | Int[np.ndarray, " rows"] | Bool[np.ndarray, " N"]) -> Shaped[np.ndarray, ...]:
         """The windows of a slice, of indices or of a mask, as a new array."""
+        return self._around(rows, self._steps)
+
+    def as_x(self, rows: Int[np.ndarray, " rows"] | slice) -> Shaped[np.ndarray, ...]:
+        """The windows, or where they are parted their past, the row itself last."""
+        return self._around(rows, self._steps[self._steps <= 0] if self.parted else self._steps)
+
+    def as_x_prime(self, rows: Int[np.ndarray, " rows"] | slice) -> Shaped[np.ndarray, ...]:
+        """The windows, or where they are parted their future, the row itself last."""
+        return self._around(rows, self._steps[self._steps >= 0][::-1] if self.parted else self._steps)
+
+    def _around(self, rows: Any, steps: Int[np.ndarray, " steps"]) -> Shaped[np.ndarray, ...]:
         index = np.arange(len(self))[rows]
-        window = (index[:, None] + self._steps).clip(self._first[index, None], self._last[index, None])
-        return self._rows[window.ravel()].reshape(len(index), *self.shape[1:])
+        window = (index[:, None] + steps).clip(self._first[index, None], self._last[index, None])
+        return self._rows[window.ravel()].reshape(len(index), len(steps), *self.shape[2:])
 
     def constant_columns(self) -> list[str]:
         """Those of the rows."""
@@ -55,15 +77,26 @@ class Windowed(Recording):
         return self._rows.clock_columns()
 
 
-def centred(recording: Recording, window: int) -> Recording:
-    """The same rows, each in the middle of so many, an odd number; the recording itself for 1. See `windowed`."""
+def centred(recording: Recording, window: int, *, parted: bool = False) -> Recording:
+    """The same rows, each in the middle of so many, an odd number; the recording itself for 1. See `windowed`.
+
+    Args:
+        recording: Vectors, (N, D).
+        window: Rows.
+        parted: As of `Windowed`.
+
+    Raises:
+        ValueError: An even number, or rows that windows cannot be made of.
+    """
     check_count("window", window)
     if window % 2 == 0:
         raise ValueError(f"Expected window as an odd number of rows, with one in the middle; got {window}.")
-    return recording if window == 1 else windowed(recording, before=window // 2, after=window // 2)
+    if window == 1:
+        return recording
+    return windowed(recording, before=window // 2, after=window // 2, parted=parted)
 
 
-def windowed(recording: Recording, *, before: int, after: int = 0) -> Windowed:
+def windowed(recording: Recording, *, before: int, after: int = 0, parted: bool = False) -> Windowed:
     """The same rows, with those shortly before and after it, which the estimator encodes by convolutions over time.
 
     Windows are formed where they are read, and never reach across the end of a session or a gap in time: there the
@@ -76,6 +109,7 @@ def windowed(recording: Recording, *, before: int, after: int = 0) -> Windowed:
         recording: Vectors, (N, D).
         before: Rows before each row, 0 or more.
         after: Rows after it; 0: only the past is used.
+        parted: Whether the pairs read of the window of x its past, and of that of x' its future, which share no row.
 
     Returns:
         A recording of shape (N, before + 1 + after, D), with the same sessions and times.
@@ -104,4 +138,4 @@ def windowed(recording: Recording, *, before: int, after: int = 0) -> Windowed:
             "Expected a recording whose mask is of whole rows, for windows; got one with single values missing. Impute "
             "them, or mask their rows."
         )
-    return Windowed(recording, before=before, after=after)
+    return Windowed(recording, before=before, after=after, parted=parted)

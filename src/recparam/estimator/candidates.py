@@ -82,7 +82,8 @@ def candidates(
         if parts and choice is chosen[-1] and choice.lag == (1,):
             break
         try:
-            pairs = declared or paired(recording, choice.lag, window=choice.window, order=prior.order)
+            how: dict[str, Any] = {"window": choice.window, "order": prior.order, "parted": choice.parted}
+            pairs = declared or paired(recording, choice.lag, **how)
             parts.append((choice, *split_off(pairs, settings.validation_fraction)))
         except ValueError as error:  # such as sessions that are shorter than the lag
             problem = error

@@ -14,7 +14,7 @@ from recparam.estimator.spheres import spheres_of
 from recparam.priors import Prior
 
 WINDOWS = (1, 3, 5, 11, 21)
-NEAR, FAR = (1, 2, 3), (5, 10, 20)  # lags of single rows
+NEAR, FAR = (1, 2, 3), (5, 10, 20)  # lags; the second of single rows alone
 _PLACES = 3  # starts of centre-of-mass that are compared: some lose what they follow, and the others tell
 _CHOSEN = ("auto", "mlp", "smoothed")  # encoders that take any window
 _DROPOUTS, _DROPOUTS_OF_ROWS = (0.3,), (0.3, 0.0)  # neighbours in frames and windows share noise, which dropout hides
@@ -28,11 +28,13 @@ class Choice:
         encoder: Of x: a short name, or a module.
         window: Rows of the window around a row that the encoder reads; 1: the row alone.
         lag: Rows from x to x'; several are pooled.
+        parted: Whether x is read from the past half of its window, and x' from the future half of its own.
     """
 
     encoder: Any
     window: int
     lag: tuple[int, ...]
+    parted: bool = False
 
     @property
     def text(self) -> str:
@@ -45,7 +47,8 @@ class Choice:
 def choices(settings: Any, recording: Recording, *, prior: Prior, declared: bool) -> list[Choice]:
     """The choices that a fit compares; the first is taken where it compares none, as with `restarts=1`.
 
-    A window longer than the lag would share rows, and so their noise, with that of x'; such are not among them.
+    The rows that x and x' are read from are never shared, and so no noise is: either a window is halved, or it is no
+    longer than the lag.
 
     Args:
         settings: Of the estimator.
@@ -66,15 +69,17 @@ def choices(settings: Any, recording: Recording, *, prior: Prior, declared: bool
     if settings.window is not None:
         windows = (settings.window,)
     elif compares and len(shape) == 1 and not rows and named in _CHOSEN and recording.known is None:
-        windows = [window for window in WINDOWS if given is None or window <= max(1, min(given))]
+        rows_of_session = np.median(np.bincount(recording.sessions))
+        windows = [window for window in WINDOWS if window <= rows_of_session]
     found: list[Choice] = []
     for window in windows:
         lags: Sequence[tuple[int, ...]] = [given] if given else [(window,)]
-        if given is None and window == 1:
-            lags = [NEAR, FAR] if len(shape) == 1 else [NEAR]
+        parted = window > 1 and named in _CHOSEN and not rows and not declared and order == 1
+        if given is None and (window == 1 or parted):
+            lags = [NEAR, FAR] if len(shape) == 1 and window == 1 else [NEAR]
             if order > 1 or declared or recording.overlap:
                 lags = [(recording.overlap + 1,)]
-        found += [Choice(encoder, window, lag) for encoder in encoders for lag in lags]
+        found += [Choice(encoder, window, lag, parted) for encoder in encoders for lag in lags]
     return found if compares else found[:1]
 
 

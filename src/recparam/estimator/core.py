@@ -235,7 +235,7 @@ class RPMEstimator(Fitted):
         fitted, held_out = chosen.fitted, chosen.held_out
         self.restarts_, self.history_, self.validation_nats_ = search.table, best.history, float(best.best)
         self.window_, self.lag_, self._paired = chosen.choice.window, chosen.choice.lag, fitted.how
-        self._lags = lags_of(fitted)
+        self._lags, self._parted = lags_of(fitted), fitted.recording.parted
         self._set_encoders(
             chosen.encoders(nth), chosen.shapes, per_session=fitted.recording.row_shapes is not None
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -11,11 +11,20 @@ from torch import Tensor, nn
 
 from recparam.data.pairs import Pairs, Views, as_tensor, rows_at_once
 from recparam.data.recording import Recording
+from recparam.data.windows import Windowed
 from recparam.model import RPM
 from recparam.utils.evaluating import evaluating
 
 
-def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = None, *, index: int = 0) -> Tensor:
+def parameters_of(
+    model: RPM,
+    recording: Recording,
+    rows: np.ndarray | None = None,
+    *,
+    index: int = 0,
+    change: Callable[[Tensor], Tensor] | None = None,
+    read: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Tensor:
     """The recognition network's output for rows of a recording, in chunks and evaluation mode.
 
     Args:
@@ -23,12 +32,16 @@ def parameters_of(model: RPM, recording: Recording, rows: np.ndarray | None = No
         recording: The data.
         rows: Which rows; None: all.
         index: Which observation they are, from zero; of no effect where x and x' share a recognition model.
+        change: Is done to the rows first.
+        read: Gives rows by their numbers; None: the recording.
 
     Returns:
         Shape (rows, width): latents, or means and log-variances.
     """
     rows = np.arange(len(recording)) if rows is None else rows
-    chunks = ((as_tensor(recording[part], double=recording.double),) for part in _chunks(rows, recording))
+    taken = (recording[part] if read is None else read(part) for part in _chunks(rows, recording))
+    tensors = (as_tensor(values, double=recording.double) for values in taken)
+    chunks = ((x if change is None else change(x),) for x in tensors)
     return _through(model, [network(model, index)], chunks, len(rows))[0]
 
 
@@ -53,14 +66,15 @@ def encoded_pairs(model: RPM, pairs: Pairs, chosen: np.ndarray | None = None) ->
         chunks = map(pairs.tensors, _chunks(chosen, pairs.recording))
         x, x_prime = _through(model, [network(model), network(model, 1)], chunks, len(chosen))
         return x, x_prime
-    if model.shared:
+    if model.shared and not (isinstance(pairs.recording, Windowed) and pairs.recording.parted):
         rows, places = np.unique(np.concatenate([pairs.first[chosen], pairs.second[chosen]]), return_inverse=True)
         x, x_prime = parameters_of(model, pairs.recording, rows)[places].split(len(chosen))
         return x, x_prime
     sides = []
     for index, (recording, rows) in enumerate(pairs.sides):
         unique, places = np.unique(rows[chosen], return_inverse=True)
-        sides.append(parameters_of(model, recording, unique, index=index)[places])
+        read = recording.as_x_prime if index else recording.as_x
+        sides.append(parameters_of(model, recording, unique, index=index, read=read)[places])
     return sides[0], sides[1]
 
 

@@ -29,6 +29,7 @@ from recparam.estimator.held_out import spread_out, strata_of
 from recparam.estimator.inputs import filled, filled_pairs, recording_and_pairs, rows_of_session
 from recparam.estimator.names import EncoderSpec
 from recparam.estimator.settings import Settings
+from recparam.estimator.uncertainty import jackknife
 from recparam.model import RPM
 from recparam.model.matching import Matching
 from recparam.networks.spheres import unit_vectors
@@ -55,6 +56,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     lag_: tuple[int, ...]
     validation_nats_: float
     _seed: int
+    _parted: bool  # whether pairs read halves of windows
     _paired: str  # how rows were paired, for `describe`
     _lags: tuple[int, ...]  # of pairs whose x has rows before it
 
@@ -108,9 +110,9 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Args:
             X: Rows, (N, ...), of the shape that was fitted.
-            sessions: As for `fit`: where the encoder reads windows, none reaches from one into another.
-            times: As for `fit`: or across a gap.
-            return_std: Whether to return their standard deviation too; zero for latents that are points.
+            sessions: As for `fit`: no window that the encoder reads reaches from one into another.
+            times: As for `fit`: nor across a gap.
+            return_std: Whether to return standard deviations too; of points by a jackknife (`estimator.uncertainty`).
             side: "x", or "x_prime" for rows of the second modality, whose latents are z'; without effect where x and x'
                 share an encoder.
             session: The fitted session that the rows are of, where sessions have channels of their own. None: X is a
@@ -123,12 +125,12 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         recording, index = self._rows(X, side, session, sessions=sessions, times=times)
         seen = np.flatnonzero(recording.usable)
         encoded = self._head.recognition(parameters_of(self.model_, recording, seen, index=index))
-        parts = []
-        for part in (encoded.mean, encoded.variance.sqrt())[: 1 + return_std]:
-            whole = np.full((len(recording), self.latent_dim), np.nan, dtype=np.float32)
-            whole[seen] = part.numpy()
-            parts.append(whole)
-        return (parts[0], parts[1]) if return_std else parts[0]
+        found = np.full((1 + return_std, len(recording), self.latent_dim), np.nan, dtype=np.float32)
+        found[0, seen] = encoded.mean
+        if return_std:
+            points = not encoded.variance.any()
+            found[1, seen] = jackknife(self, recording, seen, index) if points else encoded.variance.sqrt()
+        return (found[0], found[1]) if return_std else found[0]
 
     def elbo(
         self,
@@ -330,6 +332,7 @@ class Fitted(Settings, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             lag=None if reset else self.lag_,
             window=(self.window or 1) if reset else self.window_,
             order=order,
+            parted=not reset and self._parted,
         )
         self._check_rows(X, recording, reset=reset)
         if declared is None:

@@ -79,6 +79,7 @@ def recording_and_pairs(
     lag: Any = None,
     window: int = 1,
     order: int,
+    parted: bool = False,
 ) -> tuple[Recording, Pairs | None]:
     """The recording of X, and the pairs that were declared: by `pairs`, by X_prime, or by a lag.
 
@@ -93,6 +94,7 @@ def recording_and_pairs(
         lag: Of pairs that nothing else declares; None: they are not made.
         window: Rows around each row that the pairs hold.
         order: Of the prior.
+        parted: Whether pairs of one recording read halves of their windows (`Windowed`).
 
     Raises:
         ValueError: Data that are no recording, pairs of another recording, both pairs and X_prime, or pairs that cannot
@@ -103,29 +105,34 @@ def recording_and_pairs(
     if pairs is not None and X_prime is not None:
         raise ValueError("Expected X_prime= or pairs=; got both. Pairs of aligned(...) hold both sides.")
     recording = Recording.of(X, sessions=sessions, times=times)
+    if recording.parted and order > 1:
+        raise ValueError(
+            "Expected whole windows for a prior that reads several earlier rows; got windows in halves. Leave "
+            "parted=True out, and use a lag of at least the window."
+        )
     if pairs is not None:
         if pairs.recording.shape != recording.shape:
             raise ValueError(
                 f"Expected X to be the recording of pairs, of shape {pairs.recording.shape}; got {recording.shape}."
             )
-        return recording, in_windows(with_contexts(pairs, order), window)
+        return recording, in_windows(with_contexts(pairs, order), window, parted=parted)
     if X_prime is None:
-        return recording, None if lag is None else paired(recording, lag, window=window, order=order)
+        return recording, None if lag is None else paired(recording, lag, window=window, order=order, parted=parted)
     labelled = isinstance(X_prime, Recording) or sessions is None or len(X_prime) != len(recording)
     both = aligned(recording, Recording.of(X_prime, sessions=None if labelled else sessions))
     return recording, in_windows(with_contexts(both, order), window)
 
 
-def paired(recording: Recording, lag: Any, *, window: int, order: int) -> Pairs:
+def paired(recording: Recording, lag: Any, *, window: int, order: int, parted: bool = False) -> Pairs:
     """Pairs of rows a lag apart, each in a window, with the earlier rows that a prior of an order reads.
 
     Raises:
         ValueError: No such pair.
     """
-    return with_contexts(consecutive(centred(recording, window), lag=lag), order)
+    return with_contexts(consecutive(centred(recording, window, parted=parted), lag=lag), order)
 
 
-def in_windows(pairs: Pairs, window: int) -> Pairs:
+def in_windows(pairs: Pairs, window: int, *, parted: bool = False) -> Pairs:
     """Pairs whose rows are in the middle of windows; those that are windows already stay.
 
     Raises:
@@ -133,7 +140,8 @@ def in_windows(pairs: Pairs, window: int) -> Pairs:
     """
     if window == 1:
         return pairs
-    wide = [r if isinstance(r, Windowed) else centred(r, window) for r, _ in pairs.sides]
+    parted &= pairs.recording_prime is None
+    wide = [r if isinstance(r, Windowed) else centred(r, window, parted=parted) for r, _ in pairs.sides]
     return replace(pairs, recording=wide[0], recording_prime=None if pairs.recording_prime is None else wide[1])
 
 

@@ -215,7 +215,7 @@ def choose_encoder(
     if encoder in ("smoothed", "temporal"):
         arguments: dict[str, Any] = {"in_features": shape[-1], "window": shape[0], "out_features": out}
         if encoder == "smoothed":  # which takes columns from whole windows
-            return EncoderSpec("SmoothedMLP", arguments | {"dropout": dropout}, (shape, shape))
+            return EncoderSpec("SmoothedMLP", arguments | {"dropout": dropout}, (shape[-1:], shape[-1:]))
         return EncoderSpec("TemporalConv", arguments, (shape, shape), dropout)
     factor = -(-max(shape[:2]) // _SIDE)
     height, width = (-(-side // factor) for side in shape[:2])
@@ -262,7 +262,7 @@ def make_network(
         net = inner
     if isinstance(inner, Standardised) and rows is not None:
         sample = rows()
-        inner.set_from(sample)
+        inner.set_from(sample.flatten(0, sample.ndim - 1 - inner.mean.ndim))
         if spec.spheres:
             surround(inner, sample)
     return net

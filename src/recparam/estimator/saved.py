@@ -15,7 +15,7 @@ from recparam.priors import Prior
 from recparam.utils.storage import StorageError, check_format, load_state, replacing_folder, save_state, write_json
 from recparam.utils.versions import versions
 
-FORMAT, FORMAT_VERSION = "recparam-estimator", 2
+FORMAT, FORMAT_VERSION = "recparam-estimator", 3
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
 _CUSTOM = "custom"
 _ENCODERS = ("encoder", "encoder_prime")  # of x, and of x' where it has one of its own
@@ -71,6 +71,7 @@ def _config(estimator: Any) -> dict[str, Any]:
         "per_session": estimator.session_shapes_ is not None,
         "pairs": estimator._paired,
         "window": estimator.window_,
+        "parted": estimator._parted,
         "lag": list(estimator.lag_),
         "lags": list(estimator._lags),
         "feature_names_in": getattr(estimator, "feature_names_in_", None),
@@ -152,6 +153,7 @@ def _rebuilt(
     estimator._seed, estimator._paired = config["seed"], config["pairs"]
     estimator._lags = tuple(config.get("lags", ()))  # models of before priors that need them have none
     estimator.window_, estimator.lag_ = config["window"], tuple(config["lag"])
+    estimator._parted = config["parted"]
     estimator.history_, estimator.restarts_ = config["history"], config["restarts"]
     estimator.validation_nats_ = config["metrics"]["validation_nats"]
     bank = (tensors["bank.x"], tensors["bank.x_prime"])

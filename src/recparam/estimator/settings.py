@@ -18,10 +18,11 @@ class Settings:
             centre-of-mass, whichever predicts more; one of these names; or temporal.
         encoder_prime: Encoder of x' where x' is of a second modality; unused elsewhere.
         latent_dim: Number of latents.
-        window: Rows of the window around each row that the encoder reads, an odd number; 1: the row alone. None: of
-            vectors 1, 3, 5, 11 or 21, whichever predicts most, no more than the lag; of others 1.
-        lag: Rows from x to x'; several are pooled. None: the window; and for single rows 1, 2 and 3, or 5, 10 and 20,
-            whichever predicts more. 1 under a prior that reads several earlier rows.
+        window: Rows of the window around each row that the encoder reads, an odd number; 1: the row alone. In a fit x
+            is read from the past half of its window and x' from the future half of its own. None: of vectors 1, 3, 5,
+            11 or 21, whichever predicts most; of others 1.
+        lag: Rows from x to x'; several are pooled. None: 1, 2 and 3, or for single rows 5, 10 and 20, whichever
+            predicts more. 1 under a prior that reads several earlier rows.
         max_steps: Steps of the optimiser, at most. None: 1080, and 480 for frames. Training stops early where the
             held-out bound no longer rises. Choices and starts are compared after a part of them.
         batch_size: Pairs in a batch, whose other rows are the negatives. None: 512, and 128 for frames.

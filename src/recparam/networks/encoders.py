@@ -154,14 +154,16 @@ class ConvEncoder(nn.Module):
 class SmoothedMLP(nn.Module):
     """A weighted mean of the rows of a window, then a multilayer perceptron.
 
-        z = MLP(dropout(sqrt(W) sum_w a_w x_w)),    a = softmax(b)
+        z = MLP(dropout(sqrt(h + 1) sum_w a_w x_w)),    a = softmax(b),    h = (W - 1)/2
 
-    The weights a are learned, and shared by all columns. At first they fall off from the middle row. sqrt(W) leaves the
-    noise of independent rows at its size. Dropout takes a column from the whole window.
+    The weights a are learned, of each distance from the middle row one, and shared by all columns. At first they fall
+    off from the middle. The network takes one half of a window, too, the middle row last; the weights of the rows
+    that are there sum to one. The root leaves the noise of independent rows at its size. Dropout takes a column from
+    all rows.
 
     Args:
         in_features: width of a row.
-        window: rows in a window.
+        window: rows in a window, an odd number.
         out_features: width of the output.
         hidden: widths of the hidden layers.
         dropout: share of the columns that are set to zero in training.
@@ -170,7 +172,7 @@ class SmoothedMLP(nn.Module):
         latent_dim: width of the output, ``out_features``.
 
     Raises:
-        ValueError: a size that is not positive.
+        ValueError: a size that is not positive, or an even window.
 
     Example:
         >>> SmoothedMLP(10, window=5, out_features=2)(torch.rand(4, 5, 10)).shape
@@ -188,15 +190,17 @@ class SmoothedMLP(nn.Module):
     ) -> None:
         super().__init__()
         check_counts({"window": window})
+        if window % 2 == 0:
+            raise ValueError(f"Expected window as an odd number of rows, with one in the middle; got {window}.")
         self.shape, self.latent_dim = (window, in_features), out_features
-        self.weights = nn.Parameter(-2 * torch.linspace(-1, 1, window).square())
+        self.weights = nn.Parameter(-2 * torch.linspace(-1, 0, window // 2 + 1).square())  # the farthest row first
         self.dropout, self.net = nn.Dropout(dropout), MLP(in_features, out_features, hidden=hidden)
 
     def forward(self, x: Tensor) -> Float[Tensor, "batch out"]:
         """Map a batch.
 
         Args:
-            x: ``(B, window, in_features)``, floats.
+            x: ``(B, window, in_features)``, floats, or ``(B, (window + 1)/2, in_features)``, the middle row last.
 
         Returns:
             ``(B, out_features)``.
@@ -204,8 +208,14 @@ class SmoothedMLP(nn.Module):
         Raises:
             ValueError: windows of another shape.
         """
-        check_windows(x, self.shape)
-        smoothed = self.weights.softmax(0) @ x * math.sqrt(len(self.weights))
+        rows, width = self.shape
+        half = len(self.weights)
+        if x.ndim != 3 or x.shape[1] != half:
+            check_windows(x, (rows, width))
+        elif x.shape[2] != width:
+            check_windows(x, (half, width))
+        weights = self.weights if x.shape[1] == half else torch.cat([self.weights, self.weights[:-1].flip(0)])
+        smoothed = weights.softmax(0) @ x * math.sqrt(half)
         return self.net(self.dropout(smoothed))
 
 
