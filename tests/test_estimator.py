@@ -85,7 +85,7 @@ def test_same_seed_same_weights_and_the_callers_generators_are_untouched() -> No
 
 @quiet
 def test_the_start_with_the_best_held_out_bound_goes_on() -> None:
-    est = estimator(restarts=4, max_steps=40).fit(X)
+    est = estimator(window=1, restarts=4, max_steps=40).fit(X)
     table = est.restarts_
     assert len({row["seed"] for row in table}) == 4
     best = max(table, key=lambda row: row["validation_nats"])
@@ -96,7 +96,7 @@ def test_the_start_with_the_best_held_out_bound_goes_on() -> None:
 
 
 def test_starts_take_several_dropouts_in_turn_and_the_chosen_one_is_kept(tmp_path):
-    est = estimator(restarts=3, dropout=(0.0, 0.5), max_steps=20).fit(X[:300])
+    est = estimator(window=1, restarts=3, dropout=(0.0, 0.5), max_steps=20).fit(X[:300])
     chosen = [start["chosen"] for start in est.restarts_].index(True)
     share = (0.0, 0.5, 0.0)[chosen]
     assert est.encoder_.dropout.p == share
@@ -339,7 +339,7 @@ def flipped(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
-    "newer": (newer, StorageError, "version 2 or older, got 99. Update"),
+    "newer": (newer, StorageError, "version 3 or older, got 99. Update"),
     "changed configuration": (other_setting, StorageError, "config.json is not the one that was saved"),
     "network of somebody's own": (other_network, StorageError, "unknown network 'os.system'"),
     "cut weights": (cut, StorageError, "truncated"),

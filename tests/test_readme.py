@@ -40,6 +40,7 @@ def test_the_readme_s_python_runs() -> None:
         assert all(parameter.grad is not None for parameter in net.parameters())  # type: ignore[attr-defined]
 
 
+@pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")  # of so few rows and steps
 def test_the_readme_s_lines_on_one_s_own_data_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     place = np.sin(np.cumsum(0.2 * rng.normal(size=(300, 2)), axis=0))

@@ -154,9 +154,9 @@ def test_a_fit_that_is_done_is_not_done_again(
 
 
 def test_a_fit_without_a_seed_resumes_with_its_own(tmp_path: Path) -> None:
-    fit_until(9, estimator(random_state=None), tmp_path / "state")
+    fit_until(9, estimator(window=1, random_state=None), tmp_path / "state")
     seed = load_checkpoint(tmp_path / "state" / "fit.ckpt")["facts"]["seed"]
-    resumed = estimator(random_state=None).fit(X, resume=tmp_path / "state")
+    resumed = estimator(window=1, random_state=None).fit(X, resume=tmp_path / "state")
     assert [start["seed"] for start in resumed.restarts_] == [seed, seed + 1, seed + 2]
 
 

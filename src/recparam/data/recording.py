@@ -269,12 +269,10 @@ class Recording:
         return np.where(known, values, np.where(some, filling, np.nan)).astype(self.dtype)
 
     def as_x(self, rows: Int[np.ndarray, " rows"] | slice) -> Shaped[np.ndarray, ...]:
-        """Rows as the x of pairs: themselves, but of windows that are `parted` their past."""
+        """Rows as the x of pairs: themselves, but of windows that are `parted` their past half."""
         return self[rows]
 
-    def as_x_prime(self, rows: Int[np.ndarray, " rows"] | slice) -> Shaped[np.ndarray, ...]:
-        """Rows as the x' of pairs: themselves, but of windows that are `parted` their future."""
-        return self[rows]
+    as_x_prime = as_x  # of windows that are `parted` the future half
 
     def _read(self, rows: slice | Int[np.ndarray, " rows"] | Bool[np.ndarray, " N"]) -> Shaped[np.ndarray, ...]:
         if not self._maps:
