@@ -458,7 +458,7 @@ ALLOWED = {
     ("dynamics.py", "_log_f"): "over the regimes of a mixture, for one pair",
     ("dynamics.py", "_log_weights"): "the weights of a mixture",
     ("encoders.py", "forward"): "the weights of the rows of a window",
-    ("predicted.py", "share"): "distances, of which the nearest are taken",
+    ("predicted.py", "squares"): "distances, of which the nearest are taken",
     ("prediction.py", "grid_probabilities"): "over a grid that the caller asks for whole",
     ("trajectories.py", "_of_density"): "a density on a base as on a grid, all pairs",
 }

@@ -53,7 +53,7 @@ def _draw(ax: Axes, rows: Any, key: str, chosen: int) -> None:
     ax.plot(dims, [row[key] for row in rows], color=MUTED, lw=0.8)
     for row in rows:
         colour = _CHOSEN if row["latents"] == chosen else INK
-        ax.plot([row["latents"]], [row[key]], ls="none", marker="o", ms=5, color=colour)
+        ax.plot([row["latents"]], [row[key]], ls="none", marker="o", ms=5, color=colour, clip_on=False)
     ax.set_xticks(dims)
     ax.set_xlabel("latents")
     ax.spines[["top", "right"]].set_visible(False)
