@@ -155,7 +155,8 @@ def test_the_commands_of_the_page_on_the_command_line_run(tmp_path: Path, monkey
         with monkeypatch.context() as patch:
             if words[0] == "fit":  # pages are written by the report command, once
                 patch.setattr("recparam.runs.folder.write_run_report", lambda path, **_: path)
-            assert main([*words, "--max-steps", "10", "--restarts", "1"] if words[0] == "fit" else words) == 0
+            quick = ["--max-steps", "10", "--restarts", "1"] if words[0] in ("fit", "dims") else []
+            assert main([*words, *quick]) == 0
     assert Path("run/report.html").is_file()
     with np.load("latents.npz") as file:
         assert file["z"].shape == file["z_prime"].shape == (300, 2)

@@ -20,7 +20,7 @@ from recparam.data.windows import Windowed, centred
 from recparam.estimator import FitWarning, RPMEstimator
 from recparam.estimator.core import STEPS, STEPS_OF_IMAGES
 from recparam.estimator.inputs import check_settings, filled, split_off
-from recparam.estimator.names import make_prior
+from recparam.estimator.names import PLACES, make_prior
 from recparam.estimator.predicted import Targets
 from recparam.evaluation.intrinsic import intrinsic_dimension
 from recparam.utils.checks import check_count
@@ -125,9 +125,9 @@ def _checked(estimator: Any, dims: Any, restarts: int) -> list[int]:
                 f"Expected {name} by name, as it is made for each number of latents; got {type(given).__name__}. Fit "
                 "each number by itself, and compare them with rp.compare."
             )
-        if given == "centre-of-mass" and any(dim % 2 for dim in numbers):
+        if given in PLACES and any(dim % 2 for dim in numbers):
             raise ValueError(
-                f"Expected even dims with {name}='centre-of-mass', whose latents are x and y of places; got "
+                f"Expected even dims with {name}={given!r}, whose latents are x and y of places; got "
                 f"{tuple(numbers)}. Give dims=(2, 4, 6), or another encoder."
             )
     check_settings(estimator)
@@ -150,7 +150,7 @@ def _fits(
     if estimator.max_steps is None:
         settings["max_steps"] = (STEPS_OF_IMAGES if frames else STEPS) // 2
     if frames and estimator.encoder == "auto":
-        settings["encoder"] = "conv"  # the centre-of-mass has even numbers of latents alone
+        settings["encoder"] = "conv"  # places have even numbers of latents alone
     log = (lambda line: print(line, file=sys.stderr)) if estimator.progress else (lambda line: None)
     steps = settings.get("max_steps", estimator.max_steps)
     log(

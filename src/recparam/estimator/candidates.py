@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
+from recparam.couplings.scaled import ScaledCoupling
 from recparam.data.pairs import Pairs, as_tensor, rows_at_once
 from recparam.data.recording import Recording
 from recparam.data.windows import Windowed
@@ -20,9 +22,10 @@ from recparam.estimator.names import EncoderSpec, choose_encoder, make_model, ma
 from recparam.estimator.spheres import spheres_of
 from recparam.model import RPM
 from recparam.networks import Pooled
-from recparam.priors import Prior
+from recparam.priors import InfoNCEPrior, Prior
 from recparam.utils.seeds import mixed, seeded
 
+_WIDTH_PAIRS = 1000  # from which a lengthscale starts
 _RATE, _RATES = 3e-3, {"CentreOfMassCNN": 2e-2}
 
 
@@ -141,12 +144,28 @@ def _candidate(
                 make_network(spec, source.encoder, rows=source.rows, restart=nth)
                 for spec, source in zip(specs[nth % len(specs)], read, strict=True)
             ]
-            return make_model(nets, prior, row_shapes=fitted.recording.row_shapes)
+            model = make_model(nets, prior, row_shapes=fitted.recording.row_shapes)
+        if specs[0][0].network == "ForegroundCNN":
+            _start_at_pairs(model, fitted)
+        return model
 
     model = make(0, 0)
     fitted, held_out = (filled_pairs(model, part) for part in (fitted, held_out))
     _check_outputs(model, fitted, settings.latent_dim)
     return Candidate(choice, fitted, held_out, spread_pairs(fitted, settings.bank_size), specs, shapes, make)
+
+
+@torch.no_grad()
+def _start_at_pairs(model: RPM, pairs: Pairs) -> None:
+    """Let a lengthscale start at the median distance of pairs: places are right from the start, and move slowly."""
+    coupling = model.prior.coupling if isinstance(model.prior, InfoNCEPrior) else None
+    if not isinstance(coupling, ScaledCoupling) or coupling.initialised or coupling.log_lengthscale.ndim:
+        return
+    z, z_prime = encoded_pairs(model, pairs, np.arange(len(pairs))[:: -(-len(pairs) // _WIDTH_PAIRS)])
+    distance = (z - z_prime).norm(dim=-1).median()
+    if distance > 0:
+        coupling.log_lengthscale.fill_(float(distance.log()))
+        coupling.initialised_flag.fill_(True)
 
 
 def _pooled(pairs: Pairs, specs: Sequence[EncoderSpec], small: dict[Any, Recording]) -> Pairs:

@@ -17,7 +17,7 @@ WINDOWS = (1, 3, 5, 11, 21)
 NEAR, FAR = (1, 2, 3), (5, 10, 20)  # lags; the second of single rows alone
 _PLACES = 3  # starts of centre-of-mass that are compared: some lose what they follow, and the others tell
 _CHOSEN = ("auto", "mlp", "smoothed")  # encoders that take any window
-_DROPOUTS, _DROPOUTS_OF_ROWS = (0.3,), (0.3, 0.0)  # neighbours in frames and windows share noise, which dropout hides
+_DROPOUTS = {1: (0.3, 0.0), 2: (0.3, 0.0, 0.3), 3: (0.3,)}  # of rows, windows and frames, whose noise neighbours share
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ def choices(settings: Any, recording: Recording, *, prior: Prior, declared: bool
     given = None if settings.lag is None else tuple(np.atleast_1d(settings.lag).tolist())
     encoders = [settings.encoder]
     if named == "auto" and compares and len(shape) == 3 and not rows and places:
-        encoders = ["conv", *["centre-of-mass"] * _PLACES]
+        encoders = ["conv", *["centre-of-mass"] * _PLACES, "foreground"]
     windows: Sequence[int] = (1,)
     if settings.window is not None:
         windows = (settings.window,)
     elif compares and len(shape) == 1 and not rows and named in _CHOSEN and recording.known is None:
-        rows_of_session = np.median(np.bincount(recording.sessions))
-        windows = [window for window in WINDOWS if window <= rows_of_session]
+        rows_of_session = np.bincount(recording.sessions)[recording.sessions]
+        windows = [window for window in WINDOWS if window <= np.median(rows_of_session)]
     found: list[Choice] = []
     for window in windows:
         lags: Sequence[tuple[int, ...]] = [given] if given else [(window,)]
@@ -92,6 +92,7 @@ def dropouts(dropout: Any, shape: tuple[int, ...], *, compared: bool) -> tuple[f
         compared: Whether choices are compared, for which columns are hidden.
     """
     if dropout is None:
-        return _DROPOUTS if len(shape) > 1 else _DROPOUTS_OF_ROWS if compared else _DROPOUTS_OF_ROWS[::-1]
+        shares = _DROPOUTS.get(len(shape), _DROPOUTS[3])
+        return shares if compared or len(shape) > 1 else shares[::-1]
     return tuple(float(share) for share in np.atleast_1d(dropout))
 

@@ -29,7 +29,16 @@ from recparam.data.pairs import as_tensor
 from recparam.data.recording import Recording
 from recparam.estimator.spheres import check_spheres, onto_spheres, surround
 from recparam.model import RPM
-from recparam.networks import MLP, CentreOfMassCNN, ConvEncoder, Pooled, SmoothedMLP, Standardised, TemporalConv
+from recparam.networks import (
+    MLP,
+    CentreOfMassCNN,
+    ConvEncoder,
+    ForegroundCNN,
+    Pooled,
+    SmoothedMLP,
+    Standardised,
+    TemporalConv,
+)
 from recparam.networks.per_session import PerSession
 from recparam.priors import InfoNCEPrior, JointGaussianPrior, Prior
 from recparam.recognition import Deterministic, Gaussian, RecognitionModel
@@ -60,13 +69,15 @@ MEANINGS = {
 }
 """What each short name says about the latents."""
 
-ENCODERS = ("auto", "mlp", "smoothed", "temporal", "conv", "centre-of-mass")
+PLACES = ("centre-of-mass", "foreground")  # encoders whose latents are x and y of each object, in pixels
+ENCODERS = ("auto", "mlp", "smoothed", "temporal", "conv", *PLACES)
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "MLP": MLP,
     "SmoothedMLP": SmoothedMLP,
     "TemporalConv": TemporalConv,
     "ConvEncoder": ConvEncoder,
     "CentreOfMassCNN": CentreOfMassCNN,
+    "ForegroundCNN": ForegroundCNN,
 }
 """The library's own networks, which a saved model may name."""
 
@@ -199,7 +210,7 @@ def choose_encoder(
     out = latent_dim * (2 if density else 1)
     windows, frames = ((2,), "(N, W, D), as recparam.data.windows makes them,"), ((2, 3), "(N, H, W) or (N, H, W, C)")
     wanted = {"mlp": ((1,), "(N, D)"), "smoothed": windows, "temporal": windows, "conv": frames}
-    wanted["centre-of-mass"] = frames
+    wanted |= dict.fromkeys(PLACES, frames)
     if len(shape) not in wanted[encoder][0]:
         raise ValueError(
             f"Expected {of} of shape {wanted[encoder][1]} for encoder={encoder!r}; got rows of shape {shape}. "
@@ -228,10 +239,12 @@ def choose_encoder(
     if latent_dim % 2 or density or len(shape) == 2:
         raise ValueError(
             f"Expected an even latent_dim (x and y of each object), frames (N, H, W, C) and a prior without a density "
-            f"of its own for encoder='centre-of-mass'; got latent_dim={latent_dim} and rows of shape {shape}. "
+            f"of its own for encoder={encoder!r}; got latent_dim={latent_dim} and rows of shape {shape}. "
             f"Use {of}[..., None] for grey frames, and prior='gaussian'."
         )
     arguments = {"in_channels": channels, "maps": latent_dim // 2, "pixel": factor}
+    if encoder == "foreground":
+        return EncoderSpec("ForegroundCNN", {"height": height, "width": width} | arguments, pool=pool)
     return EncoderSpec("CentreOfMassCNN", arguments, (pooled, ()), pool=pool)
 
 
@@ -260,7 +273,9 @@ def make_network(
         net.net = inner
     else:
         net = inner
-    if isinstance(inner, Standardised) and rows is not None:
+    if isinstance(inner, ForegroundCNN) and rows is not None:
+        inner.set_from(rows())
+    elif isinstance(inner, Standardised) and rows is not None:
         sample = rows()
         inner.set_from(sample.flatten(0, sample.ndim - 1 - inner.mean.ndim))
         if spec.spheres:

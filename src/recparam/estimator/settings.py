@@ -14,8 +14,8 @@ class Settings:
         prior: How x' follows x: gaussian (z' is near z), linear, cosine, circle (z is the cosine and sine of an angle),
             torus (of several angles), sphere (z is a point on a sphere), velocity (latents keep their velocity), ar2 (a
             learned linear AR(2)) or joint-gaussian.
-        encoder: auto, which is mlp for rows that are vectors, smoothed for windows of rows, and for frames conv or
-            centre-of-mass, whichever predicts more; one of these names; or temporal.
+        encoder: auto, which is mlp for rows that are vectors, smoothed for windows of rows, and for frames conv,
+            centre-of-mass or foreground (a still camera), whichever predicts more; one of these names; or temporal.
         encoder_prime: Encoder of x' where x' is of a second modality; unused elsewhere.
         latent_dim: Number of latents.
         window: Rows of the window around each row that the encoder reads, an odd number; 1: the row alone. In a fit x
@@ -28,9 +28,9 @@ class Settings:
         batch_size: Pairs in a batch, whose other rows are the negatives. None: 512, and 128 for frames.
         learning_rate: Of Adam, for the first half of the steps; it falls to zero over the second. None: 0.003, and 0.02
             for centre-of-mass.
-        dropout: Dropout on the inputs of encoders given by name, but for centre-of-mass: a share from 0 to below 1.
+        dropout: Dropout on the inputs of encoders given by name, but for places: a share from 0 to below 1.
             Restarts take several in turn, and the held-out bound chooses; a single start takes the first. None: 0.3
-            and 0 for single vectors (0 first where nothing else is chosen); 0.3 for frames and windows.
+            and 0 for vectors (0 first for single ones where nothing else is chosen); 0.3 for frames.
         restarts: Starts from other weights. They are halved by the held-out bound after an eighth and a fourth of the
             steps, and the best is trained to the end. 1 is the quick way: nothing is chosen.
         validation_fraction: Part of each session, at its end, that is held out, from 0 to below 1. It chooses among

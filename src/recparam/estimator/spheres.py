@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recparam.networks import CentreOfMassCNN, OnSphere, Standardised
+from recparam.networks import CentreOfMassCNN, ForegroundCNN, OnSphere, Standardised
 from recparam.priors import InfoNCEPrior, Prior
 
 _ROWS = 1000
@@ -46,10 +46,10 @@ def onto_spheres(net: nn.Module, widths: tuple[int, ...]) -> nn.Module:
     if not widths:
         return net
     inner = net.net if isinstance(net, Standardised) else net
-    if isinstance(inner, CentreOfMassCNN):
+    if isinstance(inner, CentreOfMassCNN | ForegroundCNN):
         raise ValueError(
-            "Expected encoder='conv' or a torch module with latents on circles or spheres; got 'centre-of-mass', whose "
-            "latents are places in pixels. Use encoder='conv', or prior='gaussian'."
+            "Expected encoder='conv' or a torch module with latents on circles or spheres; got "
+            f"{type(inner).__name__}, whose latents are places in pixels. Use encoder='conv', or prior='gaussian'."
         )
     wrapped = OnSphere(inner, features=sum(widths), width=widths[0])
     if not isinstance(net, Standardised):

@@ -73,7 +73,7 @@ class CentreOfMassCNN(nn.Module):
         """
         frames = self._channels_first(x)
         fused = self._takes_fused(frames)
-        places = self._fused_forward(frames) if fused else _centres_of_mass(self._maps(frames))
+        places = self._fused_forward(frames) if fused else centres_of_mass(self._maps(frames))
         return places if self.pixel == 1 else places * self.pixel + (self.pixel - 1) / 2
 
     def maps(self, x: Tensor) -> Float[Tensor, "batch maps height width"]:
@@ -170,7 +170,7 @@ def _is_made(layer: nn.Module) -> bool:
     return type(layer) is nn.BatchNorm2d
 
 
-def _centres_of_mass(m: Float[Tensor, "batch maps height width"]) -> Float[Tensor, "batch places"]:
+def centres_of_mass(m: Float[Tensor, "batch maps height width"]) -> Float[Tensor, "batch places"]:
     """``(x_1, y_1, x_2, y_2, ...)`` in pixels."""
     across, down = m.sum(2), m.sum(3)  # (B, maps, W), (B, maps, H)
     total = across.sum(2)
