@@ -56,6 +56,11 @@ class Candidate:
         """That of its encoder, where none is set."""
         return _RATES.get(self.specs[0][0].network, _RATE)
 
+    @property
+    def one_start(self) -> bool:
+        """Whether starts hardly differ, since what is not learned gives the places."""
+        return self.specs[0][0].network == "ForegroundCNN" and len(self.specs[0]) == 1
+
     def encoders(self, nth: int) -> Sequence[EncoderSpec]:
         """The encoders of its nth start."""
         return self.specs[nth % len(self.specs)]

@@ -121,7 +121,7 @@ class Search:
             alive = self._round(0, alive, self.plan.halvings[0][0], _half(len(alive)), self._share)
             alive = self._round(1, alive, self.plan.halvings[0][1], 1, self._share)
         chosen = alive[0]
-        if self.plan.starts > 1:
+        if self.plan.starts > 1 and not self.candidates[chosen].one_start:
             alive = [chosen, *self._others(chosen)]
             if len(self._runs) == len(self.candidates):
                 for nth in range(len(alive), self.plan.starts):
