@@ -50,6 +50,7 @@ def test_vectors_compare_windows_that_are_read_in_halves() -> None:
 
 def test_frames_compare_encoders_where_places_are_possible() -> None:
     assert of((9, 9, 3)) == [("conv", 1, NEAR), *[("centre-of-mass", 1, NEAR)] * 3, ("foreground", 1, NEAR)]
+    assert of((9, 9)) == of((9, 9, 3)) and len(of((9, 9), restarts=2)) == 3  # grey ones too
     assert of((9, 9, 3), latent_dim=3) == of((9, 9, 3), prior=make_prior("circle", 2)) == [("auto", 1, NEAR)]
     assert of((9, 9, 3), prior=make_prior("joint-gaussian", 2)) == [("auto", 1, NEAR)]
 

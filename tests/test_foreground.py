@@ -46,3 +46,23 @@ def test_a_fit_starts_its_width_at_pairs_and_is_saved(tmp_path: object) -> None:
     assert 0.5 * steps < width < 2 * steps
     est.save(f"{tmp_path}/model")
     np.testing.assert_array_equal(rp.RPMEstimator.load(f"{tmp_path}/model").transform(frames), z)
+
+
+@pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
+@pytest.mark.parametrize("encoder", ["foreground", "centre-of-mass"])
+def test_grey_frames_need_no_axis_of_channels(encoder: str) -> None:
+    frames, _ = video(60)
+    one, other = (
+        rp.RPMEstimator(encoder=encoder, lag=1, max_steps=2, restarts=1, random_state=0).fit(x).transform(x)
+        for x in (frames, frames[..., 0])
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore::recparam.estimator.FitWarning")
+def test_frames_without_foreground_leave_it_out() -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (40, 6, 6), dtype=np.uint8)
+    est = rp.RPMEstimator(max_steps=2, restarts=2, random_state=0).fit(frames)
+    assert [row["choice"].split(",")[0] for row in est.restarts_] == ["conv", "centre-of-mass"]
+    with pytest.raises(ValueError, match="still background in at least half .* Use encoder='auto'"):
+        rp.RPMEstimator(encoder="foreground", max_steps=2, restarts=1, random_state=0).fit(frames)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recparam.couplings.scaled import ScaledCoupling
 from recparam.data.pairs import Pairs, as_tensor, rows_at_once
@@ -26,6 +26,7 @@ from recparam.priors import InfoNCEPrior, Prior
 from recparam.utils.seeds import mixed, seeded
 
 _WIDTH_PAIRS = 1000  # from which a lengthscale starts
+_ALIKE = 1e-3  # pixels
 _RATE, _RATES = 3e-3, {"CentreOfMassCNN": 2e-2}
 
 
@@ -56,11 +57,6 @@ class Candidate:
         """That of its encoder, where none is set."""
         return _RATES.get(self.specs[0][0].network, _RATE)
 
-    @property
-    def one_start(self) -> bool:
-        """Whether starts hardly differ, since what is not learned gives the places."""
-        return self.specs[0][0].network == "ForegroundCNN" and len(self.specs[0]) == 1
-
     def encoders(self, nth: int) -> Sequence[EncoderSpec]:
         """The encoders of its nth start."""
         return self.specs[nth % len(self.specs)]
@@ -77,6 +73,8 @@ def candidates(
         declared: Pairs, where not a lag makes them.
         prior: Is copied.
         seed: Decides the weights of a start, with its number.
+
+    The foreground CNN is left out where most frames have no foreground.
 
     Raises:
         ValueError: Data or settings that no choice can be fitted with.
@@ -100,11 +98,18 @@ def candidates(
     shares = [len(fitted) / len(choice.lag) for choice, fitted, _ in parts]
     options: dict[str, Any] = {"prior": prior, "seed": seed, "small": {}, "compared": len(parts) > 1}
     options["given_windows"] = isinstance(recording, Windowed)
-    return [
+    made = [
         _candidate(settings, choice, fitted, held_out, **options)
         for (choice, fitted, held_out), share in zip(parts, shares, strict=True)
         if share >= max(shares) / 2
     ]
+    found = [one for one in made if one.specs[0][0].network != "ForegroundCNN" or _moves(one)]
+    if not found:
+        raise ValueError(
+            "Expected something that differs from a still background in at least half of the frames for "
+            "encoder='foreground'; got frames in which nothing does. Use encoder='auto'."
+        )
+    return found
 
 
 def _candidate(
@@ -122,7 +127,7 @@ def _candidate(
     widened = choice.window > 1 and not given_windows  # a window is then no row of the data
     whole = sources(choice.encoder, settings.encoder_prime, fitted)
     shapes = [source.shape[1:] if widened else source.shape for source in whole]
-    shares = [dropouts(settings.dropout, source.shape, compared=compared) for source in whole]
+    shares = [dropouts(settings.dropout, source.encoder, source.shape, compared=compared) for source in whole]
     specs = [
         [
             replace(
@@ -160,13 +165,25 @@ def _candidate(
     return Candidate(choice, fitted, held_out, spread_pairs(fitted, settings.bank_size), specs, shapes, make)
 
 
+def _sampled(model: RPM, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Latents of some pairs, evenly spaced."""
+    return encoded_pairs(model, pairs, np.arange(len(pairs))[:: -(-len(pairs) // _WIDTH_PAIRS)])
+
+
+@torch.no_grad()
+def _moves(candidate: Candidate) -> bool:
+    """Whether more than half of the latents are not all alike, as those of frames without foreground are."""
+    z, _ = _sampled(candidate.make(0, 0), candidate.fitted)
+    return bool((z - z.median(0).values).abs().amax(1).median() > _ALIKE)
+
+
 @torch.no_grad()
 def _start_at_pairs(model: RPM, pairs: Pairs) -> None:
     """Let a lengthscale start at the median distance of pairs: places are right from the start, and move slowly."""
     coupling = model.prior.coupling if isinstance(model.prior, InfoNCEPrior) else None
     if not isinstance(coupling, ScaledCoupling) or coupling.initialised or coupling.log_lengthscale.ndim:
         return
-    z, z_prime = encoded_pairs(model, pairs, np.arange(len(pairs))[:: -(-len(pairs) // _WIDTH_PAIRS)])
+    z, z_prime = _sampled(model, pairs)
     distance = (z - z_prime).norm(dim=-1).median()
     if distance > 0:
         coupling.log_lengthscale.fill_(float(distance.log()))

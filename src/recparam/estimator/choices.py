@@ -15,9 +15,8 @@ from recparam.priors import Prior
 
 WINDOWS = (1, 3, 5, 11, 21)
 NEAR, FAR = (1, 2, 3), (5, 10, 20)  # lags; the second of single rows alone
-_PLACES = 3  # starts of centre-of-mass that are compared: some lose what they follow, and the others tell
 _CHOSEN = ("auto", "mlp", "smoothed")  # encoders that take any window
-_DROPOUTS = {1: (0.3, 0.0), 2: (0.3, 0.0, 0.3), 3: (0.3,)}  # of rows, windows and frames, whose noise neighbours share
+_ROWS, _WINDOWS, _FRAMES = (0.3, 0.0), (0.3, 0.0, 0.3), (0.3,)  # dropouts of starts; neighbouring frames share noise
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,9 @@ def choices(settings: Any, recording: Recording, *, prior: Prior, declared: bool
     named = settings.encoder if isinstance(settings.encoder, str) else None
     given = None if settings.lag is None else tuple(np.atleast_1d(settings.lag).tolist())
     encoders = [settings.encoder]
-    if named == "auto" and compares and len(shape) == 3 and not rows and places:
-        encoders = ["conv", *["centre-of-mass"] * _PLACES, "foreground"]
+    if named == "auto" and compares and len(shape) > 1 and not rows and places:
+        starts = settings.restarts - 1  # of which some lose what they follow
+        encoders = ["conv", *["centre-of-mass"] * starts, "foreground"]
     windows: Sequence[int] = (1,)
     if settings.window is not None:
         windows = (settings.window,)
@@ -83,16 +83,18 @@ def choices(settings: Any, recording: Recording, *, prior: Prior, declared: bool
     return found if compares else found[:1]
 
 
-def dropouts(dropout: Any, shape: tuple[int, ...], *, compared: bool) -> tuple[float, ...]:
+def dropouts(dropout: Any, encoder: Any, shape: tuple[int, ...], *, compared: bool) -> tuple[float, ...]:
     """The dropouts that starts take in turn; None: the defaults.
 
     Args:
         dropout: The setting.
+        encoder: The setting of the encoder.
         shape: Of rows as encoders read them.
         compared: Whether choices are compared, for which columns are hidden.
     """
     if dropout is None:
-        shares = _DROPOUTS.get(len(shape), _DROPOUTS[3])
-        return shares if compared or len(shape) > 1 else shares[::-1]
+        if len(shape) == 1:
+            return _ROWS if compared else _ROWS[::-1]
+        return _WINDOWS if encoder in ("smoothed", "temporal") else _FRAMES
     return tuple(float(share) for share in np.atleast_1d(dropout))
 

@@ -141,7 +141,8 @@ class RPMEstimator(Fitted):
         if len(found) > 1:
             rows = filled(found[0].make(0, 0), recording)
             targets = Targets(rows, *(_rows_of_all([getattr(c, part) for c in found]) for part in _PARTS))
-        return self._train(found, targets, checkpoint, starts=self.restarts)
+        of_encoders = len({candidate.choice.encoder for candidate in found}) > 1  # starts are compared among them
+        return self._train(found, targets, checkpoint, starts=1 if of_encoders else self.restarts)
 
     def partial_fit(
         self,

@@ -236,11 +236,10 @@ def choose_encoder(
     if encoder == "conv":
         arguments = {"height": height, "width": width, "in_channels": channels, "out_features": out}
         return EncoderSpec("ConvEncoder", arguments, (pooled, ()), dropout, pool=pool)
-    if latent_dim % 2 or density or len(shape) == 2:
+    if latent_dim % 2 or density:
         raise ValueError(
-            f"Expected an even latent_dim (x and y of each object), frames (N, H, W, C) and a prior without a density "
-            f"of its own for encoder={encoder!r}; got latent_dim={latent_dim} and rows of shape {shape}. "
-            f"Use {of}[..., None] for grey frames, and prior='gaussian'."
+            f"Expected an even latent_dim (x and y of each object) and a prior without a density of its own for "
+            f"encoder={encoder!r}; got latent_dim={latent_dim}. Use prior='gaussian', and two latents for each object."
         )
     arguments = {"in_channels": channels, "maps": latent_dim // 2, "pixel": factor}
     if encoder == "foreground":

@@ -32,7 +32,8 @@ class Settings:
             Restarts take several in turn, and the held-out bound chooses; a single start takes the first. None: 0.3
             and 0 for vectors (0 first for single ones where nothing else is chosen); 0.3 for frames.
         restarts: Starts from other weights. They are halved by the held-out bound after an eighth and a fourth of the
-            steps, and the best is trained to the end. 1 is the quick way: nothing is chosen.
+            steps, and the best is trained to the end. Where encoders of frames are compared, all but one are starts of
+            centre-of-mass. 1 is the quick way: nothing is chosen.
         validation_fraction: Part of each session, at its end, that is held out, from 0 to below 1. It chooses among
             restarts and among states of the weights.
         bank_size: Training pairs that are kept to score others against. The logarithm of their number is the most that

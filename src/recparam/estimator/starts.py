@@ -121,12 +121,11 @@ class Search:
             alive = self._round(0, alive, self.plan.halvings[0][0], _half(len(alive)), self._share)
             alive = self._round(1, alive, self.plan.halvings[0][1], 1, self._share)
         chosen = alive[0]
-        if self.plan.starts > 1 and not self.candidates[chosen].one_start:
-            alive = [chosen, *self._others(chosen)]
+        if self.plan.starts > 1:
             if len(self._runs) == len(self.candidates):
-                for nth in range(len(alive), self.plan.starts):
+                for nth in range(1, self.plan.starts):
                     self._start(chosen, nth)
-            alive += range(len(self.candidates), len(self._runs))
+            alive = [chosen, *range(len(self.candidates), len(self._runs))]
             alive = self._round(2, alive, self.plan.halvings[1][0], _half(len(alive)), self._bound)
             alive = self._round(3, alive, self.plan.halvings[1][1], 1, self._bound)
         best = self._runs[alive[0]]
@@ -137,11 +136,6 @@ class Search:
             self._checkpoint.write(self._state, now=True)
         best.restore_best()
         return best, self.candidates[chosen], self.table[alive[0]]["start"][1]
-
-    def _others(self, chosen: int) -> list[int]:
-        """Candidates that are other starts of the same choice."""
-        same = self.candidates[chosen].choice
-        return [k for k, candidate in enumerate(self.candidates) if k != chosen and candidate.choice == same]
 
     def _start(self, place: int, nth: int) -> None:
         """One more start: the nth of a candidate."""
@@ -221,7 +215,6 @@ class Search:
         alive = set(self._kept[-1]) if self._kept else set(range(len(self._runs)))
         if len(self._kept) < 3:  # those of the second wave, too
             alive |= set(range(len(self.candidates), len(self._runs)))
-            alive |= {other for chosen in alive & set(range(len(self.candidates))) for other in self._others(chosen)}
         return {
             "kept": self._kept,
             "starts": [row["start"] for row in self.table],

@@ -62,7 +62,8 @@ class CentreOfMassCNN(nn.Module):
 
         Args:
             x: frames, ``(B, C, H, W)`` or ``(B, H, W, C)`` (taken as the latter when only the last dimension
-                equals ``in_channels``); floats in [0, 1], or uint8, which is divided by 255.
+                equals ``in_channels``), or ``(B, H, W)`` with one channel; floats in [0, 1], or uint8, which is
+                divided by 255.
 
         Returns:
             ``(B, 2 * maps)``: x and y of each map's centre of mass, in pixels.
@@ -93,6 +94,8 @@ class CentreOfMassCNN(nn.Module):
 
     def _channels_first(self, x: Tensor) -> Tensor:
         channels = self.in_channels
+        if x.ndim == 3 and channels == 1:
+            x = x[:, None]
         if x.ndim == 4 and x.shape[1] != channels and x.shape[-1] == channels:
             x = x.permute(0, 3, 1, 2)
         if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape:

@@ -69,13 +69,14 @@ class ForegroundCNN(nn.Module):
         )
 
     @torch.no_grad()
-    def set_from(self, rows: Float[Tensor, "N H W C"]) -> None:
+    def set_from(self, rows: Tensor) -> None:
         """Take background and noise from frames.
 
         Args:
-            rows: frames; where all are whole numbers that differ by eight or more, the noise is at least one.
+            rows: frames, as for `forward`; where all are whole numbers that differ by eight or more, the noise is at
+                least one.
         """
-        rows = rows[:: -(-len(rows) // _BACKGROUND_ROWS)].to(self.background.dtype)
+        rows = self._frames(rows[:: -(-len(rows) // _BACKGROUND_ROWS)]).to(self.background.dtype)
         self.background.copy_(rows.nanmedian(0).values)
         apart = (rows - self.background).abs()
         whole = bool(((rows == rows.round()) | rows.isnan()).all())
@@ -90,7 +91,7 @@ class ForegroundCNN(nn.Module):
         """Places of what is before the background.
 
         Args:
-            x: frames, ``(B, H, W, C)``.
+            x: frames, ``(B, H, W, C)``, or ``(B, H, W)`` with one channel.
 
         Returns:
             ``(B, 2 * maps)``: x and y of each map's centre of mass, in pixels.
@@ -107,10 +108,14 @@ class ForegroundCNN(nn.Module):
         Args:
             x: frames, as for `forward`.
         """
-        if x.ndim != 4 or x.shape[1:] != self.background.shape:
-            raise ValueError(f"Expected frames of shape (B, {', '.join(map(str, self.background.shape))}); got "
-                             f"{tuple(x.shape)}.")  # fmt: skip
-        d = ((x - self.background) / self.noise).permute(0, 3, 1, 2)
+        d = ((self._frames(x) - self.background) / self.noise).permute(0, 3, 1, 2)
         size = d.abs()
         foreground = (d.square().mean(1, keepdim=True).sqrt() - _THRESHOLD).clamp_min(0).asinh()
         return foreground * self.net(d / (_THRESHOLD + size)).sigmoid()
+
+    def _frames(self, x: Tensor) -> Tensor:
+        shape = tuple(self.background.shape)
+        frames = x[..., None] if shape[-1] == 1 and x.shape[1:] == shape[:2] else x
+        if frames.ndim != 4 or frames.shape[1:] != shape:
+            raise ValueError(f"Expected frames of shape (B, {', '.join(map(str, shape))}); got {tuple(x.shape)}.")
+        return frames
