@@ -62,8 +62,8 @@ def array_and_names(data: Any, name: str) -> tuple[np.ndarray, tuple[str, ...] |
             array = data if type(data) in (np.ndarray, np.memmap) else np.asarray(data)
         except ValueError as error:
             raise ValueError(
-                f"Expected {name} with rows of one shape; got rows that differ. Pad or cut them, or give sessions "
-                "of different lengths as a list of arrays of shape (N, ...)."
+                f"Expected {name} with rows of one shape; got rows that differ. Pad or cut them, give sessions of "
+                "different lengths as a list of arrays of shape (N, ...), or bin spike times by bin_spikes."
             ) from error
         if array.dtype.names and array.ndim == 1:
             names = array.dtype.names

@@ -126,7 +126,10 @@ class EncoderSpec:
         if self.arguments is None:
             return f"{self.network} (custom)"
         inside = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
-        how = "" if self.standardised is None else ", of data standardised by the fitted rows"
+        how = ""
+        if self.standardised is not None:
+            frames = self.standardised[1] == ()  # which have one scale
+            how = f", of {'frames centred by the mean' if frames else 'data standardised by the fitted rows'}"
         dropout = f", dropout of {self.dropout:.0%} on the inputs" if self.dropout else ""
         pool = "" if self.pool is None else f", of means over {self.pool[0]} x {self.pool[0]} pixels"
         return f"{self.network}({inside}){pool}{how}{dropout}"

@@ -31,7 +31,7 @@ from recparam.networks import Pooled
 _FITTED, _HELD_OUT = 4000, 1000  # rows that are used
 _NEIGHBOURS = 20
 _SIDE = 32  # pixels of the longer side of frames as targets
-_COLUMNS = 4  # at least, to leave half of them out
+COLUMNS = 4  # at least, to leave half of them out
 
 
 class Targets:
@@ -67,7 +67,7 @@ class Targets:
             model: As of `share`.
             rows: As of `share`.
         """
-        columns = len(self._recording.shape) == 2 and self._recording.shape[1] >= _COLUMNS
+        columns = len(self._recording.shape) == 2 and self._recording.shape[1] >= COLUMNS
         left: list[np.ndarray] = []
         over: list[np.ndarray] = []
         for z_near, told, z, target in (self._columns if columns else self._neighbours)(model, rows):

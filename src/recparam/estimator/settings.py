@@ -15,7 +15,8 @@ class Settings:
             torus (of several angles), sphere (z is a point on a sphere), velocity (latents keep their velocity), ar2 (a
             learned linear AR(2)) or joint-gaussian.
         encoder: auto, which is mlp for rows that are vectors, smoothed for windows of rows, and for frames conv,
-            centre-of-mass or foreground (a still camera), whichever predicts more; one of these names; or temporal.
+            centre-of-mass or foreground (a still camera), whichever predicts more, with one start conv; one of these
+            names; or temporal.
         encoder_prime: Encoder of x' where x' is of a second modality; unused elsewhere.
         latent_dim: Number of latents.
         window: Rows of the window around each row that the encoder reads, an odd number; 1: the row alone. In a fit x
